@@ -1,0 +1,1 @@
+"""Text to settings: the configuration file, routes and listeners as values. Opens no socket."""
