@@ -1,1 +1,4 @@
-"""Bytes to values and back: libvirt's XDR, frames and programs. Knows no sockets, clocks or threads."""
+"""Bytes to values and back: libvirt's XDR, frames and programs.
+
+Knows no sockets, clocks or threads.
+"""

@@ -1,0 +1,55 @@
+"""What a negotiation tells its driver to do. Events are carried out in their order."""
+
+from dataclasses import dataclass
+
+from proxyd.wire.failure import Failure
+from proxyd.wire.remote import OpenArguments
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write these bytes to the end that this machine negotiates with."""
+
+    wire: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HangUp:
+    """Write what was said before, then close; the reason goes into the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsPolkit:
+    """Ask polkit about this action, then call `polkit_says`; read nothing until then."""
+
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantsOpen:
+    """Find the daemon and open it, then call `opened` or `refused`; read nothing until then.
+
+    `keepalive`: the client asked for a server that pings.
+    """
+
+    arguments: OpenArguments
+    keepalive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonOpened:
+    """The daemon has opened the connection and knows whose it is: it may be relayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonRefused:
+    """The daemon said no, or could not be understood; the client gets this failure."""
+
+    stage: str
+    failure: Failure
+
+
+ServerEvent = Send | HangUp | NeedsPolkit | WantsOpen
+BackendEvent = Send | DaemonOpened | DaemonRefused

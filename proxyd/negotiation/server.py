@@ -1,0 +1,232 @@
+"""proxyd towards a client, from its first byte until its connection is open.
+
+Order is the table `ANSWERED`: what is answered at which stage. Everything else gets the error
+that a real daemon sends (reference/wire.md, section 6, "Dispatch failures"), and the
+connection stays as it was. What must stay true:
+
+* Only `AUTH_LIST` from a peer that needs no proof, or a verdict that came in through
+  `polkit_says`, leads from GREETED to TRUSTED. No frame does.
+* Only TRUSTED answers CONNECT_OPEN. WantsOpen is therefore never an unproven client's.
+* While a verdict is awaited (DECIDING) nothing is read: `wanted` is zero. A client cannot pile
+  up calls behind a slow daemon or a password prompt, and has at most one OPEN on its way.
+* The driver reads `wanted` bytes at a time, so nothing behind the frame that opens the
+  connection is ever taken from the socket here. What a client pipelined, with the descriptors
+  that ride on it, is still in the kernel when the relay takes over.
+
+Frames are bounded (FRAME_LIMIT) and so is their number (CALL_LIMIT): a client that has not
+opened anything costs one small buffer and a bounded number of turns.
+"""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Final
+
+from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, WantsOpen
+from proxyd.wire import failure, remote
+from proxyd.wire.failure import Failure
+from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
+from proxyd.wire.names import NAMES
+from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Program, Remote
+from proxyd.wire.xdr import MalformedFrame
+
+# The longest frame that has business here is a CONNECT_OPEN; a URI is bounded far below this.
+FRAME_LIMIT: Final = 65536
+
+# virsh makes four calls before its connection is open, and retries polkit five times.
+CALL_LIMIT: Final = 100
+
+_SERVED: Final = frozenset({Program.REMOTE, Program.QEMU, Program.LXC})
+_CALLS: Final = frozenset({FrameType.CALL, FrameType.CALL_WITH_FDS})
+_AUTHENTICATION: Final = frozenset(
+    {
+        Remote.AUTH_LIST,
+        Remote.AUTH_SASL_INIT,
+        Remote.AUTH_SASL_START,
+        Remote.AUTH_SASL_STEP,
+        Remote.AUTH_POLKIT,
+    }
+)
+
+
+class Stage(Enum):
+    GREETED = auto()  # who it is has not been proven
+    TRUSTED = auto()  # may open a connection
+    DECIDING = auto()  # a verdict is awaited
+    OPEN = auto()  # belongs to the relay
+    ENDED = auto()
+
+
+ANSWERED: Final[dict[Stage, frozenset[Remote]]] = {
+    Stage.GREETED: _AUTHENTICATION,
+    Stage.TRUSTED: _AUTHENTICATION
+    | {Remote.CONNECT_SUPPORTS_FEATURE, Remote.CONNECT_OPEN, Remote.CONNECT_CLOSE},
+    Stage.DECIDING: frozenset(),
+    Stage.OPEN: frozenset(),
+    Stage.ENDED: frozenset(),
+}
+
+
+class ServerNegotiation:
+    """The sans-io server side. Feed it `wanted` bytes at a time, carry out its events.
+
+    `method` is the listener's authentication; `is_root` is what the kernel says of a UNIX peer;
+    `unknown` is the failure that every call gets when the kernel's answer about the peer could
+    not be understood (reference/handshake.md, section 3).
+    """
+
+    def __init__(
+        self,
+        *,
+        method: AuthMethod,
+        readonly: bool,
+        is_root: bool = False,
+        unknown: Failure | None = None,
+    ) -> None:
+        self._method = method
+        self._readonly = readonly
+        self._is_root = is_root
+        self._unknown = unknown
+        self._buffer = FrameBuffer(FRAME_LIMIT)
+        self._calls = 0
+        self._keepalive = False
+        self._awaiting: Header | None = None
+        self._stage_after_verdict = Stage.GREETED
+        self.stage = Stage.TRUSTED if method is AuthMethod.NONE else Stage.GREETED
+        self._handlers: dict[Remote, Callable[[Frame], list[ServerEvent]]] = {
+            Remote.AUTH_LIST: self._auth_list,
+            Remote.AUTH_SASL_INIT: self._auth_sasl,
+            Remote.AUTH_SASL_START: self._auth_sasl,
+            Remote.AUTH_SASL_STEP: self._auth_sasl,
+            Remote.AUTH_POLKIT: self._auth_polkit,
+            Remote.CONNECT_SUPPORTS_FEATURE: self._supports_feature,
+            Remote.CONNECT_OPEN: self._open,
+            Remote.CONNECT_CLOSE: self._close,
+        }
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to read next: zero while a verdict is awaited and at the end."""
+        if self.stage in {Stage.DECIDING, Stage.OPEN, Stage.ENDED}:
+            return 0
+        return self._buffer.wanted
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether the client has proven itself or its listener asks for no proof."""
+        after = self._stage_after_verdict if self.stage is Stage.DECIDING else self.stage
+        return after in {Stage.TRUSTED, Stage.OPEN}
+
+    def receive_data(self, received: bytes | bytearray | memoryview) -> list[ServerEvent]:
+        """Takes at most `wanted` bytes and says what to do. Lengths that cannot be end it."""
+        if len(received) > self.wanted:
+            raise ValueError("more was read than was wanted: descriptors would be lost")
+        self._buffer.feed(received)
+        try:
+            frame = self._buffer.next_frame()
+        except MalformedFrame as error:
+            return self._hang_up(f"protocol error: {error}")
+        if frame is None:
+            return []
+        self._calls += 1
+        if self._calls > CALL_LIMIT:
+            return self._hang_up(f"more than {CALL_LIMIT} frames and nothing opened")
+        return self._dispatch(frame)
+
+    def opened(self) -> bytes:
+        """The daemon is open: the reply that the client waits for. The relay takes over."""
+        return remote.reply(self._decided(Stage.OPEN)).pack()
+
+    def refused(self, reason: Failure) -> bytes:
+        """The connection could not be opened: the error reply. The client may try again."""
+        return reason.reply_to(self._decided(self._stage_after_verdict)).pack()
+
+    def polkit_says(self, denial: Failure | None) -> bytes:
+        """polkit's verdict; None means that it said yes."""
+        if denial is None:
+            return remote.reply(self._decided(Stage.TRUSTED), remote.pack_int(1)).pack()
+        return denial.reply_to(self._decided(Stage.GREETED)).pack()
+
+    def _decided(self, stage: Stage) -> Header:
+        if self._awaiting is None:
+            raise ValueError("no verdict is awaited")
+        header, self._awaiting = self._awaiting, None
+        self.stage = stage
+        return header
+
+    def _await_verdict(self, header: Header) -> None:
+        self._awaiting = header
+        self._stage_after_verdict = self.stage
+        self.stage = Stage.DECIDING
+
+    def _hang_up(self, reason: str) -> list[ServerEvent]:
+        self.stage = Stage.ENDED
+        return [HangUp(reason)]
+
+    def _dispatch(self, frame: Frame) -> list[ServerEvent]:
+        """One frame, the checks in the order of reference/wire.md, section 6."""
+        header = frame.header
+        if remote.is_keepalive(header):
+            if header.procedure == Keepalive.PING:
+                return [Send(remote.keepalive(Keepalive.PONG).pack())]
+            return []
+        if header.type == FrameType.CALL_WITH_FDS:
+            # Its descriptors follow in bytes that no frame counts; before a connection is open
+            # no call takes any.
+            return self._hang_up("descriptors before the connection was opened")
+        if header.type not in _CALLS:
+            return []
+        refusal = self._refusal(header)
+        if refusal is not None:
+            return [Send(refusal.reply_to(header).pack())]
+        try:
+            return self._handlers[Remote(header.procedure)](frame)
+        except MalformedFrame as error:
+            return [Send(failure.undecodable(str(error)).reply_to(header).pack())]
+
+    def _refusal(self, header: Header) -> Failure | None:
+        """Why this call is not answered at this stage, or None when it is."""
+        if header.program not in _SERVED or header.version != VERSION:
+            return failure.unknown_program(header.program, header.version)
+        if header.status != Status.OK:
+            return failure.unexpected_status(header.status)
+        if not 0 < header.procedure < len(NAMES[header.program]):
+            return failure.unknown_procedure(header.procedure)
+        is_remote = header.program == Program.REMOTE
+        if not (is_remote and header.procedure in ANSWERED[self.stage]):
+            if self.stage is Stage.GREETED:
+                return failure.authentication_required()
+            return failure.not_open()
+        return self._unknown
+
+    def _auth_list(self, frame: Frame) -> list[ServerEvent]:
+        if self.stage is Stage.GREETED and self._method is AuthMethod.POLKIT and self._is_root:
+            self.stage = Stage.TRUSTED
+        method = AuthMethod.NONE if self.stage is Stage.TRUSTED else self._method
+        return [Send(remote.reply(frame.header, remote.pack_auth_methods([method])).pack())]
+
+    def _auth_sasl(self, frame: Frame) -> list[ServerEvent]:
+        return [Send(failure.authentication_failed().reply_to(frame.header).pack())]
+
+    def _auth_polkit(self, frame: Frame) -> list[ServerEvent]:
+        if self.stage is not Stage.GREETED or self._method is not AuthMethod.POLKIT:
+            refusal = failure.internal("polkit authentication is not asked for here")
+            return [Send(refusal.reply_to(frame.header).pack())]
+        self._await_verdict(frame.header)
+        return [NeedsPolkit(f"org.libvirt.unix.{'monitor' if self._readonly else 'manage'}")]
+
+    def _supports_feature(self, frame: Frame) -> list[ServerEvent]:
+        if remote.unpack_int(frame.payload) != Feature.PROGRAM_KEEPALIVE:
+            return [Send(failure.not_open().reply_to(frame.header).pack())]
+        self._keepalive = True
+        return [Send(remote.reply(frame.header, remote.pack_int(1)).pack())]
+
+    def _open(self, frame: Frame) -> list[ServerEvent]:
+        asked = remote.OpenArguments.unpack(frame.payload)
+        if self._readonly:
+            asked = remote.OpenArguments(asked.name, asked.flags | remote.OPEN_READONLY)
+        self._await_verdict(frame.header)
+        return [WantsOpen(asked, self._keepalive)]
+
+    def _close(self, frame: Frame) -> list[ServerEvent]:
+        said = Send(remote.reply(frame.header).pack())
+        return [said, *self._hang_up("the client closed before it opened anything")]

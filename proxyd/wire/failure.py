@@ -1,0 +1,169 @@
+"""The error that a reply carries, and one constructor for each that proxyd reports.
+
+Source: reference/wire.md, section 6 (layout, codes, how the fields are filled) and section 7.
+The texts are proxyd's own where a client does not look at them; `virsh` prints `message`.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from proxyd.wire.frame import Frame, Header, Status
+from proxyd.wire.xdr import Reader, Writer
+
+_LEVEL_ERROR: Final = 2
+_UUID_SIZE: Final = 16
+
+
+class ErrorCode(IntEnum):
+    INTERNAL_ERROR = 1
+    NO_SUPPORT = 3
+    NO_CONNECT = 5
+    INVALID_ARG = 8
+    OPERATION_DENIED = 29
+    SYSTEM_ERROR = 38
+    RPC = 39
+    AUTH_FAILED = 45
+    CONFIG_UNSUPPORTED = 67
+    ACCESS_DENIED = 88
+
+
+class Domain(IntEnum):
+    NONE = 0
+    RPC = 7
+    REMOTE = 13
+    URI = 45
+    IDENTITY = 53
+    POLKIT = 60
+
+
+# What libvirt puts in front of the detail, by code (reference/wire.md, section 6).
+_PREFIX: Final[dict[int, str]] = {
+    ErrorCode.INTERNAL_ERROR: "internal error: ",
+    ErrorCode.NO_SUPPORT: "this function is not supported by the connection driver: ",
+    ErrorCode.NO_CONNECT: "no connection driver available for ",
+    ErrorCode.INVALID_ARG: "invalid argument: ",
+    ErrorCode.OPERATION_DENIED: "operation forbidden: ",
+    ErrorCode.SYSTEM_ERROR: "",
+    ErrorCode.RPC: "",
+    ErrorCode.AUTH_FAILED: "authentication failed: ",
+    ErrorCode.CONFIG_UNSUPPORTED: "unsupported configuration: ",
+    ErrorCode.ACCESS_DENIED: "access denied: ",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error body. `int1` is the errno of a system error."""
+
+    code: int
+    domain: int
+    message: str
+    str1: str | None = None
+    str2: str | None = None
+    int1: int = -1
+
+    def pack(self) -> bytes:
+        out = Writer().i32(self.code).i32(self.domain).optional_string(self.message)
+        out.i32(_LEVEL_ERROR).u32(0)  # no domain object
+        out.optional_string(self.str1).optional_string(self.str2).optional_string(None)
+        return out.i32(self.int1).i32(-1).u32(0).take()  # no network object
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "Failure":
+        """The fields that proxyd looks at; raises MalformedFrame."""
+        reader = Reader(payload)
+        code, domain = reader.i32(), reader.i32()
+        message = reader.optional(reader.string) or ""
+        reader.i32()
+        reader.optional(lambda: (reader.string(), reader.fixed_opaque(_UUID_SIZE), reader.i32()))
+        str1, str2 = reader.optional(reader.string), reader.optional(reader.string)
+        reader.optional(reader.string)
+        return cls(code, domain, message, str1, str2, reader.i32())
+
+    def reply_to(self, call: Header) -> Frame:
+        return Frame(call.replied(Status.ERROR), self.pack())
+
+
+def _ordinary(code: ErrorCode, domain: Domain, detail: str) -> Failure:
+    prefix = _PREFIX[code]
+    str1 = f"{prefix}%1$s" if prefix else "%s"
+    return Failure(code, domain, prefix + detail, str1, detail)
+
+
+def system_error(errno: int, text: str, domain: Domain = Domain.RPC) -> Failure:
+    """A failed system call, with everything the reader should know already in `text`."""
+    return Failure(ErrorCode.SYSTEM_ERROR, domain, text, "%s", text, errno)
+
+
+def authentication_required() -> Failure:
+    # Deliberately 39 and not 45, and to the letter: reference/wire.md, section 6.
+    return _ordinary(ErrorCode.RPC, Domain.RPC, "authentication required")
+
+
+def authentication_failed(detail: str = "authentication failed") -> Failure:
+    return _ordinary(ErrorCode.AUTH_FAILED, Domain.RPC, detail)
+
+
+def polkit_unavailable(action: str) -> Failure:
+    detail = (
+        f"polkit action '{action}' cannot be checked by this proxyd, only root may use this socket;"
+        " see auth_unix_rw and auth_unix_ro in its configuration"
+    )
+    return _ordinary(ErrorCode.AUTH_FAILED, Domain.POLKIT, detail)
+
+
+def unknown_program(program: int, version: int) -> Failure:
+    # Both in signed decimal, as libvirt prints them.
+    signed = program - (1 << 32) if program >= 1 << 31 else program
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Cannot find program {signed} version {version}")
+
+
+def unknown_procedure(procedure: int) -> Failure:
+    # Clients test for this very beginning: reference/wire.md, section 6.
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"unknown procedure: {procedure}")
+
+
+def unexpected_status(status: int) -> Failure:
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Unexpected message status {status}")
+
+
+def undecodable(detail: str) -> Failure:
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Unable to decode message payload: {detail}")
+
+
+def not_open() -> Failure:
+    return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.RPC, "connection not open")
+
+
+def already_open() -> Failure:
+    return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.RPC, "connection already open")
+
+
+def internal(detail: str) -> Failure:
+    return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.RPC, detail)
+
+
+def no_driver(detail: str) -> Failure:
+    return _ordinary(ErrorCode.NO_CONNECT, Domain.NONE, detail)
+
+
+def bad_uri(detail: str) -> Failure:
+    return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.URI, detail)
+
+
+def uri_not_allowed(detail: str) -> Failure:
+    return _ordinary(ErrorCode.INVALID_ARG, Domain.REMOTE, detail)
+
+
+def driver_not_served(detail: str) -> Failure:
+    return _ordinary(ErrorCode.CONFIG_UNSUPPORTED, Domain.NONE, detail)
+
+
+def identity_is_fixed() -> Failure:
+    """What a client's own CONNECT_SET_IDENTITY gets: proxyd has told the daemon who it is."""
+    return _ordinary(
+        ErrorCode.ACCESS_DENIED,
+        Domain.REMOTE,
+        "the identity of this connection was set by the proxy and cannot be replaced",
+    )

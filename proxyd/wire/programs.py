@@ -1,0 +1,48 @@
+"""Programs and the procedures that proxyd itself answers, makes or guards.
+
+Source: reference/wire.md, section 5, and reference/procedures.tsv. Every procedure's name is
+in `names.py`; here stand only those that code refers to.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+VERSION: Final = 1  # of every program
+
+
+class Program(IntEnum):
+    REMOTE = 0x20008086
+    QEMU = 0x20008087
+    LXC = 0x00068000
+    KEEPALIVE = 0x6B656570
+    ADMIN = 0x06900690
+
+
+class Remote(IntEnum):
+    CONNECT_OPEN = 1
+    CONNECT_CLOSE = 2
+    CONNECT_SUPPORTS_FEATURE = 60
+    AUTH_LIST = 66
+    AUTH_SASL_INIT = 67
+    AUTH_SASL_START = 68
+    AUTH_SASL_STEP = 69
+    AUTH_POLKIT = 70
+    CONNECT_GET_LIB_VERSION = 157
+    CONNECT_SET_IDENTITY = 419
+
+
+class Keepalive(IntEnum):
+    PING = 1
+    PONG = 2
+
+
+class AuthMethod(IntEnum):
+    NONE = 0
+    SASL = 1
+    POLKIT = 2
+
+
+class Feature(IntEnum):
+    """Of the features that a client may ask for, the one that the RPC layer answers itself."""
+
+    PROGRAM_KEEPALIVE = 10

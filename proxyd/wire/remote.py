@@ -1,0 +1,87 @@
+"""The REMOTE calls that proxyd answers or makes: arguments and results as bytes.
+
+Source: reference/wire.md, sections 3, 8 and 11, and reference/routing.md, sections 1 and 5.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxyd.wire.frame import Frame, FrameType, Header, Status
+from proxyd.wire.params import Param, read_params, write_params
+from proxyd.wire.programs import VERSION, Keepalive, Program
+from proxyd.wire.xdr import Reader, Writer
+
+MAX_AUTH_METHODS: Final = 20
+MAX_IDENTITY_PARAMS: Final = 20
+OPEN_READONLY: Final = 1  # bit 0 of CONNECT_OPEN's flags; a server looks at no other
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArguments:
+    """Arguments of CONNECT_OPEN. The flags are the remote driver's own, not virConnectFlags."""
+
+    name: str | None
+    flags: int
+
+    def pack(self) -> bytes:
+        return Writer().optional_string(self.name).u32(self.flags).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "OpenArguments":
+        reader = Reader(payload)
+        return cls(reader.optional(reader.string), reader.u32())
+
+
+def call(procedure: int, serial: int, payload: bytes = b"") -> Frame:
+    """A call of the REMOTE program."""
+    header = Header(Program.REMOTE, VERSION, procedure, FrameType.CALL, serial)
+    return Frame(header, payload)
+
+
+def reply(to: Header, payload: bytes = b"") -> Frame:
+    """The reply that says OK."""
+    return Frame(to.replied(Status.OK), payload)
+
+
+def keepalive(procedure: Keepalive) -> Frame:
+    return Frame(Header(Program.KEEPALIVE, VERSION, procedure, FrameType.MESSAGE, 0))
+
+
+def is_keepalive(header: Header) -> bool:
+    return (
+        header.program == Program.KEEPALIVE
+        and header.version == VERSION
+        and header.type == FrameType.MESSAGE
+    )
+
+
+def pack_auth_methods(methods: list[int]) -> bytes:
+    out = Writer().u32(len(methods))
+    for method in methods:
+        out.i32(method)
+    return out.take()
+
+
+def unpack_auth_methods(payload: bytes) -> list[int]:
+    reader = Reader(payload)
+    return reader.array(MAX_AUTH_METHODS, reader.i32)
+
+
+def pack_int(value: int) -> bytes:
+    """A lone 32-bit integer: a feature, whether it is supported, whether polkit is content."""
+    return Writer().i32(value).take()
+
+
+def unpack_int(payload: bytes) -> int:
+    return Reader(payload).i32()
+
+
+def pack_identity(params: list[Param]) -> bytes:
+    """Arguments of CONNECT_SET_IDENTITY; its flags are always zero."""
+    out = Writer()
+    write_params(out, params)
+    return out.u32(0).take()
+
+
+def unpack_identity(payload: bytes) -> list[Param]:
+    return read_params(Reader(payload), MAX_IDENTITY_PARAMS)
