@@ -1,0 +1,58 @@
+"""What both planes may ask of one end of a session, whatever it is made of.
+
+Nothing here blocks. An endpoint is driven by one thread at a time: by the control plane until
+the hand-over, by the relay afterwards. Whoever drives it closes it.
+"""
+
+from typing import Final, Protocol
+
+NOTHING: Final = -1  # read_into and splice_to: no bytes now, ask again when readable
+
+
+class HungUp(Exception):
+    """The other side ended or reset the connection. Routine: no warning, no traceback.
+
+    `while_writing`: it takes no more bytes, but what it sent before may still be read.
+    """
+
+    def __init__(self, reason: str, *, while_writing: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.while_writing = while_writing
+
+
+class Endpoint(Protocol):
+    """One end. Only `read_into`, `write` and the splices are on the hot path.
+
+    `descriptors` are those that came with the last byte of the last read; the caller takes
+    them from the list or drops them before it reads again.
+    """
+
+    may_splice: bool
+    carries_descriptors: bool
+    descriptors: list[int]
+
+    def fileno(self) -> int: ...
+
+    def read_into(self, view: memoryview) -> int:
+        """Bytes received; 0 at the end, NOTHING when there are none now. Raises HungUp."""
+
+    def write(self, view: memoryview) -> int:
+        """Bytes taken, fewer than offered when it is full. Raises HungUp."""
+
+    def write_descriptor(self, descriptor: int) -> bool:
+        """Passes a descriptor on a byte of its own; False when it is full. Raises HungUp."""
+
+    def splice_to(self, pipe: int, count: int) -> int:
+        """Moves received bytes into a pipe; answers as `read_into` does. Raises HungUp."""
+
+    def splice_from(self, pipe: int, count: int) -> int:
+        """Moves bytes out of a pipe; answers as `write` does. Raises HungUp."""
+
+    def drop_descriptors(self) -> None:
+        """Closes the descriptors that came and that nobody is going to take."""
+
+    def end_write(self) -> None:
+        """Says that no byte follows. Never raises: the other side may be gone already."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,397 @@
+"""One direction of a session: the path of every byte.
+
+The path, and its budget. A small frame costs one receive and one send, no allocation that
+lives longer than the call, and one header unpacked to know where the frame ends:
+
+    pump ── read_into(scratch) ── _walk ── dst.write            a frame, or several at once
+      └──── splice_to(pipe) ── splice_from(pipe)                the remainder of a long frame
+
+The walk keeps the flow's idea of where frames begin equal to the receiver's, byte for byte;
+everything that is not plain forwarding hangs on that:
+
+* Descriptors ride on one-byte messages behind a CALL_WITH_FDS (client to daemon) or a
+  REPLY_WITH_FDS (the other way). Only that type counts in its direction (`carrier`): a daemon
+  takes a REPLY_WITH_FDS from a client for a plain frame, and a flow that did not would stand
+  one byte beside the daemon from there on.
+* A frame that is spliced is never read; spans end at its last byte, so the next header is.
+* CONNECT_SET_IDENTITY from the client (`guarded`) is taken out before its first byte went on,
+  and the refusal is inserted into the partner flow where a frame ends.
+* A header that has come in parts is held back until it is whole: 31 bytes at most.
+
+A flow is `stalled` while its destination has not taken what was received; its source is then
+not read, so it never holds more than one scratch buffer or one pipe. It is `paused` while a
+refusal waits in its partner: a client that sends refused calls and reads nothing is not read
+either.
+"""
+
+import os
+from struct import Struct
+from typing import Final
+
+from proxyd.endpoint.contract import NOTHING, Endpoint
+from proxyd.relay.figures import KNOWN, DirectionFigures
+from proxyd.relay.pipes import Pipe, PipePool
+from proxyd.wire import failure
+from proxyd.wire.frame import (
+    HEADER,
+    HEADER_SIZE,
+    MAX_DESCRIPTORS,
+    MAX_FRAME,
+    FrameType,
+    Header,
+    Status,
+)
+from proxyd.wire.programs import Program, Remote
+from proxyd.wire.xdr import MalformedFrame
+
+# Below this a copy is cheaper than three calls and a pipe.
+SPLICE_ABOVE: Final = 32768
+NEVER: Final = 1 << 62
+
+# No client that means well sends one. What came in one piece is refused in one piece, so this
+# also bounds the refusals that wait for a client that does not read.
+REFUSALS_LIMIT: Final = 100
+
+_COUNT: Final = Struct(">I")
+_COUNTED_HEADER: Final = HEADER_SIZE + _COUNT.size  # with the number of descriptors behind it
+_NO_PROCEDURE: Final = 1 << 40  # what no header can hold
+_NO_DESCRIPTOR: Final = -1
+
+# For the path below: enum members cost an attribute look-up and a comparison through IntEnum.
+_REMOTE: Final = int(Program.REMOTE)
+_CALL: Final = int(FrameType.CALL)
+_CALL_WITH_FDS: Final = int(FrameType.CALL_WITH_FDS)
+_ERROR: Final = int(Status.ERROR)
+
+
+class Flow:
+    """From `src` to `dst`. Only the relay thread touches it; other threads read its figures.
+
+    `calls` counts CALLs on the way up and REPLYs on the way down, `errors` replies that carry
+    one, `moved` bytes received, `refusals` guarded calls that were answered here.
+    """
+
+    __slots__ = (
+        "_carrier",
+        "_counted",
+        "_dropping",
+        "_due",
+        "_figures",
+        "_guarded",
+        "_head",
+        "_left",
+        "_pipe",
+        "_piped",
+        "_pipes",
+        "_refused",
+        "_splice_above",
+        "_unsent",
+        "_unsent_descriptor",
+        "_window",
+        "calls",
+        "changed",
+        "done",
+        "dst",
+        "ended",
+        "errors",
+        "inserting",
+        "moved",
+        "partner",
+        "refusals",
+        "src",
+    )
+
+    def __init__(
+        self, src: Endpoint, dst: Endpoint, pipes: PipePool, figures: DirectionFigures
+    ) -> None:
+        self.src = src
+        self.dst = dst
+        self.partner: Flow | None = None
+        self._pipes = pipes
+        self._figures = figures
+        self._splice_above = SPLICE_ABOVE if src.may_splice and dst.may_splice else NEVER
+        self._carrier = int(FrameType.REPLY_WITH_FDS)
+        self._counted = (int(FrameType.REPLY), int(FrameType.REPLY_WITH_FDS))
+        self._guarded = _NO_PROCEDURE
+        self._left = 0  # bytes of the present frame that are still to come
+        self._due = 0  # descriptors that are still to come behind it
+        self._head = b""  # a header in parts
+        self._window = 0  # how much to read at a time; 0: all of the scratch buffer
+        self._dropping = 0  # bytes of a refused frame that are still to come
+        self._refused: Header | None = None
+        self.inserting = b""  # a refusal that waits for the end of a frame
+        self._unsent = bytearray()
+        self._unsent_descriptor = _NO_DESCRIPTOR
+        self._pipe: Pipe | None = None
+        self._piped = 0
+        self.ended = False  # nothing more comes from src
+        self.done = False  # and dst has been given all of it, or takes no more
+        self.changed = False  # what the loop should watch for may be different now
+        self.moved = self.calls = self.errors = self.refusals = 0
+
+    def guard(self) -> None:
+        """Makes this the flow from the client: calls go up, and one of them goes no further."""
+        self._carrier = _CALL_WITH_FDS
+        self._counted = (_CALL, _CALL_WITH_FDS)
+        self._guarded = int(Remote.CONNECT_SET_IDENTITY)
+
+    def pump(self, scratch: memoryview) -> None:
+        """Takes once from src, which is readable. Raises HungUp and MalformedFrame.
+
+        `scratch` belongs to the thread; nothing of it is kept but what dst did not take.
+        """
+        if self._left > self._splice_above and self._splice():
+            return
+        held = len(self._head)
+        if held or self._window or self.inserting:
+            got = self._read_special(scratch, held)
+        else:
+            got = self.src.read_into(scratch)
+        if got <= 0:
+            if got != NOTHING:
+                self.end()
+            return
+        self.moved += got
+        view = scratch[: held + got]
+        while view:
+            cut = 0 if self._dropping else self._walk(view)
+            if cut:
+                self._give(view[:cut])
+                view = view[cut:]
+            if view:  # rare: what stops the walk is handled there
+                view = self._take_special(view)
+        if self.src.descriptors:
+            self.src.drop_descriptors()  # nobody announced them; libvirt's recv loses them too
+        if self.inserting:
+            self._insert_now()
+
+    @property
+    def stalled(self) -> bool:
+        """dst has to become writable before anything else happens."""
+        return bool(self._unsent) or self._piped > 0 or self._unsent_descriptor >= 0
+
+    @property
+    def paused(self) -> bool:
+        """A refusal that this flow caused has not found its place yet."""
+        return self.partner is not None and bool(self.partner.inserting)
+
+    def flush(self) -> None:
+        """Gives dst, which is writable, what it did not take before. Raises HungUp."""
+        if self._piped and not self._drain():
+            return
+        if self._unsent:
+            with memoryview(self._unsent) as unsent:
+                sent = self.dst.write(unsent)
+            del self._unsent[:sent]
+            if self._unsent:
+                return
+        if self._unsent_descriptor >= 0:
+            if not self.dst.write_descriptor(self._unsent_descriptor):
+                return
+            os.close(self._unsent_descriptor)
+            self._unsent_descriptor = _NO_DESCRIPTOR
+        if self.inserting:
+            self._insert_now()
+        if self.ended:
+            self.end()
+
+    def end(self) -> None:
+        """Nothing more comes from src: dst is told so once it has everything."""
+        self.changed = True
+        if not self.ended:
+            self.ended = True
+            if self._left or self._due:
+                self.inserting = b""  # the frame that it waited for never ends
+            if self._head:
+                head, self._head = self._head, b""
+                self._give(memoryview(head))
+        if not self.stalled and not self.done:
+            self.done = True
+            self.dst.end_write()
+
+    def give_up(self) -> None:
+        """dst takes nothing any more: what it was not given is gone, and src is not read."""
+        self.changed = self.ended = self.done = True
+        self._unsent.clear()
+        self.inserting = b""
+        if self._unsent_descriptor >= 0:
+            os.close(self._unsent_descriptor)
+            self._unsent_descriptor = _NO_DESCRIPTOR
+        if self._pipe is not None:
+            self._pipe.close()  # not back into the pool: it is not empty
+            self._pipe = None
+        self._piped = 0
+
+    def _walk(self, view: memoryview) -> int:
+        """Follows the frames through `view`; returns how much of it is plain to forward."""
+        got = len(view)
+        at = self._left
+        if at >= got:
+            self._left = at - got
+            return got
+        self._left = 0
+        figures = self._figures
+        while not self._due and at + HEADER_SIZE <= got:
+            length, program, _, procedure, kind, _, status = HEADER.unpack_from(view, at)
+            if not HEADER_SIZE <= length <= MAX_FRAME:
+                raise MalformedFrame(f"a frame length of {length}")
+            if procedure == self._guarded and program == _REMOTE and kind in self._counted:
+                return at
+            if kind == self._carrier and not self._expect_descriptors(view, at, length):
+                return at
+            known = procedure if program == _REMOTE and 0 < procedure < KNOWN else 0
+            figures.frames[known] += 1
+            figures.bytes[known] += length
+            if kind in self._counted:
+                self.calls += 1
+                if status == _ERROR:
+                    self.errors += 1
+                    figures.errors[known] += 1
+            at += length
+            if at >= got:
+                self._left = at - got
+                return got
+        return at
+
+    def _give(self, view: memoryview) -> None:
+        """Writes to dst; keeps what it does not take, behind what it has not taken before."""
+        if not self.stalled:
+            view = view[self.dst.write(view) :]
+        if view:
+            self._unsent += view
+            self.changed = True
+
+    def _read_special(self, scratch: memoryview, held: int) -> int:
+        """A read behind a held header, of a header only, or up to the end of a frame."""
+        scratch[:held] = self._head
+        limit = self._window or len(scratch) - held
+        if self.inserting and self._left:
+            limit = min(limit, self._left)  # a refusal waits for this frame to end
+        got = self.src.read_into(scratch[held : held + limit])
+        if got > 0:
+            self._head = b""
+            self._window = 0
+        return got
+
+    def _take_special(self, view: memoryview) -> memoryview:
+        """`view` begins with what does not go straight on; returns what lies behind that."""
+        if self._dropping:
+            return self._drop(view)
+        if self._due:
+            return self._pass_descriptor(view)
+        if len(view) >= HEADER_SIZE:
+            length, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
+            guarded = procedure == self._guarded and program == _REMOTE
+            if guarded and (kind == _CALL or self._expect_descriptors(view, 0, length)):
+                self._refused = Header(program, version, procedure, kind, serial)
+                self._dropping = length
+                return view
+        self._head = bytes(view)
+        return view[:0]
+
+    def _expect_descriptors(self, view: memoryview, at: int, length: int) -> bool:
+        """Learns how many descriptors follow; False when the count itself has not come yet."""
+        if length < _COUNTED_HEADER:
+            raise MalformedFrame("a frame with descriptors that does not count them")
+        if at + _COUNTED_HEADER > len(view):
+            return False
+        due = int(_COUNT.unpack_from(view, at + HEADER_SIZE)[0])
+        if due > MAX_DESCRIPTORS:
+            raise MalformedFrame(f"{due} descriptors in a frame, {MAX_DESCRIPTORS} are allowed")
+        if due and not (self.src.carries_descriptors and self.dst.carries_descriptors):
+            raise MalformedFrame("descriptors where a connection cannot carry them")
+        self._due = due
+        return True
+
+    def _pass_descriptor(self, view: memoryview) -> memoryview:
+        """One byte that carries one descriptor. The kernel ends a read behind such a byte."""
+        if len(view) != 1 or len(self.src.descriptors) != 1:
+            raise MalformedFrame("a descriptor is missing behind its frame")
+        descriptor = self.src.descriptors.pop()
+        self._due -= 1
+        if self._refused is not None:
+            os.close(descriptor)
+            if not self._due:
+                self._refuse()
+        elif not self.stalled and self._wrote_descriptor(descriptor):
+            os.close(descriptor)
+        else:
+            self._unsent_descriptor = descriptor
+            self.changed = True
+        return view[1:]
+
+    def _wrote_descriptor(self, descriptor: int) -> bool:
+        try:
+            return self.dst.write_descriptor(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _drop(self, view: memoryview) -> memoryview:
+        """Takes out the bytes of a refused frame."""
+        dropped = min(self._dropping, len(view))
+        self._dropping -= dropped
+        if not self._dropping and not self._due:
+            self._refuse()
+        return view[dropped:]
+
+    def _refuse(self) -> None:
+        """A refused frame is gone whole: its caller gets the error in the other direction."""
+        refused, self._refused = self._refused, None
+        self.refusals += 1
+        self.changed = True
+        if self.refusals > REFUSALS_LIMIT:
+            raise MalformedFrame("CONNECT_SET_IDENTITY again and again")
+        if refused is not None and self.partner is not None:
+            self.partner.insert(failure.identity_is_fixed().reply_to(refused).pack())
+
+    def insert(self, wire: bytes) -> None:
+        """Puts a frame of our own between two frames of this flow, as soon as one ends."""
+        if self.done or self.ended:
+            return  # whoever would read it has gone, or was told that nothing follows
+        # Calls that came in one piece with the first are refused before this flow moves on.
+        self.inserting += wire
+        self._insert_now()
+
+    def _insert_now(self) -> None:
+        if not (self._left or self._due or self.stalled):
+            wire, self.inserting = self.inserting, b""
+            self.changed = True
+            self._give(memoryview(wire))
+
+    def _splice(self) -> bool:
+        """Moves more of a long frame past user space; False when there is no pipe to be had."""
+        pipe = self._pipe or self._pipes.take()
+        if pipe is None:
+            return False
+        self._pipe = pipe
+        got = self.src.splice_to(pipe.write, min(self._left, pipe.size))
+        if got > 0:
+            self.moved += got
+            self._left -= got
+            self._piped = got
+            if not self._left:
+                # Another long frame is likely: read its header alone, so that all of its
+                # payload can be spliced.
+                self._window = HEADER_SIZE
+            if self._drain() and self.inserting:
+                self._insert_now()
+            return True
+        self._pipes.give_back(pipe)
+        self._pipe = None
+        if got != NOTHING:
+            self.end()
+        return True
+
+    def _drain(self) -> bool:
+        """Moves the pipe's bytes on; True when it is empty, and then it goes back to the pool."""
+        pipe = self._pipe
+        if pipe is None:
+            return True
+        self._piped -= self.dst.splice_from(pipe.read, self._piped)
+        if self._piped:
+            self.changed = True
+            return False
+        self._pipes.give_back(pipe)
+        self._pipe = None
+        return True

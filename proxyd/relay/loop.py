@@ -1,0 +1,237 @@
+"""The epoll turn: adopts pairs, pumps what is readable, flushes what is writable, drops pairs.
+
+One thread runs `run`. The control plane talks to it through three methods that any thread may
+call (`adopt`, `drop`, `stop`): they put something on a deque and wake the loop by an eventfd.
+The loop talks back through `report`, called in the relay thread, once for every pair that was
+adopted, when its sockets are closed. There is no lock: a deque's ends are atomic, figures have
+one writer.
+
+Watching. Level-triggered epoll; a turn takes at most one receive from each readable endpoint,
+so a fast stream cannot hold up a slow call. An endpoint is watched for input while the flow that
+reads it may move (not stalled, paused or ended), for output while the flow that writes it
+stalls. Two corners make this less simple than it sounds:
+
+* epoll always reports a hang-up, asked or not. An endpoint that hung up while its flow is stalled
+  still holds bytes that must be delivered, so it cannot be pumped and would be reported at once
+  again: such an endpoint is taken out of epoll until its flow moves.
+* An endpoint whose input has ended stays registered, watched for nothing: a hang-up then means
+  that the other side has closed fully, not just its sending half. Whatever would be written to
+  it could never arrive, so that flow is given up, and a client that was killed in front of a
+  daemon that sleeps does not hold its session forever.
+
+Ends. A flow that met its end gives on what it holds, says so to its destination, and is done; a
+destination that takes nothing more ends only the flow that writes to it, since what it sent
+before may still be read; a reset ends both. When both flows are done, the pair is closed.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from proxyd.endpoint.contract import HungUp
+from proxyd.relay.figures import Figures
+from proxyd.relay.flow import Flow
+from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, End, RelayedPair
+from proxyd.relay.pipes import PipePool
+from proxyd.wire.xdr import MalformedFrame
+
+SCRATCH_SIZE: Final = 65536
+EVENTS_A_TURN: Final = 64  # also what poll() allocates for; more ready ones come next turn
+_GONE: Final = select.EPOLLHUP | select.EPOLLERR
+_INPUT: Final = select.EPOLLIN | _GONE
+
+log = logging.getLogger("proxyd.relay")
+
+
+class RelayLoop:
+    """One relay thread's loop. `report` is called in that thread for each pair that has ended."""
+
+    def __init__(self, report: Callable[[RelayedPair], None]) -> None:
+        self._report = report
+        self.pipes = PipePool()
+        self.figures = Figures()
+        self.bugs = 0  # sessions ended by an error of ours
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._orders: deque[Callable[[], None]] = deque()
+        self._ends: dict[int, End] = {}
+        self._pairs: dict[int, RelayedPair] = {}
+        self._scratch = memoryview(bytearray(SCRATCH_SIZE))
+        self._stopping = False
+
+    def adopt(self, pair: RelayedPair) -> None:
+        """Takes a pair over; its sockets belong to the loop from here on. Any thread."""
+        self._order(lambda: self._adopt(pair))
+
+    def drop(self, number: int, reason: str) -> None:
+        """Ends a pair at once, on both sides; one that has ended already is fine. Any thread."""
+        self._order(lambda: self._drop(number, reason))
+
+    def stop(self, reason: str) -> None:
+        """Ends every pair and then the loop. Any thread."""
+        self._order(lambda: self._stop(reason))
+
+    def run(self) -> None:
+        """The relay thread's life."""
+        while not self._stopping:
+            self.turn(None)
+        self._close()
+
+    def turn(self, timeout_s: float | None) -> None:
+        """Waits for events and serves each once."""
+        ends = self._ends
+        woken = False
+        for fd, events in self._epoll.poll(timeout_s, EVENTS_A_TURN):
+            end = ends.get(fd)
+            if end is not None:
+                self._serve(end, events)
+            elif fd == self._wake:
+                # Orders come after the other events: a pair that is adopted may own a number
+                # that an event of this very turn was meant for.
+                woken = True
+        if woken:
+            self._take_orders()
+
+    def start(self) -> threading.Thread:
+        thread = threading.Thread(target=self.run, name="relay", daemon=True)
+        thread.start()
+        return thread
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.append(order)
+        os.eventfd_write(self._wake, 1)
+
+    def _take_orders(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        while self._orders:
+            self._orders.popleft()()
+
+    def _serve(self, end: End, events: int) -> None:
+        pair = end.pair
+        pair.active_ns = time.monotonic_ns()
+        try:
+            if events & select.EPOLLOUT or (events & _GONE and end.writes.stalled):
+                self._flush(pair, end.writes)
+            reads = end.reads
+            if events & _INPUT:
+                if not (reads.ended or reads.stalled or reads.paused):
+                    self._pump(pair, reads)
+                elif events & _GONE and reads.ended and not end.writes.done:
+                    end.writes.give_up()
+            if not (end.reads.changed or end.writes.changed):
+                return
+            self._settle(pair)
+        except MalformedFrame as error:
+            self._finish(pair, f"protocol error from the {end.side}: {error}")
+        except OSError as error:  # of epoll itself; a socket's are HungUp by now
+            self._finish(pair, f"the relay cannot watch it: {os.strerror(error.errno or 0)}")
+        except Exception:  # the one net of this plane
+            self.bugs += 1
+            log.exception("session %d ended by an error of the relay's own", pair.number)
+            self._finish(pair, "an error of the relay's own")
+
+    def _pump(self, pair: RelayedPair, flow: Flow) -> None:
+        try:
+            flow.pump(self._scratch)
+        except HungUp as hung_up:
+            self._hung_up(pair, flow, hung_up)
+
+    def _flush(self, pair: RelayedPair, flow: Flow) -> None:
+        flow.changed = True
+        try:
+            flow.flush()
+        except HungUp as hung_up:
+            self._hung_up(pair, flow, hung_up)
+
+    def _hung_up(self, pair: RelayedPair, flow: Flow, hung_up: HungUp) -> None:
+        side = "client" if (flow is pair.up) != hung_up.while_writing else "daemon"
+        pair.because(f"the {side} is gone: {hung_up.reason}")
+        if hung_up.while_writing:
+            flow.give_up()
+            return
+        if flow.partner is not None:
+            flow.partner.give_up()
+        try:
+            flow.end()
+        except HungUp:
+            flow.give_up()
+
+    def _settle(self, pair: RelayedPair) -> None:
+        """Something out of the ordinary happened: closes what is done, watches for what is next."""
+        pair.up.changed = pair.down.changed = False
+        if pair.up.ended and not pair.reason:
+            pair.because(CLIENT_CLOSED)
+        elif pair.down.ended and not pair.reason:
+            pair.because(DAEMON_CLOSED)
+        if pair.done:
+            self._finish(pair, "")
+            return
+        self._watch(pair.client)
+        self._watch(pair.backend)
+
+    def _watch(self, end: End) -> None:
+        reads, mask = end.reads, 0
+        if not (reads.ended or reads.stalled or reads.paused):
+            mask |= select.EPOLLIN
+        if end.writes.stalled:
+            mask |= select.EPOLLOUT
+        if mask == 0 and (end.writes.done or not reads.ended):
+            mask = -1  # out of epoll: a hang-up tells nothing new, or must wait for its flow
+        if mask == end.mask:
+            return
+        fd = end.endpoint.fileno()
+        if mask == -1:
+            self._epoll.unregister(fd)
+        elif end.mask == -1:
+            self._epoll.register(fd, mask)
+        else:
+            self._epoll.modify(fd, mask)
+        end.mask = mask
+
+    def _adopt(self, pair: RelayedPair) -> None:
+        self._pairs[pair.number] = pair
+        for end in (pair.client, pair.backend):
+            self._ends[end.endpoint.fileno()] = end
+        try:
+            self._watch(pair.client)
+            self._watch(pair.backend)
+        except OSError as error:  # ENOMEM, ENOSPC: the kernel watches no more descriptors
+            self._finish(pair, f"the relay cannot watch it: {os.strerror(error.errno or 0)}")
+
+    def _drop(self, number: int, reason: str) -> None:
+        pair = self._pairs.get(number)
+        if pair is not None:
+            self._finish(pair, reason)
+
+    def _finish(self, pair: RelayedPair, reason: str) -> None:
+        pair.because(reason)
+        del self._pairs[pair.number]
+        for end in (pair.client, pair.backend):
+            fd = end.endpoint.fileno()
+            del self._ends[fd]
+            if end.mask != -1:
+                self._epoll.unregister(fd)
+                end.mask = -1
+        pair.close()
+        self._report(pair)
+
+    def _stop(self, reason: str) -> None:
+        for pair in list(self._pairs.values()):
+            self._finish(pair, reason)
+        self._stopping = True
+
+    def _close(self) -> None:
+        # A pair that was handed over while the loop stopped is adopted and ended like the rest.
+        self._take_orders()
+        self._stop("proxyd stopped")
+        self.pipes.close()
+        self._epoll.close()
+        os.close(self._wake)

@@ -1,0 +1,76 @@
+"""A session as the relay sees it: two endpoints, two flows, how it ended.
+
+The whole state of a live session is here and small: two sockets, what each flow has not given
+on, where each stands in its frame, and figures. Who the client is stays with the control plane,
+under `number`.
+"""
+
+from typing import Final
+
+from proxyd.endpoint.contract import Endpoint
+from proxyd.relay.figures import Figures
+from proxyd.relay.flow import Flow
+from proxyd.relay.pipes import PipePool
+
+CLIENT_CLOSED: Final = "the client closed the connection"
+DAEMON_CLOSED: Final = "the daemon closed the connection"
+
+
+class End:
+    """One endpoint in the relay: the flow that reads from it and the flow that writes to it."""
+
+    __slots__ = ("endpoint", "mask", "pair", "reads", "side", "writes")
+
+    def __init__(
+        self, pair: "RelayedPair", endpoint: Endpoint, reads: Flow, writes: Flow, side: str
+    ) -> None:
+        self.pair = pair
+        self.endpoint = endpoint
+        self.reads = reads
+        self.writes = writes
+        self.side = side
+        self.mask = -1  # what epoll watches for; -1: not registered
+
+
+class RelayedPair:
+    """Made by the control plane, then the relay thread's alone until it is reported ended.
+
+    Other threads may read `up`'s and `down`'s figures and `active_ns` at any time.
+    """
+
+    __slots__ = ("active_ns", "backend", "client", "down", "number", "reason", "up")
+
+    def __init__(
+        self,
+        number: int,
+        client: Endpoint,
+        backend: Endpoint,
+        *,
+        pipes: PipePool,
+        figures: Figures,
+        now_ns: int,
+    ) -> None:
+        self.number = number
+        self.up = Flow(client, backend, pipes, figures.up)
+        self.down = Flow(backend, client, pipes, figures.down)
+        self.up.guard()
+        self.up.partner, self.down.partner = self.down, self.up
+        self.client = End(self, client, self.up, self.down, "client")
+        self.backend = End(self, backend, self.down, self.up, "daemon")
+        self.active_ns = now_ns  # CLOCK_MONOTONIC of the last byte in either direction
+        self.reason = ""  # why it ended; the first cause stays
+
+    def because(self, reason: str) -> None:
+        """Notes why the pair ends, unless something that came before it did."""
+        if not self.reason:
+            self.reason = reason
+
+    @property
+    def done(self) -> bool:
+        return self.up.done and self.down.done
+
+    def close(self) -> None:
+        """Gives up what is still on its way and closes both sockets."""
+        for end in (self.client, self.backend):
+            end.reads.give_up()
+            end.endpoint.close()

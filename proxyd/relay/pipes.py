@@ -1,0 +1,55 @@
+"""Pipes for splicing: taken when a long frame is under way, given back empty."""
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from typing import Final
+
+# A stream packet is about 256 KiB; a socket's skb pages need more slots than bytes suggest.
+PIPE_SIZE: Final = 1048576
+IDLE_LIMIT: Final = 8  # pipes kept for the next long frame
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """Two descriptors and how much the kernel lets it hold."""
+
+    read: int
+    write: int
+    size: int
+
+    def close(self) -> None:
+        os.close(self.read)
+        os.close(self.write)
+
+
+class PipePool:
+    """Used by one thread."""
+
+    def __init__(self) -> None:
+        self._idle: list[Pipe] = []
+
+    def take(self) -> Pipe | None:
+        """An empty pipe, or None when the process has no descriptors left: copying works too."""
+        if self._idle:
+            return self._idle.pop()
+        try:
+            read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        # Beyond /proc/sys/fs/pipe-max-size or the user's share: the default size works too.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+        return Pipe(read, write, fcntl.fcntl(write, fcntl.F_GETPIPE_SZ))
+
+    def give_back(self, pipe: Pipe) -> None:
+        """Takes an empty pipe back."""
+        if len(self._idle) < IDLE_LIMIT:
+            self._idle.append(pipe)
+        else:
+            pipe.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
