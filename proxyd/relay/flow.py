@@ -95,6 +95,7 @@ class Flow:
         "ended",
         "errors",
         "inserting",
+        "last",
         "moved",
         "partner",
         "refusals",
@@ -126,6 +127,7 @@ class Flow:
         self._piped = 0
         self.ended = False  # nothing more comes from src
         self.done = False  # and dst has been given all of it, or takes no more
+        self.last = 0  # procedure of the frame that began last
         self.changed = False  # what the loop should watch for may be different now
         self.moved = self.calls = self.errors = self.refusals = 0
 
@@ -248,6 +250,7 @@ class Flow:
                     self.errors += 1
                     figures.errors[known] += 1
             at += length
+            self.last = procedure
             if at >= got:
                 self._left = at - got
                 return got

@@ -39,6 +39,7 @@ from proxyd.relay.figures import Figures
 from proxyd.relay.flow import Flow
 from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, End, RelayedPair
 from proxyd.relay.pipes import PipePool
+from proxyd.wire.programs import Remote
 from proxyd.wire.xdr import MalformedFrame
 
 SCRATCH_SIZE: Final = 65536
@@ -167,9 +168,9 @@ class RelayLoop:
     def _settle(self, pair: RelayedPair) -> None:
         """Something out of the ordinary happened: closes what is done, watches for what is next."""
         pair.up.changed = pair.down.changed = False
-        if pair.up.ended and not pair.reason:
-            pair.because(CLIENT_CLOSED)
-        elif pair.down.ended and not pair.reason:
+        if pair.up.ended or (pair.down.ended and pair.up.last == Remote.CONNECT_CLOSE):
+            pair.because(CLIENT_CLOSED)  # or asked the daemon to, which was then quicker
+        elif pair.down.ended:
             pair.because(DAEMON_CLOSED)
         if pair.done:
             self._finish(pair, "")

@@ -1,0 +1,102 @@
+"""The rules for single values: one rule, one message each.
+
+A check answers None for a fine value, else what was expected, as words that go on after
+"expected KEY to be" (or "to hold only", for the items of a list). The rules follow
+reference/config.md section 1.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from proxyd.config.logstrings import LogStringError, parse_filters, parse_outputs
+
+TextCheck: TypeAlias = Callable[[str], str | None]
+
+_HIGHEST_PORT: Final = 65535
+_SERVICE_NAME: Final = re.compile(r"[0-9._+-]*[A-Za-z][A-Za-z0-9._+-]*")
+_DIGITS: Final = re.compile(r"[0-9]+")
+_HOST_UUID: Final = re.compile(r"[0-9a-fA-F]{2}(?:[- ]*[0-9a-fA-F]{2}){15}")
+_ROUTE: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*=(?:/.*|[a-zA-Z0-9_.-]+)", re.DOTALL)
+# config.md section 1: below this libvirt refuses an explicit value, although 56 is its default.
+_LEAST_WRITTEN_SSF: Final = 112
+
+
+def between(low: int, high: int, meaning: str = "a whole number") -> Callable[[int], str | None]:
+    """Make a check for a number in a range with both ends in it."""
+
+    def check(value: int) -> str | None:
+        return None if low <= value <= high else f"{meaning} from {low} to {high}"
+
+    return check
+
+
+def at_least_one(value: int) -> str | None:
+    return None if value >= 1 else "at least 1"
+
+
+def strong_enough(value: int) -> str | None:
+    if value >= _LEAST_WRITTEN_SSF:
+        return None
+    return f"at least {_LEAST_WRITTEN_SSF} (leave the key out for the default of 56)"
+
+
+def one_of(*words: str) -> TextCheck:
+    """Make a check for a word from a list, in exactly this spelling."""
+    quoted = [f'"{word}"' for word in words]
+    expected = f"{', '.join(quoted[:-1])} or {quoted[-1]} (in lower case)"
+
+    def check(text: str) -> str | None:
+        return None if text in words else expected
+
+    return check
+
+
+def network_auth(text: str) -> str | None:
+    if text == "polkit":
+        return '"none" or "sasl" (polkit knows only users of this host: UNIX sockets)'
+    return one_of("none", "sasl")(text)
+
+
+def port(text: str) -> str | None:
+    if _DIGITS.fullmatch(text):
+        # Five digits at most, before int() has to look at a million of them.
+        digits = text.lstrip("0")
+        fine = len(digits) <= len(str(_HIGHEST_PORT)) and 1 <= int(digits or 0) <= _HIGHEST_PORT
+    else:
+        fine = _SERVICE_NAME.fullmatch(text) is not None
+    return None if fine else f"a port from 1 to {_HIGHEST_PORT} or the name of a service"
+
+
+def absolute_path(text: str) -> str | None:
+    return None if text.startswith("/") else 'an absolute path, with a "/" in front'
+
+
+def route(text: str) -> str | None:
+    if _ROUTE.fullmatch(text):
+        return None
+    return 'routes such as "qemu=virtqemud" or "test=/run/test-sock"'
+
+
+def host_uuid(text: str) -> str | None:
+    if not _HOST_UUID.fullmatch(text):
+        return 'a UUID of 32 hexadecimal digits ("-" and spaces may stand between pairs)'
+    digits = bytes.fromhex(text.replace("-", ""))
+    # All zeros or all ones is what boards without a serial number report: it names no host.
+    return None if len(set(digits)) > 1 else "a UUID whose bytes are not all equal"
+
+
+def log_outputs(text: str) -> str | None:
+    try:
+        parse_outputs(text)
+    except LogStringError as error:
+        return f'outputs such as "3:stderr 1:file:/var/log/proxyd.log" ({error})'
+    return None
+
+
+def log_filters(text: str) -> str | None:
+    try:
+        parse_filters(text)
+    except LogStringError as error:
+        return f'filters such as "1:rpc 4:util" ({error})'
+    return None

@@ -1,0 +1,16 @@
+"""Text that came from outside, made fit for one line of a message or a comment."""
+
+from typing import Final
+
+_LONGEST_EXCERPT: Final = 60  # a file may hold ten megabytes of one string
+
+
+def one_line(text: str) -> str:
+    """Return the text with its control characters and line ends spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def excerpt(text: str) -> str:
+    """Return the beginning of the text in quotes, on one line."""
+    rest = "…" if len(text) > _LONGEST_EXCERPT else ""
+    return f'"{one_line(text[:_LONGEST_EXCERPT])}{rest}"'

@@ -1,0 +1,133 @@
+"""What is in force and where it came from: the output of `proxyd --check-config`.
+
+The table for people is itself a configuration file: put into one, it gives the same settings
+again. What a file cannot say stands in it as a comment: a key that is unset, and the default of
+tcp_min_ssf, which libvirt's rules let nobody write (reference/config.md section 1).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from proxyd.config.grammar import Content, render
+from proxyd.config.loading import DEFAULT_ORIGIN, Loaded
+from proxyd.config.quoting import excerpt, one_line
+from proxyd.config.settings import SPECS, Settings
+
+_WIDEST_ALIGNED_VALUE: Final = 40  # one long list must not push every origin off the screen
+
+_JsonValue: TypeAlias = int | str | tuple["_JsonValue", ...] | dict[str, "_JsonValue"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    key: str  # with a # in front where the line is only a comment
+    value: str
+    origin: str
+    differs: bool
+
+
+def report(loaded: Loaded) -> str:
+    """Return the table: first what the file, the environment or an option said, then the rest."""
+    lines = list(_lines(loaded))
+    key_width = max(len(line.key) for line in lines)
+    value_width = min(max(len(line.value) for line in lines), _WIDEST_ALIGNED_VALUE)
+
+    def rows(differing: bool) -> list[str]:
+        return [
+            f"{line.key:{key_width}} = {line.value:{value_width}}  # {line.origin}"
+            for line in lines
+            if line.differs == differing
+        ]
+
+    first = rows(differing=True)
+    title = "# Set, or changed by something that is set:" if first else "# Nothing is set."
+    return "\n".join([title, *first, "", "# As by default:", *rows(differing=False), ""])
+
+
+def report_json(loaded: Loaded) -> str:
+    """Return the same for programs, values as the file would have them, null for unset."""
+    settings: dict[str, _JsonValue] = {
+        key: {"value": _json_value(loaded.settings, key), "origin": loaded.origins[key]}
+        for key in SPECS
+    }
+    doubts: tuple[_JsonValue, ...] = tuple(
+        {
+            "path": doubt.path,
+            "line": doubt.line,
+            "column": doubt.column,
+            "key": doubt.key,
+            "text": doubt.text,
+        }
+        for doubt in loaded.doubts
+    )
+    return _json({"settings": settings, "doubts": doubts}) + "\n"
+
+
+def _lines(loaded: Loaded) -> Iterator[_Line]:
+    for key, spec in SPECS.items():
+        setting = getattr(loaded.settings, key)
+        changed = setting != getattr(loaded.defaults, key)
+        origin = loaded.origins[key]
+        value = _written(spec.content(setting))
+        is_set = origin != DEFAULT_ORIGIN
+        where = one_line(origin)
+        if is_set and not changed:
+            where += " (the default)"
+        elif changed and not is_set:
+            where += " (follows another key)"
+        yield _Line(
+            key if value is not None else f"#{key}",
+            value if value is not None else _unwritable(setting),
+            where,
+            differs=changed or is_set,
+        )
+
+
+def _written(content: Content | None) -> str | None:
+    if content is None:
+        return None
+    try:
+        return render(content)
+    except ValueError:  # only the environment brings a string that no quotes of the file can hold
+        return None
+
+
+def _unwritable(setting: Any) -> str:
+    if setting is None:
+        return "unset"
+    return excerpt(setting) if isinstance(setting, str) else str(setting)
+
+
+def _json_value(settings: Settings, key: str) -> _JsonValue:
+    setting = getattr(settings, key)
+    return None if setting is None else SPECS[key].kind.content(setting)
+
+
+# The standard library's json is not for this floor, which imports nothing that could do I/O; what
+# is needed of it are these few lines.
+def _json(value: _JsonValue, indent: str = "\n") -> str:
+    deeper = indent + "  "
+    match value:
+        case None:
+            return "null"
+        case int():
+            return str(value)
+        case str():
+            return _json_string(value)
+        case tuple():
+            items = [_json(item, deeper) for item in value]
+            return f"[{deeper}{f',{deeper}'.join(items)}{indent}]" if items else "[]"
+        case _:
+            members = [f"{_json_string(key)}: {_json(value[key], deeper)}" for key in value]
+            return f"{{{deeper}{f',{deeper}'.join(members)}{indent}}}" if members else "{}"
+
+
+def _json_string(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{"".join(c if c.isprintable() else _json_escape(c) for c in escaped)}"'
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

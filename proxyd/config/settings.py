@@ -1,0 +1,274 @@
+"""Every key of the configuration file: its default, its type and what it means.
+
+The keys, types, defaults and limits are those of reference/config.md section 1, so that a host's
+existing file keeps its meaning; keys that only proxyd knows begin with `proxyd_`. The example
+file and the report are made from this class. Nothing else holds a default.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+from proxyd.config import checks
+from proxyd.config.kinds import Spec, count, mode, number, strings, switch, text
+
+_OPEN_TO_ALL: Final = 0o777
+_OWNER_ONLY: Final = 0o700
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is in force. None means unset; an empty list is not unset, it lists nobody."""
+
+    # Listeners
+    listen_tls: bool = switch(
+        False,
+        "Whether to listen for TLS clients; that needs certificates. Under systemd the socket"
+        " units decide and this key does nothing.",
+    )
+    listen_tcp: bool = switch(
+        False,
+        "Whether to listen for TCP clients without TLS. Under systemd the socket units decide"
+        " and this key does nothing.",
+    )
+    tls_port: str = text(
+        "16514", "Port for TLS clients: a number or a service's name.", check=checks.port
+    )
+    tcp_port: str = text(
+        "16509", "Port for TCP clients: a number or a service's name.", check=checks.port
+    )
+    listen_addr: str | None = text(
+        None,
+        "Address or host name that both ports listen on. Unset: all addresses.",
+        example="192.0.2.1",
+    )
+    unix_sock_group: str | None = text(
+        None,
+        "Group that gets the UNIX sockets: a name or a number. Even where systemd makes the"
+        " sockets it must exist, or the daemon does not start.",
+        example="libvirt",
+    )
+    unix_sock_ro_perms: int = mode(
+        _OPEN_TO_ALL, "Permissions of the UNIX socket for read-only clients."
+    )
+    unix_sock_rw_perms: int = mode(
+        _OPEN_TO_ALL,
+        'Permissions of the UNIX socket for full access. The default follows auth_unix_rw: "0777"'
+        ' where that is "polkit", which then decides about everybody, and "0700" otherwise.',
+    )
+    unix_sock_admin_perms: int = mode(
+        _OWNER_ONLY,
+        "Permissions of the UNIX socket for virt-admin. Wider ones let nobody else in: only the"
+        " daemon's own user is served there.",
+    )
+    unix_sock_dir: str | None = text(
+        None,
+        "Existing directory for the UNIX sockets. Unset: the run-time directory's libvirt/.",
+        example="/run/libvirt",
+    )
+
+    # Who may come in
+    auth_unix_rw: Literal["none", "sasl", "polkit"] = text(
+        "polkit",
+        'How clients of the full-access UNIX socket prove who they are: "none" (the permissions'
+        ' suffice), "sasl" or "polkit". Not run as root, the default is "none".',
+        check=checks.one_of("none", "sasl", "polkit"),
+    )
+    auth_unix_ro: Literal["none", "sasl", "polkit"] = text(
+        "polkit",
+        "The same for the read-only UNIX socket, with the same defaults.",
+        check=checks.one_of("none", "sasl", "polkit"),
+    )
+    auth_tcp: Literal["none", "sasl"] = text(
+        "sasl",
+        'How TCP clients prove who they are: "sasl", which also encrypts, or "none", which gives'
+        " this host to everybody who can reach the port.",
+        check=checks.network_auth,
+    )
+    auth_tls: Literal["none", "sasl"] = text(
+        "none",
+        'How TLS clients prove who they are besides their certificate: "none" or "sasl".',
+        check=checks.network_auth,
+    )
+    access_drivers: tuple[str, ...] = strings(
+        ("none",),
+        'Access control call by call: "none" or "polkit". proxyd does not judge single calls, so'
+        " set this for the daemon behind it, which is told who the client is.",
+        each=checks.one_of("none", "polkit"),
+    )
+    tls_allowed_dn_list: tuple[str, ...] | None = strings(
+        None,
+        "Subjects of client certificates that are let in, compared with the whole name as the"
+        ' certificate orders it; "*" is any run of characters and "?" one. Unset: every subject'
+        " that the CA signed. An empty list: nobody.",
+        example=("C=GB,ST=London,L=London,O=Example,CN=*",),
+    )
+    sasl_allowed_username_list: tuple[str, ...] | None = strings(
+        None,
+        "SASL user names that are let in, with the same wildcards. Unset: everybody who"
+        " authenticated. An empty list: nobody.",
+        example=("joe@EXAMPLE.COM", "*/admin@EXAMPLE.COM"),
+    )
+    tcp_min_ssf: int = count(
+        56,
+        "Least strength of the encryption that SASL brings to TCP, in bits. 56 holds while the key"
+        " is absent; a written value is 112 or more.",
+        check=checks.strong_enough,
+        example=112,
+    )
+
+    # Certificates
+    key_file: str | None = text(
+        None,
+        "Private key of this server. Unset: the system's usual place. key_file, cert_file and"
+        " ca_file are set together or not at all.",
+        example="/etc/pki/libvirt/private/serverkey.pem",
+    )
+    cert_file: str | None = text(
+        None, "Certificate of this server.", example="/etc/pki/libvirt/servercert.pem"
+    )
+    ca_file: str | None = text(
+        None, "The CA that signs the clients' certificates.", example="/etc/pki/CA/cacert.pem"
+    )
+    crl_file: str | None = text(
+        None,
+        "Certificates that the CA revoked. May be set only beside the three files above; with"
+        " the usual places, cacrl.pem is used if it is there.",
+        example="/etc/pki/CA/cacrl.pem",
+    )
+    tls_no_sanity_certificate: bool = switch(
+        False, "Whether to start even with certificates of our own that look unfit."
+    )
+    tls_no_verify_certificate: bool = switch(
+        False,
+        "Whether to let in TLS clients with any certificate or none; tls_allowed_dn_list then"
+        " does nothing either. Sensible only beside another proof of who they are.",
+    )
+    tls_priority: str | None = text(
+        None,
+        "Which protocol versions and ciphers to allow, as a GnuTLS priority string.",
+        example="NORMAL",
+    )
+
+    # Limits
+    max_clients: int = count(
+        5000,
+        "Clients at one time. At the limit the listeners pause, and further clients wait in the"
+        " kernel's queue. Not less than max_anonymous_clients.",
+    )
+    max_queued_clients: int = count(
+        1000, "How many clients the kernel keeps waiting for each listener. 0 stands for 30."
+    )
+    max_anonymous_clients: int = count(
+        20, "Of max_clients, how many may still be proving who they are. 0: any number."
+    )
+    max_client_requests: int = count(
+        5, "Calls of one client that may be under way at one time, as virt-admin shows it."
+    )
+    min_workers: int = count(
+        5,
+        "Worker threads to begin with, as virt-admin shows them; proxyd needs none to relay calls."
+        " More than max_workers counts as max_workers.",
+    )
+    max_workers: int = count(20, "The most worker threads, likewise.", check=checks.at_least_one)
+    prio_workers: int = count(5, "Worker threads for urgent calls only, likewise.")
+    proxyd_handshake_timeout: int = count(
+        30,
+        "Seconds that a client has from connecting until its session is open; then it is cut off.",
+        check=checks.between(1, 3600),
+    )
+    keepalive_interval: int = number(
+        5,
+        "Seconds of silence after which a connection is tested. 0 or less: never. proxyd hands"
+        " libvirt's own tests through and has the kernel test its network connections.",
+    )
+    keepalive_count: int = count(
+        5, "How many tests in a row may go unanswered before the connection counts as lost."
+    )
+
+    # The admin socket
+    admin_min_workers: int = count(5, "min_workers for the admin socket.")
+    admin_max_workers: int = count(20, "max_workers for the admin socket.")
+    admin_max_clients: int = count(5000, "max_clients for the admin socket.")
+    admin_max_queued_clients: int = count(20, "max_queued_clients for the admin socket.")
+    admin_max_client_requests: int = count(5, "max_client_requests for the admin socket.")
+    admin_keepalive_interval: int = number(5, "Accepted, and without effect as in libvirt.")
+    admin_keepalive_count: int = count(5, "Accepted, and without effect as in libvirt.")
+
+    # Logging
+    log_level: int = count(
+        0,
+        "What is logged: 1 debug and everything above, 2 from information, 3 from warnings,"
+        " 4 errors only. 0 stands for 3.",
+        check=checks.between(0, 4, "a level"),
+    )
+    log_filters: str | None = text(
+        None,
+        'Levels of their own for some categories: "LEVEL:PART" items separated by spaces. The'
+        " first one whose part is found in the category counts.",
+        check=checks.log_filters,
+        example="1:rpc 4:util",
+    )
+    log_outputs: str | None = text(
+        None,
+        'Where log lines go: items of "LEVEL:stderr", "LEVEL:journald", "LEVEL:syslog:NAME" or'
+        ' "LEVEL:file:PATH" separated by spaces. Unset: the journal, standard error or a file,'
+        " whichever fits how the daemon was started.",
+        check=checks.log_outputs,
+        example="3:syslog:virtproxyd 1:file:/var/log/libvirt/virtproxyd.log",
+    )
+    audit_level: int = count(
+        1, "The host's audit log: 0 unused, 1 used if there is one, 2 or more required."
+    )
+    audit_logging: bool = switch(False, "Whether audit records also go to our own log.")
+
+    # This host
+    host_uuid: str | None = text(
+        None,
+        "UUID of this host, in place of what host_uuid_source would give.",
+        check=checks.host_uuid,
+        example="8510f1dd-8c1d-4f1c-a1b4-6f0d3a3c8f52",
+    )
+    host_uuid_source: Literal["smbios", "machine-id"] = text(
+        "smbios",
+        'Where the UUID of this host comes from: "smbios" (the firmware) or "machine-id"'
+        " (/etc/machine-id).",
+        check=checks.one_of("smbios", "machine-id"),
+    )
+
+    # The daemons behind
+    proxyd_backend_dir: str | None = text(
+        None,
+        "Directory with the sockets of the daemons behind. Unset: the run-time directory's"
+        " libvirt/.",
+        check=checks.absolute_path,
+        example="/run/libvirt",
+    )
+    proxyd_routes: tuple[str, ...] = strings(
+        (),
+        'Which daemon serves which URI scheme, beyond the usual ones: "SCHEME=DAEMON" or'
+        ' "SCHEME=/PATH/OF/SOCKET". [ "qemu=libvirtd" ] puts proxyd before the one old daemon.',
+        each=checks.route,
+    )
+
+    # Accepted and ignored
+    ovs_timeout: int = count(5, "Ignored: nothing in a proxy asks Open vSwitch.")
+    keepalive_required: bool = switch(False, "Ignored, as in libvirt.")
+    admin_keepalive_required: bool = switch(False, "Ignored, as in libvirt.")
+
+
+SPECS: Final[Mapping[str, Spec]] = {f.name: f.metadata["spec"] for f in fields(Settings)}
+
+
+def resolve(given: Mapping[str, Any], *, privileged: bool) -> Settings:
+    """Complete the values of the file by defaults. The only place that asks who we run as.
+
+    `privileged` is whether that is root.
+    """
+    auth = "polkit" if privileged else "none"
+    values = {"auth_unix_rw": auth, "auth_unix_ro": auth, **given}
+    # config.md note 1: libvirt asks the *default* of auth_unix_rw here, so that root with "none"
+    # opens the socket to everybody. We ask what is in force.
+    guarded = values["auth_unix_rw"] == "polkit"
+    values.setdefault("unix_sock_rw_perms", _OPEN_TO_ALL if guarded else _OWNER_ONLY)
+    return Settings(**values)

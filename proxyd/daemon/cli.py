@@ -1,0 +1,150 @@
+"""The command line, virtproxyd's own with a little more (reference/config.md, section 3)."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from proxyd import __version__
+from proxyd.config.report import report, report_json
+from proxyd.daemon.exits import Exit, StartFailed
+from proxyd.daemon.loaded import Source, demand_what_exists
+from proxyd.daemon.places import Places, places_of
+
+_LONGEST_TIMEOUT_S: Final = 2147483  # INT_MAX milliseconds
+_EPILOG: Final = """\
+examples:
+  proxyd                                  serve the legacy sockets in the foreground
+  proxyd --check-config                   what is in force, and where each value came from
+  proxyd -v -f ./virtproxyd.conf -p ""    try a configuration, with more in the log
+
+signals: SIGTERM, SIGINT and SIGQUIT stop the daemon; SIGHUP reads the configuration again.
+exit status: 0 ok; 1 command line, configuration, logging or pid file; 2 run-time directory;
+             6 sockets.
+"""
+
+
+class _Ended(Exception):
+    """The command line has been dealt with: what argparse would exit with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without sys.exit, and with libvirt's exit status for a wrong command line."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            self._print_message(message, sys.stderr)
+        raise _Ended(status)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(Exit.FAILED, f"{self.prog}: error: {message} (try --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    places = places_of(os.environ, euid=os.geteuid())
+    try:
+        arguments = _parser(places).parse_args(argv)
+    except _Ended as ended:
+        return ended.status
+    source = Source(
+        path=os.path.abspath(arguments.config or places.config_file),
+        named=arguments.config is not None,
+        verbose=arguments.verbose,
+        privileged=places.privileged,
+        environ=dict(os.environ),
+    )
+    if arguments.check_config:
+        return _check(source, as_json=arguments.json)
+    return _run(arguments, source, places)
+
+
+def _run(arguments: argparse.Namespace, source: Source, places: Places) -> int:
+    # Imported here so that --help and --check-config need not wait for trio.
+    from proxyd.daemon.serve import Options, run_daemon  # noqa: PLC0415
+
+    pid_file = places.pid_file if arguments.pid_file is None else arguments.pid_file
+    return run_daemon(
+        Options(
+            source=source,
+            places=places,
+            pid_file=pid_file and os.path.abspath(pid_file),
+            background=arguments.daemon,
+            idle_exit_s=arguments.timeout,
+        )
+    )
+
+
+def _check(source: Source, *, as_json: bool) -> int:
+    """Prints what is in force; 0 when a daemon would start with it, 1 when not."""
+    try:
+        loaded = source.load()
+        for doubt in () if as_json else loaded.doubts:
+            _complain(f"warning: {doubt}")
+        print(report_json(loaded) if as_json else report(loaded), end="")
+        demand_what_exists(loaded.settings)
+    except StartFailed as error:
+        _complain(str(error))
+        return Exit.FAILED
+    return Exit.OK
+
+
+def _complain(message: str) -> None:
+    print(f"proxyd: {message}", file=sys.stderr)
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > _LONGEST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(
+            f"seconds from 0 (never) to {_LONGEST_TIMEOUT_S} expected, not {text!r}"
+        )
+    return int(text)
+
+
+def _parser(places: Places) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="proxyd",
+        description="Listens where libvirt's monolithic daemon did and takes each client to the"
+        " modular daemon that its URI asks for.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-f", "--config", metavar="FILE", help=f"configuration file (default {places.config_file})")
+    add(
+        "-p",
+        "--pid-file",
+        metavar="FILE",
+        help=f'file for the process number, "" for none (default {places.pid_file})',
+    )
+    add(
+        "-d",
+        "--daemon",
+        action="store_true",
+        help="run in the background; returns when the daemon is ready, or says why it is not",
+    )
+    add(
+        "-t",
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=0,
+        help="exit when no client was connected for so long (default 0: never)",
+    )
+    add("-v", "--verbose", action="store_true", help="log at least at level 2, information")
+    add(
+        "--check-config",
+        action="store_true",
+        help="print every setting in force and where it came from, then exit with 0 or 1",
+    )
+    add("--json", action="store_true", help="with --check-config: for machines")
+    version = f"proxyd {__version__} (in the role of libvirt's virtproxyd 11.3.0)"
+    add("-V", "--version", action="version", version=version)
+    return parser

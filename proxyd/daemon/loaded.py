@@ -1,0 +1,73 @@
+"""Reads the configuration file and finds out what it says, for start, reload and check."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxyd.config.grammar import MAX_FILE_BYTES, ConfigError
+from proxyd.config.loading import Loaded, load, with_environment, with_verbose
+from proxyd.config.settings import Settings
+from proxyd.daemon.exits import Exit, StartFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where settings come from. A default file may be missing, a named one may not."""
+
+    path: str
+    named: bool
+    verbose: bool
+    privileged: bool
+    environ: Mapping[str, str]
+
+    def load(self) -> Loaded:
+        """What is in force now. Raises StartFailed; reads a file."""
+        try:
+            loaded = load(self._text(), self.path, privileged=self.privileged)
+            loaded = with_environment(loaded, self.environ)
+        except ConfigError as error:
+            raise StartFailed(Exit.FAILED, f"cannot load the configuration: {error}") from error
+        return with_verbose(loaded) if self.verbose else loaded
+
+    def _text(self) -> str:
+        try:
+            with Path(self.path).open("rb") as file:
+                # One byte more than allowed, so that the grammar can say that it is too much.
+                raw = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError as error:
+            if not self.named:
+                return ""
+            raise StartFailed(
+                Exit.FAILED, f"cannot load the configuration: there is no file {self.path}"
+            ) from error
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise StartFailed(
+                Exit.FAILED,
+                f"cannot load the configuration: {self.path}: {reason}; let this user read it or"
+                " name another file with --config",
+            ) from error
+        return raw.decode("utf-8", "surrogateescape")
+
+
+def demand_what_exists(settings: Settings) -> None:
+    """Raises StartFailed for listeners and proofs that this version does not have.
+
+    Ignoring such a key would leave an administrator believing in a door that is not there, or
+    in a lock that is not there.
+    """
+    for key, wanted in (("listen_tls", settings.listen_tls), ("listen_tcp", settings.listen_tcp)):
+        if wanted:
+            raise StartFailed(
+                Exit.NETWORK,
+                f"{key} = 1: this version of proxyd has no such listener; set {key} = 0 and let"
+                " remote clients come over SSH",
+            )
+    for key in ("auth_unix_rw", "auth_unix_ro"):
+        if getattr(settings, key) == "sasl":
+            raise StartFailed(
+                Exit.NETWORK,
+                f'{key} = "sasl": this version of proxyd cannot ask for it; use "polkit" (only'
+                ' root gets in) or "none" with the socket\'s permissions',
+            )

@@ -1,0 +1,56 @@
+"""Where a daemon's files are, for root and for anybody else (reference/config.md, section 4)."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from proxyd.config.routes import RoutingTable
+from proxyd.config.settings import Settings
+
+_SYSTEM_RUNTIME: Final = "/run/libvirt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Default paths. `privileged` is whether the daemon runs as root."""
+
+    privileged: bool
+    config_file: str
+    runtime_dir: str
+    pid_file: str
+    log_file: str
+
+
+def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
+    """The places of a daemon that runs as `euid`."""
+    if euid == 0:
+        return Places(
+            privileged=True,
+            config_file="/etc/libvirt/virtproxyd.conf",
+            runtime_dir=_SYSTEM_RUNTIME,
+            pid_file="/run/virtproxyd.pid",
+            log_file="/var/log/libvirt/virtproxyd.log",
+        )
+    home = environ.get("HOME") or os.path.expanduser("~")
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    cache = environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    runtime = f"{environ.get('XDG_RUNTIME_DIR') or cache}/libvirt"
+    return Places(
+        privileged=False,
+        config_file=f"{config}/libvirt/virtproxyd.conf",
+        runtime_dir=runtime,
+        pid_file=f"{runtime}/virtproxyd.pid",
+        log_file=f"{cache}/libvirt/virtproxyd.log",
+    )
+
+
+def routing_table(settings: Settings, places: Places) -> RoutingTable:
+    """The table that the settings ask for, with the sockets where they say."""
+    given = settings.proxyd_backend_dir
+    return RoutingTable(
+        privileged=places.privileged,
+        system_dir=given or _SYSTEM_RUNTIME,
+        session_dir=given or places.runtime_dir,
+        routes=dict(route.split("=", 1) for route in settings.proxyd_routes),
+    )

@@ -1,0 +1,54 @@
+"""The accept loop of one listener."""
+
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from proxyd.session.admission import Admission
+
+log = logging.getLogger("rpc.netserverservice")
+
+# Out of descriptors or memory: the client stays in the backlog until something was freed.
+_SHORT_OF: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_BACK_OFF_S: Final = 0.5
+
+
+async def accept_clients(
+    listener: socket.socket,
+    name: str,
+    admission: Admission,
+    start: Callable[[socket.socket], None],
+) -> None:
+    """Accepts for ever; `start` takes each connection over. The listener is non-blocking."""
+    short = False
+    while True:
+        await admission.room()
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(listener)
+        except OSError as error:
+            if error.errno in _SHORT_OF:
+                if not short:
+                    short = True
+                    log.warning(
+                        "%s: cannot accept: %s; new clients wait until something is freed",
+                        name,
+                        error.strerror,
+                    )
+                await trio.sleep(_BACK_OFF_S)
+            else:
+                # ECONNABORTED and its like: that client is gone, the next one is not.
+                log.debug("%s: accept: %s", name, error.strerror)
+                await trio.lowlevel.checkpoint()
+        else:
+            if short:
+                short = False
+                log.warning("%s: accepting again", name)
+            start(sock)
+            # A burst of connections must not keep the loop from those that are here.
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,127 @@
+"""Opens a daemon in a client's name: connect, then drive BackendNegotiation to its end."""
+
+import errno
+import logging
+import os
+import socket
+import struct
+from typing import Final
+
+import trio
+
+from proxyd.config.routes import Destination
+from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.plain import UnixEndpoint
+from proxyd.negotiation.backend import BackendNegotiation
+from proxyd.negotiation.events import DaemonOpened, DaemonRefused, Send
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.session.conversation import Conversation
+from proxyd.wire import failure
+from proxyd.wire.failure import Failure
+from proxyd.wire.remote import OpenArguments
+
+_UCRED: Final = struct.Struct("@iII")
+_RETRY_S: Final = 0.01  # a full backlog: the kernel offers nothing to wait for
+
+log = logging.getLogger("remote.remote_driver")
+
+
+class OpenFailed(Exception):
+    """No connection for this client; `failure` is what it is told, `stage` where it happened."""
+
+    def __init__(self, stage: str, reason: Failure) -> None:
+        super().__init__(f"{stage}: {reason.message}")
+        self.stage = stage
+        self.failure = reason
+
+
+async def open_backend(
+    destination: Destination,
+    flags: int,
+    identity: ClientIdentity,
+    *,
+    keepalive: bool,
+) -> UnixEndpoint:
+    """A daemon's connection that is open and knows whose it is. Raises OpenFailed.
+
+    The endpoint is the caller's to close.
+    """
+    endpoint = UnixEndpoint(await _connect(destination))
+    try:
+        arguments = OpenArguments(destination.name, flags)
+        negotiation = BackendNegotiation(arguments, identity.params(), keepalive=keepalive)
+        await _negotiate(Conversation(endpoint), negotiation, destination)
+    except BaseException:
+        endpoint.close()
+        raise
+    return endpoint
+
+
+async def _negotiate(
+    conversation: Conversation, negotiation: BackendNegotiation, destination: Destination
+) -> None:
+    try:
+        await conversation.send(negotiation.start())
+        while True:
+            for event in negotiation.receive_data(await conversation.receive(negotiation.wanted)):
+                match event:
+                    case Send(wire):
+                        await conversation.send(wire)
+                    case DaemonRefused(stage, reason):
+                        raise OpenFailed(f"{destination.daemon} {stage}", reason)
+                    case DaemonOpened():
+                        return
+    except HungUp as error:
+        stage = negotiation.stage.name.lower()
+        raise OpenFailed(
+            f"{destination.daemon} {stage}",
+            failure.internal(
+                f"{destination.daemon} at '{destination.path}' closed the connection while it was"
+                " opened; its log says why"
+            ),
+        ) from error
+
+
+async def _connect(destination: Destination) -> socket.socket:
+    sock = socket.socket(
+        socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    )
+    try:
+        while True:
+            try:
+                sock.connect(destination.path)
+                break
+            except BlockingIOError:
+                await trio.sleep(_RETRY_S)
+        _refuse_ourselves(sock, destination)
+    except OSError as error:
+        sock.close()
+        raise OpenFailed("connecting", _unreachable(destination, error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _refuse_ourselves(sock: socket.socket, destination: Destination) -> None:
+    """A route that leads back here would open connections without end."""
+    pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if pid == os.getpid():
+        raise OpenFailed(
+            "connecting",
+            failure.internal(
+                f"the route to {destination.daemon} leads back to this proxy"
+                f" ('{destination.path}'); mend proxyd_routes or proxyd_backend_dir"
+            ),
+        )
+
+
+def _unreachable(destination: Destination, error: OSError) -> Failure:
+    number = error.errno or errno.EIO
+    hint = ""
+    if number in {errno.ENOENT, errno.ECONNREFUSED} and destination.unit:
+        hint = f" (to start it: systemctl start {destination.unit})"
+    # A path too long for an address has no errno, only a text.
+    said = os.strerror(number) if error.errno else str(error)
+    text = f"Failed to connect socket to '{destination.path}': {said}{hint}"
+    return failure.system_error(number, text)

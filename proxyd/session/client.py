@@ -1,0 +1,201 @@
+"""One client: from its first byte to the hand-over, in one task that then ends.
+
+    identify ─ negotiate ─ route ─ open the daemon ─ reply ─ hand over
+
+Nothing of the client reaches a daemon here: the daemon gets calls that this side makes. The
+client's next byte is still in its socket when the relay takes over, and by then the daemon has
+acknowledged whose connection it is.
+"""
+
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from proxyd.auth.peercred import Denied, PeerCredentials, credentials_of
+from proxyd.config.listening import Door
+from proxyd.config.routes import Destination, RoutingTable, Unroutable
+from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.plain import UnixEndpoint
+from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, WantsOpen
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.negotiation.server import ServerNegotiation, Stage
+from proxyd.session.backend import OpenFailed, open_backend
+from proxyd.session.conversation import Conversation
+from proxyd.session.handover import Relay
+from proxyd.session.names import NameService
+from proxyd.session.roster import Client, Roster
+from proxyd.wire import failure
+from proxyd.wire.failure import Domain, Failure
+from proxyd.wire.programs import AuthMethod
+
+log = logging.getLogger("rpc.netserverclient")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What every session needs. `routes` and `timeout_s` give what is in force right now."""
+
+    roster: Roster
+    relay: Relay
+    names: NameService
+    routes: Callable[[], RoutingTable]
+    timeout_s: Callable[[], int]
+
+
+async def serve_client(session: "Arrival") -> None:
+    """Serves an accepted UNIX connection until it is relayed or over. Never raises for a client."""
+    services = session.services
+    reason, level = "an error of proxyd's own", logging.ERROR
+    try:
+        with trio.move_on_after(services.timeout_s()) as deadline:
+            reason, level = await session.negotiate()
+        if deadline.cancelled_caught:
+            reason, level = session.out_of_time(), logging.WARNING
+    except HungUp as error:
+        reason, level = f"the client is gone: {error.reason}", logging.INFO
+    except trio.Cancelled:
+        reason, level = "proxyd stopped", logging.INFO
+        raise
+    except Exception:  # the one net of this plane, around one session
+        log.exception("client %d: an error of proxyd's own", session.client.number)
+    finally:
+        if session.client.pair is None:
+            session.endpoint.close()
+            services.roster.ended(session.client, reason, level)
+
+
+class Arrival:
+    """One session before its hand-over. Made at accept, so that it counts from that moment on.
+
+    Owns the socket; `serve_client` closes it or hands it over.
+    """
+
+    def __init__(self, sock: socket.socket, door: Door, services: Services) -> None:
+        self.door = door
+        self.services = services
+        self.endpoint = UnixEndpoint(sock)
+        self.conversation = Conversation(self.endpoint)
+        self.client: Client = services.roster.arrived(
+            door, anonymous=door.method is not AuthMethod.NONE
+        )
+        self.machine: ServerNegotiation | None = None
+        self._sock = sock
+
+    async def negotiate(self) -> tuple[str, int]:
+        """Returns why no session came of it, with the level to log that at; or hands over."""
+        unknown = await self._identify()
+        uid = self.client.identity.uid
+        if self.door.own_uid_only and uid != os.geteuid():
+            return f"this daemon serves only uid {os.geteuid()}", logging.WARNING
+        machine = self.machine = ServerNegotiation(
+            method=self.door.method,
+            readonly=self.door.readonly,
+            is_root=uid == 0,
+            unknown=unknown,
+        )
+        while True:
+            received = await self.conversation.receive(machine.wanted)
+            for event in machine.receive_data(received):
+                match event:
+                    case Send(wire):
+                        await self.conversation.send(wire)
+                    case HangUp(reason):
+                        return reason, logging.WARNING
+                    case NeedsPolkit(action):
+                        denial = failure.polkit_unavailable(action)
+                        await self.conversation.send(machine.polkit_says(denial))
+                    case WantsOpen():
+                        if await self._open(machine, event):
+                            return "", logging.INFO
+                if machine.authenticated:
+                    self.services.roster.proved(self.client)
+
+    def out_of_time(self) -> str:
+        """The deadline has passed: says so to a client that waits for an answer, and why."""
+        seconds = self.services.timeout_s()
+        machine = self.machine
+        if machine is None or machine.stage is not Stage.DECIDING:
+            return f"no connection was opened within {seconds} s"
+        backend = self.client.backend or "the daemon"
+        text = f"{backend} did not answer within {seconds} s: {os.strerror(errno.ETIMEDOUT)}"
+        reply = machine.refused(failure.system_error(errno.ETIMEDOUT, text))
+        # One try without waiting: a client that does not even take an error has had its time.
+        self.endpoint.write(memoryview(reply))
+        return text
+
+    async def _identify(self) -> Failure | None:
+        """Finds out who connected; the failure that its calls get when nobody can say."""
+        try:
+            peer = credentials_of(self._sock)
+        except Denied as error:
+            return failure.system_error(errno.ESRCH, str(error), Domain.NONE)
+        self.client.identity = _identity(peer, None, None)
+        try:
+            user, group = await self.services.names.names_of(peer.uid, peer.gid)
+        except Denied as error:
+            return failure.system_error(errno.ENOENT, str(error), Domain.NONE)
+        self.client.identity = _identity(peer, user, group)
+        return None
+
+    async def _open(self, machine: ServerNegotiation, wanted: WantsOpen) -> bool:
+        """Opens the daemon and hands over; False when the client was told why not."""
+        arguments = wanted.arguments
+        readonly = bool(arguments.flags & 1)
+        try:
+            destination = self._route(arguments.name, readonly=readonly)
+            self.client.uri, self.client.backend = destination.name, destination.path
+            backend = await open_backend(
+                destination, arguments.flags, self.client.identity, keepalive=wanted.keepalive
+            )
+        except (Unroutable, OpenFailed) as error:
+            log.warning(
+                "client %d: %s: cannot open %r: %s",
+                self.client.number,
+                self.client,
+                arguments.name,
+                error,
+            )
+            await self.conversation.send(machine.refused(error.failure))
+            return False
+        try:
+            await self.conversation.send(machine.opened())
+        except BaseException:
+            backend.close()
+            raise
+        # From here to the end of the task nothing waits: the session is in one plane or the other.
+        pair = self.services.relay.adopt(
+            self.client.number, self.endpoint, backend, now_ns=time.monotonic_ns()
+        )
+        self.services.roster.opened(self.client, pair)
+        return True
+
+    def _route(self, name: str | None, *, readonly: bool) -> Destination:
+        table = self.services.routes()
+        if not name:
+            name = self._probe(table, readonly=readonly)
+        return table.resolve(name, readonly=readonly)
+
+    def _probe(self, table: RoutingTable, *, readonly: bool) -> str:
+        """An empty name: the first daemon whose socket is there."""
+        for path, name in table.probed(readonly=readonly):
+            if os.path.exists(path):
+                return name
+        raise Unroutable(failure.not_open())
+
+
+def _identity(peer: PeerCredentials, user: str | None, group: str | None) -> ClientIdentity:
+    return ClientIdentity(
+        user_name=user,
+        uid=peer.uid,
+        group_name=group,
+        gid=peer.gid,
+        pid=peer.pid,
+        start_ticks=peer.start_ticks,
+        selinux_context=peer.selinux_context,
+    )

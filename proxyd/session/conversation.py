@@ -1,0 +1,43 @@
+"""An endpoint driven by trio: what the control plane uses until the hand-over.
+
+The first try is made without waiting, so a peer that has sent already costs no turn of the loop.
+"""
+
+from typing import Final
+
+import trio
+
+from proxyd.endpoint.contract import NOTHING, Endpoint, HungUp
+
+_SCRATCH: Final = memoryview(bytearray(65536))
+
+
+class Conversation:
+    """Reads and writes an endpoint, waiting where it must. Deadlines are the caller's."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    async def receive(self, count: int) -> memoryview:
+        """At least one and at most `count` bytes. Raises HungUp at the end.
+
+        The view is valid until the next await: one scratch buffer serves all conversations.
+        """
+        while True:
+            got = self.endpoint.read_into(_SCRATCH[:count])
+            if self.endpoint.descriptors:
+                self.endpoint.drop_descriptors()  # nothing before the hand-over takes any
+            if got > 0:
+                return _SCRATCH[:got]
+            if got != NOTHING:
+                raise HungUp("closed", while_writing=False)
+            await trio.lowlevel.wait_readable(self.endpoint.fileno())
+
+    async def send(self, wire: bytes) -> None:
+        """Everything, waiting while the other side does not take it."""
+        view = memoryview(wire)
+        while True:
+            view = view[self.endpoint.write(view) :]
+            if not view:
+                return
+            await trio.lowlevel.wait_writable(self.endpoint.fileno())

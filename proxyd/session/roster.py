@@ -1,0 +1,118 @@
+"""Every client that is connected, from accept until its session's last byte.
+
+The end of a session is here and nowhere else: `ended` writes the one log line, and what was
+counted is given back.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import trio
+
+from proxyd.config.listening import Door
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.relay.pair import RelayedPair
+from proxyd.session.admission import Admission
+
+log = logging.getLogger("rpc.netserverclient")
+
+
+@dataclass(slots=True, kw_only=True)
+class Client:
+    """One connected client. `pair` is there while the relay has its session."""
+
+    number: int
+    door: Door
+    connected_s: float  # CLOCK_REALTIME, what virt-admin shows
+    started_ns: int = field(default_factory=time.monotonic_ns)
+    identity: ClientIdentity = field(default_factory=ClientIdentity)
+    anonymous: bool = False
+    uri: str = ""
+    backend: str = ""
+    pair: RelayedPair | None = None
+
+    def __str__(self) -> str:
+        return f"{self.door.name}, {self.identity}"
+
+
+class Roster:
+    """The clients of one server. Numbers start at 1 and only grow."""
+
+    def __init__(self, admission: Admission) -> None:
+        self.admission = admission
+        self.clients: dict[int, Client] = {}
+        self._last = 0
+        self._changed = trio.Event()
+
+    def arrived(self, door: Door, *, anonymous: bool) -> Client:
+        self._last += 1
+        client = Client(number=self._last, door=door, connected_s=time.time(), anonymous=anonymous)
+        self.clients[client.number] = client
+        self.admission.arrived(anonymous=anonymous)
+        self._tell()
+        return client
+
+    def proved(self, client: Client) -> None:
+        """The client has authenticated; saying so twice is harmless."""
+        if client.anonymous:
+            client.anonymous = False
+            self.admission.proved()
+
+    def opened(self, client: Client, pair: RelayedPair) -> None:
+        """The session is open and belongs to the relay from here on."""
+        client.pair = pair
+        log.info(
+            "session %d opened: %s, %s at %s", client.number, client, client.uri, client.backend
+        )
+
+    def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
+        """The client is gone, for whatever reason."""
+        del self.clients[client.number]
+        self.admission.left(anonymous=client.anonymous)
+        seconds = (time.monotonic_ns() - client.started_ns) / 1e9
+        pair = client.pair
+        if pair is None:
+            log.log(
+                level,
+                "client %d ended before a session was open: %s: %s; %.3f s",
+                client.number,
+                client,
+                reason,
+                seconds,
+            )
+        else:
+            refused = (
+                f", {pair.up.refusals} attempts to replace its identity refused"
+                if pair.up.refusals
+                else ""
+            )
+            log.log(
+                logging.WARNING if refused else level,
+                "session %d ended: %s, %s at %s: %s; %.3f s, %d bytes up, %d bytes down,"
+                " %d calls, %d errors%s",
+                client.number,
+                client,
+                client.uri,
+                client.backend,
+                reason,
+                seconds,
+                pair.up.moved,
+                pair.down.moved,
+                pair.up.calls,
+                pair.down.errors,
+                refused,
+            )
+        self._tell()
+
+    def relay_ended(self, pair: RelayedPair) -> None:
+        """The relay's report of a session's end, in the control plane's thread."""
+        self.ended(self.clients[pair.number], pair.reason)
+
+    async def wait_change(self) -> None:
+        """Returns when a client has come or gone since the call."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

@@ -1,0 +1,61 @@
+"""The rules between keys."""
+
+import pytest
+
+from proxyd.config.grammar import ConfigError
+from proxyd.config.loading import load
+
+FILES = {key: f'{key} = "/{key}"' for key in ("key_file", "cert_file", "ca_file", "crl_file")}
+
+
+def settings(*lines):
+    return load("\n".join(lines), "f", privileged=True).settings
+
+
+def refusal(*lines):
+    with pytest.raises(ConfigError) as caught:
+        settings(*lines)
+    return str(caught.value)
+
+
+def test_all_clients_may_be_anonymous():
+    assert settings("max_clients = 20").max_clients == 20
+    assert settings("max_anonymous_clients = 0", "max_clients = 0").max_clients == 0
+
+
+def test_there_are_no_more_anonymous_clients_than_clients():
+    advice = "raise the one or lower the other"
+    expected = "expected max_clients (19) to be at least max_anonymous_clients (20)"
+    assert refusal("", "max_clients = 19") == f"f:2:15: {expected}; {advice}"
+    expected = "expected max_clients (5000) to be at least max_anonymous_clients (5001)"
+    assert refusal("max_anonymous_clients = 5001") == f"f:1:25: {expected}; {advice}"
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["key_file"], "cert_file and ca_file"),
+        (["cert_file"], "key_file and ca_file"),
+        (["ca_file", "crl_file"], "key_file and cert_file"),
+        (["key_file", "ca_file"], "cert_file"),
+    ],
+)
+def test_key_certificate_and_ca_are_set_together(given, missing):
+    message = refusal(*(FILES[key] for key in given))
+    assert message.endswith(
+        f"expected {missing} beside {given[0]}: the three are set together or none"
+    )
+    assert message.startswith("f:1:")
+
+
+def test_key_certificate_and_ca_may_come_with_and_without_a_revocation_list():
+    three = [FILES["key_file"], FILES["cert_file"], FILES["ca_file"]]
+    assert settings(*three).crl_file is None
+    assert settings(*three, FILES["crl_file"]).crl_file == "/crl_file"
+
+
+def test_a_revocation_list_alone_is_refused_because_libvirt_would_not_use_it():
+    assert refusal(FILES["crl_file"]) == (
+        "f:1:12: expected key_file, cert_file and ca_file beside crl_file; without them put the"
+        " list where the CA's certificate is, as cacrl.pem"
+    )
