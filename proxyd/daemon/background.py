@@ -21,7 +21,7 @@ _CHUNK: Final = 4096
 
 
 class Readiness(Protocol):
-    """Whom to tell how the start went. Exactly one of the two is called, once."""
+    """Whom to tell how the start went. What is told after that has no listener."""
 
     def ready(self) -> None:
         """The daemon serves."""
@@ -50,6 +50,8 @@ class Background:
 
     def ready(self) -> None:
         """Let go of the terminal, then let the parent end with status 0."""
+        if self._report < 0:
+            return
         # In this order: whoever waits for the parent may also wait for the end of its output.
         for standard in (0, 1, 2):
             os.dup2(self._null, standard)
@@ -62,12 +64,15 @@ class Background:
         self._tell(bytes([code]) + message.encode("utf-8", "backslashreplace"))
 
     def _tell(self, told: bytes) -> None:
+        if self._report < 0:  # told already, and the number may be another file's by now
+            return
         # A starter that was interrupted hears nothing any more; the daemon runs all the same.
         with suppress(BrokenPipeError):
             while told:
                 told = told[os.write(self._report, told) :]
         os.close(self._report)
         os.close(self._null)
+        self._report = self._null = -1
 
 
 def become_daemon() -> Readiness:

@@ -75,6 +75,7 @@ def _run(arguments: argparse.Namespace, source: Source, places: Places) -> int:
             source=source,
             places=places,
             pid_file=pid_file and os.path.abspath(pid_file),
+            directory=os.getcwd(),
             background=arguments.daemon,
             idle_exit_s=arguments.timeout,
         )

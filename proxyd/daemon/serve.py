@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -30,6 +30,7 @@ from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import Settings
 from proxyd.daemon.background import Foreground, Readiness, become_daemon
 from proxyd.daemon.exits import Exit, StartFailed
+from proxyd.daemon.journal import journal_is_available
 from proxyd.daemon.listeners import ListenerError, UnixListenerSpec, open_unix_listener
 from proxyd.daemon.loaded import Source, demand_what_exists
 from proxyd.daemon.logoutputs import LogOutputError
@@ -45,7 +46,6 @@ from proxyd.session.roster import Roster
 
 _DEFAULT_LEVEL: Final = 3
 _LOG_FLUSH_S: Final = 2.0
-_JOURNAL: Final = "/run/systemd/journal/socket"
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 log = logging.getLogger("daemon.virtproxyd")
@@ -53,11 +53,15 @@ log = logging.getLogger("daemon.virtproxyd")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The command line, understood. `idle_exit_s` 0 means never; `pid_file` "" means none."""
+    """The command line, understood. `idle_exit_s` 0 means never; `pid_file` "" means none.
+
+    `directory` is where relative paths in the settings start from.
+    """
 
     source: Source
     places: Places
     pid_file: str
+    directory: str
     background: bool
     idle_exit_s: int
 
@@ -94,13 +98,19 @@ def _start_logging(logs: Logs, loaded: Loaded, options: Options) -> None:
     settings = loaded.settings
     level = settings.log_level or _DEFAULT_LEVEL
     if settings.log_outputs:
-        outputs = parse_outputs(settings.log_outputs)
+        # Relative to where the daemon was started: in the background it stands in the root.
+        outputs = tuple(
+            replace(output, target=os.path.join(options.directory, output.target))
+            if output.kind == "file" and output.target
+            else output
+            for output in parse_outputs(settings.log_outputs)
+        )
     else:
         outputs = default_outputs(
             level=level,
             daemonized=options.background,
             stdin_is_tty=sys.stdin is not None and sys.stdin.isatty(),
-            journald_available=os.access(_JOURNAL, os.W_OK),
+            journald_available=journal_is_available(),
             log_file=options.places.log_file,
         )
     try:

@@ -1,0 +1,76 @@
+"""What all tests share: the markers' meaning, hypothesis without a clock, the daemons' logs."""
+
+import functools
+import os
+import shutil
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.bed.command import SYSTEM_PATH, run_to_end
+from tests.bed.daemon import STARTED
+from tests.bed.python_libvirt import INTERPRETER
+
+# How long an example takes says nothing on a loaded machine; figures belong to loadtest. In CI
+# (hypothesis sees it by itself and then repeats the same examples) there is no clock either.
+hypothesis.settings.register_profile("proxyd", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("proxyd")
+
+COMMANDS = {
+    "ip": "iproute2",
+    "libvirtd": "libvirt-daemon",
+    "qemu-img": "qemu-utils",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "unshare": "util-linux",
+    "virsh": "libvirt-clients",
+    "virt-admin": "libvirt-clients",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--run-long", action="store_true", help="also run the tests marked long")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out the long ones unless asked: not skipped, because nothing is wrong with them."""
+    if config.getoption("--run-long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A missing part of the system is an error with its remedy: a skip would go unnoticed."""
+    if item.get_closest_marker("system") and (remedy := what_is_missing()):
+        raise RuntimeError(remedy)
+
+
+@functools.cache
+def what_is_missing():
+    if os.geteuid() != 0:
+        return "the system tests need root (mount namespaces): run script/test"
+    packages = {
+        package
+        for command, package in COMMANDS.items()
+        if shutil.which(command, path=SYSTEM_PATH) is None
+    }
+    if not list(Path("/usr").glob("lib*/**/connection-driver/libvirt_driver_qemu.so")):
+        packages.add("libvirt-daemon-driver-qemu")
+    if run_to_end([INTERPRETER, "-c", "import libvirt"], deadline_s=30).status != 0:
+        packages.add("python3-libvirt")
+    return f"missing: apt-get install {' '.join(sorted(packages))}" if packages else ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Show beside a failure what the daemons that it may have used said."""
+    report = yield
+    if report.failed and item.get_closest_marker("system"):
+        for daemon in STARTED:
+            if daemon.directory.exists():
+                report.sections.append((f"{daemon.name} {daemon.directory}", daemon.story()))
+    return report

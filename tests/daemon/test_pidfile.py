@@ -1,0 +1,154 @@
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from proxyd.daemon.pidfile import PidFileError, PidFileTaken, acquire_pid_file
+
+HOLDER = """
+import sys
+from proxyd.daemon.pidfile import acquire_pid_file
+held = acquire_pid_file(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "daemon.pid"
+
+
+@pytest.fixture
+def holder(path):
+    """Another process that holds the pid file until its stdin ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], **pipes) as child:
+        assert child.stdout.readline() == b"held\n"
+        yield child
+        child.stdin.close()
+
+
+def acquire(path):
+    return acquire_pid_file(str(path))
+
+
+def test_the_file_holds_the_pid_without_a_line_feed(path):
+    held = acquire(path)
+    assert path.read_text() == str(os.getpid())
+    held.release()
+
+
+def test_anybody_may_read_the_file_whatever_the_umask(path):
+    before = os.umask(0o077)
+    held = acquire(path)
+    os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    held.release()
+
+
+def test_a_release_removes_the_file_and_frees_its_descriptor(path):
+    descriptors = len(os.listdir("/proc/self/fd"))
+    held = acquire(path)
+    held.release()
+    held.release()
+    assert not path.exists()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_release_leaves_a_file_that_is_not_its_own(path):
+    held = acquire(path)
+    path.unlink()
+    path.write_text("somebody else's")
+    held.release()
+    assert path.read_text() == "somebody else's"
+
+
+def test_the_file_of_a_dead_daemon_is_taken_over(path):
+    path.write_text("4194304 and a long rest")
+    held = acquire(path)
+    assert path.read_text() == str(os.getpid())
+    held.release()
+
+
+def test_a_second_daemon_is_told_who_runs_and_what_to_do(path, holder):
+    with pytest.raises(PidFileTaken) as caught:
+        acquire(path)
+    text = str(caught.value)
+    assert caught.value.owner.pid == holder.pid
+    assert f"{path} is locked by pid {holder.pid} ({sys.executable} -c" in text
+    assert f"kill {holder.pid}" in text
+    assert "--pid-file" in text
+    assert path.read_text() == str(holder.pid)
+
+
+def test_a_refused_daemon_leaves_no_descriptor(path, holder):
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(PidFileTaken):
+        acquire(path)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_the_owner_is_named_before_it_has_written_its_pid(path, holder):
+    path.write_text("")
+    with pytest.raises(PidFileTaken, match=f"pid {holder.pid} "):
+        acquire(path)
+
+
+def test_the_lock_ends_with_the_process(path, holder):
+    holder.kill()
+    holder.wait()
+    held = acquire(path)
+    assert path.read_text() == str(os.getpid())
+    held.release()
+
+
+def test_a_file_that_was_replaced_while_locking_is_opened_again(path, monkeypatch):
+    first_inode = []
+    lock = fcntl.lockf
+
+    def lock_as_the_old_daemon_leaves(fd, *rest):
+        if not first_inode:
+            first_inode.append(os.fstat(fd).st_ino)
+            path.rename(path.with_suffix(".old"))
+        lock(fd, *rest)
+
+    monkeypatch.setattr(fcntl, "lockf", lock_as_the_old_daemon_leaves)
+    held = acquire(path)
+    assert path.stat().st_ino != first_inode[0]
+    assert path.read_text() == str(os.getpid())
+    held.release()
+
+
+def test_a_file_that_is_always_replaced_is_given_up(path, monkeypatch):
+    monkeypatch.setattr(fcntl, "lockf", lambda *_: path.unlink())
+    with pytest.raises(PidFileError, match="again and again"):
+        acquire(path)
+
+
+def test_a_symbolic_link_is_not_followed(path, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(PidFileError, match="symbolic link"):
+        acquire(path)
+    assert victim.read_text() == "precious"
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(path):
+    os.mkfifo(path)
+    with pytest.raises(PidFileError, match="no regular file"):
+        acquire(path)
+
+
+def test_a_missing_directory_is_named_with_the_command_that_makes_it(tmp_path):
+    with pytest.raises(PidFileError, match=f"mkdir -p {tmp_path}/absent"):
+        acquire(tmp_path / "absent" / "daemon.pid")
+
+
+def test_a_path_that_cannot_be_opened_says_why(tmp_path):
+    with pytest.raises(PidFileError, match=r"Is a directory.*--pid-file"):
+        acquire(tmp_path)
