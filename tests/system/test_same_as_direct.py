@@ -1,9 +1,12 @@
 """A client cannot tell proxyd from the daemon itself: real virsh, both ways, compared in full."""
 
+import select
+
 import pytest
 
 from tests.bed.virsh import held_virsh, unix_uri, virsh
 from tests.bed.waiting import wait_until
+from tests.system.daemon_clients import clients_of
 
 pytestmark = pytest.mark.system
 
@@ -176,7 +179,7 @@ def events_seen(sock, backend):
     """What `virsh event` prints while somebody else stops and starts a domain."""
     uri = unix_uri("test:///default", sock)
     with held_virsh(uri, "event", "test", "--event", "lifecycle", "--loop", "--timeout", "20") as seen:
-        wait_until(lambda: client_count(backend) >= 1, 10, "the listener is connected")
+        wait_until(lambda: clients_of(backend), 10, "the listener is connected")
         # The listener may be connected and not registered yet, so the first events can be missed:
         # the same commands follow until it has seen a whole round.
         lines = []
@@ -190,18 +193,6 @@ def events_seen(sock, backend):
 
 
 def read_available(process, lines):
-    import select
-
-    while select.select([process.stdout], [], [], 0.1)[0]:
-        line = process.stdout.readline()
-        if not line:
-            break
+    while select.select([process.stdout], [], [], 0.1)[0] and (line := process.stdout.readline()):
         lines = [*lines, line]
     return lines
-
-
-def client_count(backend):
-    from tests.bed.virsh import virt_admin
-
-    listed = virt_admin(backend.admin_sock, "client-list", "libvirtd").succeeded()
-    return sum(line.strip()[:1].isdigit() for line in listed.splitlines())

@@ -1,0 +1,27 @@
+"""What a daemon says of its clients, by virt-admin."""
+
+import re
+
+from tests.bed.libvirtd import Libvirtd
+from tests.bed.virsh import virt_admin
+from tests.bed.waiting import wait_until
+
+
+def clients_of(backend: Libvirtd) -> list[int]:
+    """The ids that `virt-admin client-list` shows."""
+    listed = virt_admin(backend.admin_sock, "client-list", "libvirtd").succeeded()
+    return [int(number) for number in re.findall(r"^ *(\d+) ", listed, re.MULTILINE)]
+
+
+def info_of(backend: Libvirtd, client: int) -> dict[str, str]:
+    """What `virt-admin client-info` knows of a client."""
+    shown = virt_admin(backend.admin_sock, "client-info", "libvirtd", str(client)).succeeded()
+    return dict(re.findall(r"^(\S+) *: (.*?) *$", shown, re.MULTILINE))
+
+
+def only_new_client(backend, before):
+    return wait_until(
+        lambda: [number for number in clients_of(backend) if number not in before],
+        10,
+        "a client arrives at the daemon",
+    )[-1]

@@ -1,0 +1,93 @@
+"""A client that speaks frames itself, for what no real client would do."""
+
+import array
+import os
+import select
+import socket
+import struct
+from contextlib import contextmanager
+
+from proxyd.wire import remote
+from proxyd.wire.failure import Failure
+from proxyd.wire.frame import Frame, FrameBuffer, Status
+from proxyd.wire.programs import Remote
+from proxyd.wire.remote import OpenArguments
+
+DEADLINE_S = 30
+
+
+class RpcClient:
+    """Blocking, with a deadline on every wait. Serials count from zero."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(DEADLINE_S)
+        self.sock.connect(os.fspath(path))
+        self.buffer = FrameBuffer()
+        self.serial = -1
+
+    def close(self):
+        self.sock.close()
+
+    def frame(self, procedure, payload=b""):
+        """A call with the next serial, packed."""
+        self.serial += 1
+        return remote.call(procedure, self.serial, payload).pack()
+
+    def send(self, wire):
+        self.sock.sendall(wire)
+
+    def receive(self) -> Frame | None:
+        """The next frame, or None at the end."""
+        while (frame := self.buffer.next_frame()) is None:
+            try:
+                got = self.sock.recv(65536)
+            except ConnectionResetError:
+                return None
+            if not got:
+                return None
+            self.buffer.feed(got)
+        return frame
+
+    def call(self, procedure, payload=b""):
+        self.send(self.frame(procedure, payload))
+        return self.receive()
+
+    def open(self, uri, flags=0):
+        self.call(Remote.AUTH_LIST)
+        return self.call(Remote.CONNECT_OPEN, OpenArguments(uri, flags).pack())
+
+    def ended(self):
+        """Whether the other side has closed."""
+        readable = select.select([self.sock], [], [], DEADLINE_S)[0]
+        return bool(readable) and self.receive() is None
+
+
+@contextmanager
+def rpc_client(path):
+    client = RpcClient(path)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def opened(path, uri="test:///default"):
+    with rpc_client(path) as client:
+        reply = client.open(uri)
+        assert reply is not None
+        assert reply.header.status == Status.OK, Failure.unpack(reply.payload)
+        yield client
+
+
+def send_descriptor(sock, descriptor):
+    """One NUL with one descriptor, as libvirt sends it behind a frame."""
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))
+    sock.sendmsg([b"\0"], [rights])
+
+
+def reset(sock):
+    """Makes the close a reset where the transport knows one."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
