@@ -21,8 +21,9 @@ class RpcClient:
 
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(DEADLINE_S)
+        # Blocking: one with a timeout fails at a full backlog instead of waiting for its turn.
         self.sock.connect(os.fspath(path))
+        self.sock.settimeout(DEADLINE_S)
         self.buffer = FrameBuffer()
         self.serial = -1
 

@@ -81,7 +81,10 @@ def test_a_read_only_client_is_read_only_at_the_daemon(proxyd, qemu_backend):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("lxc:///system", "virtlxcd-sock': No such file or directory (to start it: systemctl start"),
+        (
+            "lxc:///system",
+            "virtlxcd-sock': No such file or directory (to start it: systemctl start",
+        ),
         ("qemu+ssh://elsewhere/system", "not through this proxy"),
         ("qemu://elsewhere/system", "not through this proxy"),
         ("qemu://system", "did you mean qemu:///system?"),
@@ -103,9 +106,7 @@ def test_a_name_that_leads_astray_is_refused_with_a_reason(name, says, proxyd):
 
 def test_a_monolithic_libvirtd_is_reached_by_a_route(make_libvirtd, make_proxyd):
     backend = make_libvirtd()
-    front = make_proxyd(
-        {"proxyd_routes": ["qemu=libvirtd"]}, backend_dir=backend.run_dir
-    )
+    front = make_proxyd({"proxyd_routes": ["qemu=libvirtd"]}, backend_dir=backend.run_dir)
 
     assert "QEMU" in virsh(unix_uri("qemu:///system", front.sock), "version").succeeded()
 

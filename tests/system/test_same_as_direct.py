@@ -178,13 +178,17 @@ def test_events_arrive_as_they_do_directly(qemu_backend, proxyd):
 def events_seen(sock, backend):
     """What `virsh event` prints while somebody else stops and starts a domain."""
     uri = unix_uri("test:///default", sock)
-    with held_virsh(uri, "event", "test", "--event", "lifecycle", "--loop", "--timeout", "20") as seen:
+    with held_virsh(
+        uri, "event", "test", "--event", "lifecycle", "--loop", "--timeout", "20"
+    ) as seen:
         wait_until(lambda: clients_of(backend), 10, "the listener is connected")
         # The listener may be connected and not registered yet, so the first events can be missed:
         # the same commands follow until it has seen a whole round.
         lines = []
         for _ in range(50):
-            virsh(unix_uri("test:///default", backend.sock), "suspend test; resume test").succeeded()
+            virsh(
+                unix_uri("test:///default", backend.sock), "suspend test; resume test"
+            ).succeeded()
             lines = read_available(seen, lines)
             if sum("Resumed" in line for line in lines) >= 2:
                 break
