@@ -44,6 +44,7 @@ from proxyd.wire.xdr import MalformedFrame
 
 SCRATCH_SIZE: Final = 65536
 EVENTS_A_TURN: Final = 64  # also what poll() allocates for; more ready ones come next turn
+_READABLE: Final = select.EPOLLIN
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 _INPUT: Final = select.EPOLLIN | _GONE
 
@@ -89,9 +90,12 @@ class RelayLoop:
         """Waits for events and serves each once."""
         ends = self._ends
         woken = False
-        for fd, events in self._epoll.poll(timeout_s, EVENTS_A_TURN):
+        ready = self._epoll.poll(timeout_s, EVENTS_A_TURN)
+        now_ns = time.monotonic_ns()
+        for fd, events in ready:
             end = ends.get(fd)
             if end is not None:
+                end.pair.active_ns = now_ns
                 self._serve(end, events)
             elif fd == self._wake:
                 # Orders come after the other events: a pair that is adopted may own a number
@@ -116,41 +120,43 @@ class RelayLoop:
             self._orders.popleft()()
 
     def _serve(self, end: End, events: int) -> None:
-        pair = end.pair
-        pair.active_ns = time.monotonic_ns()
+        reads = end.reads
         try:
-            if events & select.EPOLLOUT or (events & _GONE and end.writes.stalled):
-                self._flush(pair, end.writes)
-            reads = end.reads
-            if events & _INPUT:
-                if not (reads.ended or reads.stalled or reads.paused):
-                    self._pump(pair, reads)
-                elif events & _GONE and reads.ended and not end.writes.done:
-                    end.writes.give_up()
-            if not (end.reads.changed or end.writes.changed):
-                return
-            self._settle(pair)
+            if events == _READABLE and end.mask & _READABLE:
+                reads.pump(self._scratch)  # nearly every event
+            else:
+                self._serve_rarer(end, events)
+        except HungUp as hung_up:
+            self._hung_up(end.pair, reads, hung_up)
         except MalformedFrame as error:
-            self._finish(pair, f"protocol error from the {end.side}: {error}")
-        except OSError as error:  # of epoll itself; a socket's are HungUp by now
-            self._finish(pair, f"the relay cannot watch it: {os.strerror(error.errno or 0)}")
-        except Exception:  # the one net of this plane
-            self.bugs += 1
-            log.exception("session %d ended by an error of the relay's own", pair.number)
-            self._finish(pair, "an error of the relay's own")
+            self._finish(end.pair, f"protocol error from the {end.side}: {error}")
+            return
+        except Exception:  # noqa: BLE001 (the one net of this plane, it logs the traceback)
+            self._own_error(end.pair)
+            return
+        if reads.changed or end.writes.changed:
+            self._settle(end.pair)
 
-    def _pump(self, pair: RelayedPair, flow: Flow) -> None:
-        try:
-            flow.pump(self._scratch)
-        except HungUp as hung_up:
-            self._hung_up(pair, flow, hung_up)
+    def _serve_rarer(self, end: End, events: int) -> None:
+        """An endpoint that can be written again, that hung up, or that is not to be read now."""
+        reads, writes = end.reads, end.writes
+        if writes.stalled and events & (select.EPOLLOUT | _GONE):
+            writes.changed = True
+            try:
+                writes.flush()
+            except HungUp as hung_up:
+                self._hung_up(end.pair, writes, hung_up)
+        if not events & _INPUT:
+            return
+        if not (reads.ended or reads.stalled or reads.paused):
+            reads.pump(self._scratch)
+        elif events & _GONE and reads.ended and not writes.done:
+            writes.give_up()
 
-    def _flush(self, pair: RelayedPair, flow: Flow) -> None:
-        flow.changed = True
-        try:
-            flow.flush()
-        except HungUp as hung_up:
-            self._hung_up(pair, flow, hung_up)
+    def _own_error(self, pair: RelayedPair) -> None:
+        self.bugs += 1
+        log.exception("session %d ended by an error of the relay's own", pair.number)
+        self._finish(pair, "an error of the relay's own")
 
     def _hung_up(self, pair: RelayedPair, flow: Flow, hung_up: HungUp) -> None:
         side = "client" if (flow is pair.up) != hung_up.while_writing else "daemon"
@@ -167,6 +173,12 @@ class RelayLoop:
 
     def _settle(self, pair: RelayedPair) -> None:
         """Something out of the ordinary happened: closes what is done, watches for what is next."""
+        try:
+            self._settle_or_fail(pair)
+        except OSError as error:  # ENOMEM, ENOSPC: the kernel watches no more descriptors
+            self._finish(pair, f"the relay cannot watch it: {os.strerror(error.errno or 0)}")
+
+    def _settle_or_fail(self, pair: RelayedPair) -> None:
         pair.up.changed = pair.down.changed = False
         if pair.up.ended or (pair.down.ended and pair.up.last == Remote.CONNECT_CLOSE):
             pair.because(CLIENT_CLOSED)  # or asked the daemon to, which was then quicker
@@ -201,11 +213,7 @@ class RelayLoop:
         self._pairs[pair.number] = pair
         for end in (pair.client, pair.backend):
             self._ends[end.endpoint.fileno()] = end
-        try:
-            self._watch(pair.client)
-            self._watch(pair.backend)
-        except OSError as error:  # ENOMEM, ENOSPC: the kernel watches no more descriptors
-            self._finish(pair, f"the relay cannot watch it: {os.strerror(error.errno or 0)}")
+        self._settle(pair)
 
     def _drop(self, number: int, reason: str) -> None:
         pair = self._pairs.get(number)

@@ -55,7 +55,8 @@ TEST_COMMANDS = [
     "pool-list --all --details",
     "pool-dumpxml default-pool",
     "pool-info default-pool",
-    "vol-create-as default-pool made.img 10M; vol-list default-pool; vol-info made.img default-pool",
+    "vol-create-as default-pool made.img 10M; vol-list default-pool;"
+    " vol-info made.img default-pool",
     "vol-info made.img default-pool",
     "nodedev-list --tree",
     "nodedev-dumpxml computer",
@@ -87,7 +88,8 @@ QEMU_COMMANDS = [
     "domcapabilities",
     "domcapabilities --virttype nosuch",
     "define {dir}/qemu.xml; dumpxml made; list --all; undefine made",
-    "secret-define {dir}/secret.xml; secret-list; secret-dumpxml 22222222-2222-3333-4444-555555555555;"
+    "secret-define {dir}/secret.xml; secret-list;"
+    " secret-dumpxml 22222222-2222-3333-4444-555555555555;"
     " secret-undefine 22222222-2222-3333-4444-555555555555",
     "pool-define-as made dir --target {dir}; pool-start made; vol-create-as made v.img 1M;"
     " vol-list made; vol-delete v.img made; pool-destroy made; pool-undefine made",
