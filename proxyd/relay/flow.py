@@ -28,7 +28,7 @@ import os
 from struct import Struct
 from typing import Final
 
-from proxyd.endpoint.contract import NOTHING, Endpoint
+from proxyd.endpoint.contract import NOTHING, Endpoint, HungUp
 from proxyd.relay.figures import KNOWN, DirectionFigures
 from proxyd.relay.pipes import Pipe, PipePool
 from proxyd.wire import failure
@@ -99,6 +99,7 @@ class Flow:
         "errors",
         "inserting",
         "last",
+        "lost",
         "moved",
         "partner",
         "refusals",
@@ -133,6 +134,7 @@ class Flow:
         self._piped = 0
         self.ended = False  # nothing more comes from src
         self.done = False  # and dst has been given all of it, or takes no more
+        self.lost = ""  # why dst took no refusal
         self.last = 0  # procedure of the frame that began last
         self.changed = False  # what the loop should watch for may be different now
         self.moved = self.calls = self.errors = self.refusals = 0
@@ -221,8 +223,8 @@ class Flow:
             self.ended = True
             if self._left or self._due:
                 self.inserting = b""  # the frame that it waited for never ends
-            if self._head:
-                head, self._head = self._head, b""
+            head, self._head = self._head, b""
+            if head and not self._guards(head):
                 self._give(memoryview(head))
         if not self.stalled and not self.done:
             self.done = True
@@ -312,15 +314,21 @@ class Flow:
             return self._drop(view)
         if self._due:
             return self._pass_descriptor(view)
-        if len(view) >= HEADER_SIZE:
+        if self._guards(view):
             length, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
-            guarded = procedure == self._guarded and program == _REMOTE
-            if guarded and (kind == _CALL or self._expect_descriptors(view, 0, length)):
+            if kind == _CALL or self._expect_descriptors(view, 0, length):
                 self._refused = Header(program, version, procedure, kind, serial)
                 self._dropping = length
                 return view
         self._head = bytes(view)
         return view[:0]
+
+    def _guards(self, view: memoryview | bytes) -> bool:
+        """Whether `view` begins with a header of the call that goes no further."""
+        if len(view) < HEADER_SIZE:
+            return False
+        _, program, _, procedure, kind, _, _ = HEADER.unpack_from(view)
+        return procedure == self._guarded and program == _REMOTE and kind in self._calling
 
     def _expect_descriptors(self, view: memoryview, at: int, length: int) -> bool:
         """Learns how many descriptors follow; False when the count itself has not come yet."""
@@ -384,7 +392,13 @@ class Flow:
             return  # whoever would read it has gone, or was told that nothing follows
         # Calls that came in one piece with the first are refused before this flow moves on.
         self.inserting += wire
-        self._insert_now()
+        try:
+            self._insert_now()
+        except HungUp as hung_up:
+            # Whoever made the call reads no more. That ends this flow, not the one that carried
+            # the call: what was sent behind it is still for the daemon.
+            self.lost = hung_up.reason
+            self.give_up()
 
     def _insert_now(self) -> None:
         if not (self._left or self._due or self.stalled):
@@ -393,7 +407,7 @@ class Flow:
             self._give(memoryview(wire))
 
     def _splice(self) -> bool:
-        """Moves more of a long frame past user space; False when there is no pipe to be had."""
+        """Moves more of a long frame past user space; False when it has to be read after all."""
         pipe = self._pipe or self._pipes.take()
         if pipe is None:
             return False
@@ -410,11 +424,10 @@ class Flow:
             if self._drain() and self.inserting:
                 self._insert_now()
             return True
+        # The end, or urgent data of a TCP peer, at which a splice stops for ever: reading tells.
         self._pipes.give_back(pipe)
         self._pipe = None
-        if got != NOTHING:
-            self.end()
-        return True
+        return False
 
     def _drain(self) -> bool:
         """Moves the pipe's bytes on; True when it is empty, and then it goes back to the pool."""

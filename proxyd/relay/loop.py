@@ -180,7 +180,9 @@ class RelayLoop:
 
     def _settle_or_fail(self, pair: RelayedPair) -> None:
         pair.up.changed = pair.down.changed = False
-        if pair.up.ended or (pair.down.ended and pair.up.last == Remote.CONNECT_CLOSE):
+        if pair.down.lost:
+            pair.because(f"the client is gone: {pair.down.lost}")
+        elif pair.up.ended or (pair.down.ended and pair.up.last == Remote.CONNECT_CLOSE):
             pair.because(CLIENT_CLOSED)  # or asked the daemon to, which was then quicker
         elif pair.down.ended:
             pair.because(DAEMON_CLOSED)
