@@ -26,6 +26,20 @@ NAMES: Final[dict[int, tuple[str, ...]]] = {
 }
 
 
+# An event has a number and a name and no function behind it: nobody can call it.
+EVENTS: Final[dict[int, frozenset[int]]] = {
+    Program.REMOTE: frozenset(_REMOTE_EVENTS),
+    Program.QEMU: frozenset(_QEMU_EVENTS),
+    Program.LXC: frozenset(_LXC_EVENTS),
+    Program.ADMIN: frozenset(_ADMIN_EVENTS),
+}
+
+
+def is_callable(program: int, procedure: int) -> bool:
+    """Whether a program that proxyd knows has a function of this number."""
+    return 0 < procedure < len(NAMES[program]) and procedure not in EVENTS[program]
+
+
 def procedure_name(program: int, procedure: int) -> str:
     """The name of a procedure, or `program/procedure` in figures where nobody knows it."""
     names = NAMES.get(program, ())
@@ -35,25 +49,34 @@ def procedure_name(program: int, procedure: int) -> str:
 '''
 
 
-def table(path: Path) -> dict[str, list[str]]:
+def table(path: Path) -> tuple[dict[str, list[str]], dict[str, list[int]]]:
+    """Names by program, each at the index that is its number, and the numbers of events."""
     names: dict[str, list[str]] = {}
+    events: dict[str, list[int]] = {}
     for line in path.read_text().splitlines()[1:]:
-        program, number, name = line.split("\t")[:3]
+        program, number, name, _, _, kind = line.split("\t")
+        if kind == "event":
+            events.setdefault(program, []).append(int(number))
         listed = names.setdefault(program, [""])
         if int(number) != len(listed):
             raise ValueError(f"{path}: {program} {number} is out of order")
         listed.append(name)
-    return names
+    return names, events
 
 
-def render(names: dict[str, list[str]]) -> str:
+def render(names: dict[str, list[str]], events: dict[str, list[int]]) -> str:
     parts = [HEAD]
     for program in ("REMOTE", "QEMU", "LXC", "ADMIN"):
         parts.append(f"_{program}: Final = (\n")
         parts.extend(f'    "{name}",\n' for name in names[program])
         parts.append(")\n")
+        numbers = events.get(program, [])
+        lines = "".join(f"    {number},\n" for number in numbers)
+        # As the formatter writes a tuple: a line for each, and a short one in one line.
+        listed = f"(\n{lines})" if len(numbers) > 1 else repr(tuple(numbers))
+        parts.append(f"\n_{program}_EVENTS: Final[tuple[int, ...]] = {listed}\n")
     return "".join([*parts, TAIL])
 
 
 if __name__ == "__main__":
-    sys.stdout.write(render(table(Path(sys.argv[1]))))
+    sys.stdout.write(render(*table(Path(sys.argv[1]))))

@@ -15,6 +15,7 @@ _METHODS: Final = {
     "polkit": AuthMethod.POLKIT,
 }
 _SMALLEST_BACKLOG: Final = 30  # what max_queued_clients = 0 stands for
+_LARGEST_BACKLOG: Final = 2**31 - 1  # what listen() takes; the kernel has a lower limit of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def unix_listenings(
 ) -> list[UnixListening]:
     """The legacy sockets for clients; an unprivileged daemon has no read-only one."""
     directory = settings.unix_sock_dir or runtime_dir
-    backlog = settings.max_queued_clients or _SMALLEST_BACKLOG
+    backlog = min(settings.max_queued_clients or _SMALLEST_BACKLOG, _LARGEST_BACKLOG)
 
     def listening(name: str, mode: int, auth: str, *, readonly: bool) -> UnixListening:
         door = Door(

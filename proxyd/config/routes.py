@@ -144,7 +144,8 @@ class RoutingTable:
         daemon = target or f"virt{uri.driver}d"
         session = not self.privileged and uri.path == "/session"
         path = self.socket_of(daemon, session=session, readonly=readonly)
-        return Destination(str(uri), daemon, path, None if session else f"{daemon}.socket")
+        unit = f"{daemon}-ro.socket" if readonly else f"{daemon}.socket"
+        return Destination(str(uri), daemon, path, None if session else unit)
 
     def socket_of(self, daemon: str, *, session: bool, readonly: bool) -> str:
         """A daemon's socket. A user's daemons have none that is read-only."""
@@ -167,15 +168,19 @@ def parse_name(name: str) -> Uri:
     """Takes a client's name apart. Raises Unroutable for what is no URI or is not allowed."""
     if len(name) > MAX_NAME:
         raise Unroutable(failure.bad_uri(f"a URI of more than {MAX_NAME} characters"))
-    if name.lower() in {"xen", "xen://"}:
+    if name.lower() == "xen":
         name = "xen:///system"
     parsed = _URI.fullmatch(name)
-    if parsed is None or not _LEGAL.fullmatch(name):
-        if ":" not in name:
-            raise Unroutable(failure.no_driver(f"{name!r}: it has no scheme"))
+    # Without a scheme a URI is a path, whose first segment has no colon.
+    if not _LEGAL.fullmatch(name) or (
+        parsed is None and ":" in re.split("[/?#]", name, maxsplit=1)[0]
+    ):
         raise Unroutable(failure.bad_uri(f"unable to parse URI {name!r}"))
-    driver, _, transport = parsed["scheme"].partition("+")
-    _check_transport(name, driver, transport.lower())
+    if parsed is None:
+        raise Unroutable(failure.no_driver(f"{name!r}: it has no scheme"))
+    driver, plus, transport = parsed["scheme"].partition("+")
+    if plus and transport.lower() != "unix":
+        _refuse(f"transport '{transport}' in a name would make a daemon dial out or run a program")
     _check_host(driver, parsed["authority"] or "")
     path = _unescape(parsed["path"])
     if path and not path.startswith("/"):
@@ -183,19 +188,18 @@ def parse_name(name: str) -> Uri:
         raise Unroutable(failure.bad_uri(f"unable to parse URI {name!r}: its path is relative"))
     if path.rstrip("/").lower() == "/embed":
         _refuse(f"'{driver}:///embed' would load the driver into a daemon")
-    return Uri(driver, path, tuple(_driver_query(parsed["query"] or "")))
-
-
-def _check_transport(name: str, driver: str, transport: str) -> None:
-    if not driver:
-        raise Unroutable(failure.bad_uri(f"unable to parse URI {name!r}: it has no driver"))
-    if transport not in {"", "unix"}:
-        _refuse(f"transport '{transport}' in a name would make a daemon dial out or run a program")
+    if driver == "xen" and not path:
+        path = "/system"
+    uri = Uri(driver, path, tuple(_driver_query(parsed["query"] or "")))
+    if len(str(uri)) > MAX_NAME:
+        raise Unroutable(failure.bad_uri(f"a URI of more than {MAX_NAME} characters"))
+    return uri
 
 
 def _check_host(driver: str, authority: str) -> None:
     if authority in _TYPO_HOSTS and driver in {"qemu", "vbox", "vz"}:
-        _refuse(f"'{authority}' stands where a host would: did you mean {driver}:///{authority}?")
+        hint = f"'{authority}' stands where a host would: did you mean {driver}:///{authority}?"
+        raise Unroutable(failure.uri_typo(hint))
     if authority:
         _refuse(f"host '{authority}' in a name would make a daemon dial out")
 

@@ -17,9 +17,9 @@ from typing import Final
 from proxyd.negotiation.events import BackendEvent, DaemonOpened, DaemonRefused, Send
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
-from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Status
+from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
 from proxyd.wire.params import Param
-from proxyd.wire.programs import AuthMethod, Feature, Keepalive, Program, Remote
+from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
 # Replies here are empty, one word, or an error text.
@@ -79,12 +79,18 @@ class BackendNegotiation:
             return []
         if header.program == Program.REMOTE and header.type == FrameType.MESSAGE:
             return []  # an event that nobody registered for
-        expected = (Program.REMOTE, self.stage.value, FrameType.REPLY, self._serial)
-        if (header.program, header.procedure, header.type, header.serial) != expected:
+        expected = Header(
+            Program.REMOTE, VERSION, self.stage.value, FrameType.REPLY, self._serial, header.status
+        )
+        if header != expected:
             raise MalformedFrame(f"a reply that nobody waits for, procedure {header.procedure}")
-        if header.status == Status.ERROR:
-            return self._failed(Failure.unpack(frame.payload))
-        return self._succeeded(frame)
+        match header.status:
+            case Status.OK:
+                return self._succeeded(frame)
+            case Status.ERROR:
+                return self._failed(Failure.unpack(frame.payload))
+            case _:
+                raise MalformedFrame(f"a reply that is neither yes nor no, status {header.status}")
 
     def _failed(self, reason: Failure) -> list[BackendEvent]:
         if self.stage is BackendStage.PROBING:

@@ -25,7 +25,7 @@ from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, Wa
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
-from proxyd.wire.names import NAMES
+from proxyd.wire.names import is_callable
 from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
@@ -36,7 +36,6 @@ FRAME_LIMIT: Final = 65536
 CALL_LIMIT: Final = 100
 
 _SERVED: Final = frozenset({Program.REMOTE, Program.QEMU, Program.LXC})
-_CALLS: Final = frozenset({FrameType.CALL, FrameType.CALL_WITH_FDS})
 _AUTHENTICATION: Final = frozenset(
     {
         Remote.AUTH_LIST,
@@ -90,16 +89,13 @@ class ServerNegotiation:
         self._calls = 0
         self._keepalive = False
         self._awaiting: Header | None = None
-        self._stage_after_verdict = Stage.GREETED
         self.stage = Stage.TRUSTED if method is AuthMethod.NONE else Stage.GREETED
-        self._handlers: dict[Remote, Callable[[Frame], list[ServerEvent]]] = {
+        self._handlers: dict[Remote, Callable[[Header], list[ServerEvent]]] = {
             Remote.AUTH_LIST: self._auth_list,
             Remote.AUTH_SASL_INIT: self._auth_sasl,
             Remote.AUTH_SASL_START: self._auth_sasl,
             Remote.AUTH_SASL_STEP: self._auth_sasl,
             Remote.AUTH_POLKIT: self._auth_polkit,
-            Remote.CONNECT_SUPPORTS_FEATURE: self._supports_feature,
-            Remote.CONNECT_OPEN: self._open,
             Remote.CONNECT_CLOSE: self._close,
         }
 
@@ -113,8 +109,9 @@ class ServerNegotiation:
     @property
     def authenticated(self) -> bool:
         """Whether the client has proven itself or its listener asks for no proof."""
-        after = self._stage_after_verdict if self.stage is Stage.DECIDING else self.stage
-        return after in {Stage.TRUSTED, Stage.OPEN}
+        if self._awaiting is not None:
+            return self._awaiting.procedure == Remote.CONNECT_OPEN
+        return self.stage in {Stage.TRUSTED, Stage.OPEN}
 
     def receive_data(self, received: bytes | bytearray | memoryview) -> list[ServerEvent]:
         """Takes at most `wanted` bytes and says what to do. Lengths that cannot be end it."""
@@ -134,28 +131,30 @@ class ServerNegotiation:
 
     def opened(self) -> bytes:
         """The daemon is open: the reply that the client waits for. The relay takes over."""
-        return remote.reply(self._decided(Stage.OPEN)).pack()
+        return remote.reply(self._decided(Remote.CONNECT_OPEN, Stage.OPEN)).pack()
 
     def refused(self, reason: Failure) -> bytes:
         """The connection could not be opened: the error reply. The client may try again."""
-        return reason.reply_to(self._decided(self._stage_after_verdict)).pack()
+        return reason.reply_to(self._decided(Remote.CONNECT_OPEN, Stage.TRUSTED)).pack()
 
     def polkit_says(self, denial: Failure | None) -> bytes:
         """polkit's verdict; None means that it said yes."""
         if denial is None:
-            return remote.reply(self._decided(Stage.TRUSTED), remote.pack_int(1)).pack()
-        return denial.reply_to(self._decided(Stage.GREETED)).pack()
+            header = self._decided(Remote.AUTH_POLKIT, Stage.TRUSTED)
+            return remote.reply(header, remote.pack_int(1)).pack()
+        return denial.reply_to(self._decided(Remote.AUTH_POLKIT, Stage.GREETED)).pack()
 
-    def _decided(self, stage: Stage) -> Header:
-        if self._awaiting is None:
-            raise ValueError("no verdict is awaited")
-        header, self._awaiting = self._awaiting, None
+    def _decided(self, call: Remote, stage: Stage) -> Header:
+        """Ends the wait for the verdict on `call`; one on another call must lead nowhere."""
+        header = self._awaiting
+        if header is None or header.procedure != call:
+            raise ValueError(f"no verdict is awaited on {call.name}")
+        self._awaiting = None
         self.stage = stage
         return header
 
     def _await_verdict(self, header: Header) -> None:
         self._awaiting = header
-        self._stage_after_verdict = self.stage
         self.stage = Stage.DECIDING
 
     def _hang_up(self, reason: str) -> list[ServerEvent]:
@@ -173,60 +172,75 @@ class ServerNegotiation:
             # Its descriptors follow in bytes that no frame counts; before a connection is open
             # no call takes any.
             return self._hang_up("descriptors before the connection was opened")
-        if header.type not in _CALLS:
+        if header.type != FrameType.CALL:
             return []
         refusal = self._refusal(header)
         if refusal is not None:
             return [Send(refusal.reply_to(header).pack())]
         try:
-            return self._handlers[Remote(header.procedure)](frame)
+            return self._answer(frame)
         except MalformedFrame as error:
             return [Send(failure.undecodable(str(error)).reply_to(header).pack())]
 
     def _refusal(self, header: Header) -> Failure | None:
-        """Why this call is not answered at this stage, or None when it is."""
+        """Why this call is not looked into at this stage, or None when it is."""
         if header.program not in _SERVED or header.version != VERSION:
             return failure.unknown_program(header.program, header.version)
         if header.status != Status.OK:
             return failure.unexpected_status(header.status)
-        if not 0 < header.procedure < len(NAMES[header.program]):
+        if not is_callable(header.program, header.procedure):
             return failure.unknown_procedure(header.procedure)
-        is_remote = header.program == Program.REMOTE
-        if not (is_remote and header.procedure in ANSWERED[self.stage]):
-            if self.stage is Stage.GREETED:
-                return failure.authentication_required()
-            return failure.not_open()
-        return self._unknown
+        if header.program == Program.REMOTE and header.procedure in ANSWERED[self.stage]:
+            return None
+        if self.stage is Stage.GREETED:
+            return failure.authentication_required()
+        return self._unknown or failure.not_open()
 
-    def _auth_list(self, frame: Frame) -> list[ServerEvent]:
+    def _answer(self, frame: Frame) -> list[ServerEvent]:
+        """A call that is answered at this stage. Raises MalformedFrame for its arguments."""
+        header = frame.header
+        match header.procedure:
+            case Remote.CONNECT_SUPPORTS_FEATURE:
+                feature = remote.unpack_int(frame.payload)
+                return self._known(header) or self._supports_feature(header, feature)
+            case Remote.CONNECT_OPEN:
+                arguments = remote.OpenArguments.unpack(frame.payload)
+                return self._known(header) or self._open(header, arguments)
+            case _:
+                return self._known(header) or self._handlers[Remote(header.procedure)](header)
+
+    def _known(self, header: Header) -> list[ServerEvent]:
+        """What every call gets from a peer that could not be looked up."""
+        return [Send(self._unknown.reply_to(header).pack())] if self._unknown else []
+
+    def _auth_list(self, header: Header) -> list[ServerEvent]:
         if self.stage is Stage.GREETED and self._method is AuthMethod.POLKIT and self._is_root:
             self.stage = Stage.TRUSTED
         method = AuthMethod.NONE if self.stage is Stage.TRUSTED else self._method
-        return [Send(remote.reply(frame.header, remote.pack_auth_methods([method])).pack())]
+        return [Send(remote.reply(header, remote.pack_auth_methods([method])).pack())]
 
-    def _auth_sasl(self, frame: Frame) -> list[ServerEvent]:
-        return [Send(failure.authentication_failed().reply_to(frame.header).pack())]
+    def _auth_sasl(self, header: Header) -> list[ServerEvent]:
+        return [Send(failure.authentication_failed().reply_to(header).pack())]
 
-    def _auth_polkit(self, frame: Frame) -> list[ServerEvent]:
+    def _auth_polkit(self, header: Header) -> list[ServerEvent]:
         if self.stage is not Stage.GREETED or self._method is not AuthMethod.POLKIT:
             refusal = failure.internal("polkit authentication is not asked for here")
-            return [Send(refusal.reply_to(frame.header).pack())]
-        self._await_verdict(frame.header)
+            return [Send(refusal.reply_to(header).pack())]
+        self._await_verdict(header)
         return [NeedsPolkit(f"org.libvirt.unix.{'monitor' if self._readonly else 'manage'}")]
 
-    def _supports_feature(self, frame: Frame) -> list[ServerEvent]:
-        if remote.unpack_int(frame.payload) != Feature.PROGRAM_KEEPALIVE:
-            return [Send(failure.not_open().reply_to(frame.header).pack())]
+    def _supports_feature(self, header: Header, feature: int) -> list[ServerEvent]:
+        if feature != Feature.PROGRAM_KEEPALIVE:
+            return [Send(failure.not_open().reply_to(header).pack())]
         self._keepalive = True
-        return [Send(remote.reply(frame.header, remote.pack_int(1)).pack())]
+        return [Send(remote.reply(header, remote.pack_int(1)).pack())]
 
-    def _open(self, frame: Frame) -> list[ServerEvent]:
-        asked = remote.OpenArguments.unpack(frame.payload)
+    def _open(self, header: Header, asked: remote.OpenArguments) -> list[ServerEvent]:
         if self._readonly:
             asked = remote.OpenArguments(asked.name, asked.flags | remote.OPEN_READONLY)
-        self._await_verdict(frame.header)
+        self._await_verdict(header)
         return [WantsOpen(asked, self._keepalive)]
 
-    def _close(self, frame: Frame) -> list[ServerEvent]:
-        said = Send(remote.reply(frame.header).pack())
+    def _close(self, header: Header) -> list[ServerEvent]:
+        said = Send(remote.reply(header).pack())
         return [said, *self._hang_up("the client closed before it opened anything")]

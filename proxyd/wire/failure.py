@@ -54,7 +54,10 @@ _PREFIX: Final[dict[int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error body. `int1` is the errno of a system error."""
+    """An error body. `int1` is the errno of a system error.
+
+    A daemon's own goes on as it came, but for the objects that libvirt leaves out anyway.
+    """
 
     code: int
     domain: int
@@ -62,24 +65,28 @@ class Failure:
     str1: str | None = None
     str2: str | None = None
     int1: int = -1
+    int2: int = -1
+    str3: str | None = None
+    level: int = _LEVEL_ERROR
 
     def pack(self) -> bytes:
         out = Writer().i32(self.code).i32(self.domain).optional_string(self.message)
-        out.i32(_LEVEL_ERROR).u32(0)  # no domain object
-        out.optional_string(self.str1).optional_string(self.str2).optional_string(None)
-        return out.i32(self.int1).i32(-1).u32(0).take()  # no network object
+        out.i32(self.level).u32(0)  # no domain object
+        out.optional_string(self.str1).optional_string(self.str2).optional_string(self.str3)
+        return out.i32(self.int1).i32(self.int2).u32(0).take()  # no network object
 
     @classmethod
     def unpack(cls, payload: bytes) -> "Failure":
-        """The fields that proxyd looks at; raises MalformedFrame."""
+        """A body as a daemon sends it; raises MalformedFrame."""
         reader = Reader(payload)
         code, domain = reader.i32(), reader.i32()
         message = reader.optional(reader.string) or ""
-        reader.i32()
+        level = reader.i32()
         reader.optional(lambda: (reader.string(), reader.fixed_opaque(_UUID_SIZE), reader.i32()))
-        str1, str2 = reader.optional(reader.string), reader.optional(reader.string)
-        reader.optional(reader.string)
-        return cls(code, domain, message, str1, str2, reader.i32())
+        str1, str2, str3 = (reader.optional(reader.string) for _ in range(3))
+        int1, int2 = reader.i32(), reader.i32()
+        reader.optional(lambda: (reader.string(), reader.fixed_opaque(_UUID_SIZE)))
+        return cls(code, domain, message, str1, str2, int1, int2, str3, level)
 
     def reply_to(self, call: Header) -> Frame:
         return Frame(call.replied(Status.ERROR), self.pack())
@@ -93,7 +100,7 @@ def _ordinary(code: ErrorCode, domain: Domain, detail: str) -> Failure:
 
 def system_error(errno: int, text: str, domain: Domain = Domain.RPC) -> Failure:
     """A failed system call, with everything the reader should know already in `text`."""
-    return Failure(ErrorCode.SYSTEM_ERROR, domain, text, "%s", text, errno)
+    return Failure(ErrorCode.SYSTEM_ERROR, domain, text, "%s", text, int1=errno)
 
 
 def authentication_required() -> Failure:
@@ -115,8 +122,15 @@ def polkit_unavailable(action: str) -> Failure:
 
 def unknown_program(program: int, version: int) -> Failure:
     # Both in signed decimal, as libvirt prints them.
-    signed = program - (1 << 32) if program >= 1 << 31 else program
-    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Cannot find program {signed} version {version}")
+    return _ordinary(
+        ErrorCode.RPC,
+        Domain.RPC,
+        f"Cannot find program {_signed(program)} version {_signed(version)}",
+    )
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >= 1 << 31 else word
 
 
 def unknown_procedure(procedure: int) -> Failure:
@@ -150,6 +164,10 @@ def no_driver(detail: str) -> Failure:
 
 def bad_uri(detail: str) -> Failure:
     return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.URI, detail)
+
+
+def uri_typo(detail: str) -> Failure:
+    return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.NONE, detail)
 
 
 def uri_not_allowed(detail: str) -> Failure:

@@ -463,6 +463,62 @@ _REMOTE: Final = (
     "DOMAIN_DEL_THROTTLE_GROUP",
     "DOMAIN_EVENT_NIC_MAC_CHANGE",
 )
+
+_REMOTE_EVENTS: Final[tuple[int, ...]] = (
+    107,
+    169,
+    170,
+    171,
+    172,
+    173,
+    195,
+    224,
+    241,
+    248,
+    268,
+    269,
+    270,
+    276,
+    292,
+    311,
+    315,
+    318,
+    319,
+    320,
+    321,
+    322,
+    323,
+    324,
+    325,
+    326,
+    327,
+    328,
+    329,
+    330,
+    331,
+    332,
+    333,
+    339,
+    346,
+    348,
+    354,
+    359,
+    362,
+    363,
+    367,
+    370,
+    373,
+    376,
+    377,
+    379,
+    382,
+    383,
+    385,
+    423,
+    438,
+    446,
+    453,
+)
 _QEMU: Final = (
     "",
     "DOMAIN_MONITOR_COMMAND",
@@ -473,10 +529,14 @@ _QEMU: Final = (
     "DOMAIN_MONITOR_EVENT",
     "DOMAIN_MONITOR_COMMAND_WITH_FILES",
 )
+
+_QEMU_EVENTS: Final[tuple[int, ...]] = (6,)
 _LXC: Final = (
     "",
     "DOMAIN_OPEN_NAMESPACE",
 )
+
+_LXC_EVENTS: Final[tuple[int, ...]] = ()
 _ADMIN: Final = (
     "",
     "CONNECT_OPEN",
@@ -501,12 +561,28 @@ _ADMIN: Final = (
     "CONNECT_DAEMON_SHUTDOWN",
 )
 
+_ADMIN_EVENTS: Final[tuple[int, ...]] = ()
+
 NAMES: Final[dict[int, tuple[str, ...]]] = {
     Program.REMOTE: _REMOTE,
     Program.QEMU: _QEMU,
     Program.LXC: _LXC,
     Program.ADMIN: _ADMIN,
 }
+
+
+# An event has a number and a name and no function behind it: nobody can call it.
+EVENTS: Final[dict[int, frozenset[int]]] = {
+    Program.REMOTE: frozenset(_REMOTE_EVENTS),
+    Program.QEMU: frozenset(_QEMU_EVENTS),
+    Program.LXC: frozenset(_LXC_EVENTS),
+    Program.ADMIN: frozenset(_ADMIN_EVENTS),
+}
+
+
+def is_callable(program: int, procedure: int) -> bool:
+    """Whether a program that proxyd knows has a function of this number."""
+    return 0 < procedure < len(NAMES[program]) and procedure not in EVENTS[program]
 
 
 def procedure_name(program: int, procedure: int) -> str:

@@ -84,4 +84,7 @@ def pack_identity(params: list[Param]) -> bytes:
 
 
 def unpack_identity(payload: bytes) -> list[Param]:
-    return read_params(Reader(payload), MAX_IDENTITY_PARAMS)
+    reader = Reader(payload)
+    params = read_params(reader, MAX_IDENTITY_PARAMS)
+    reader.u32()  # flags, which nobody looks at
+    return params

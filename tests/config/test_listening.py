@@ -1,0 +1,78 @@
+import pytest
+
+from proxyd.config.listening import Door, UnixListening, unix_listenings
+from proxyd.config.loading import load
+from proxyd.wire.programs import AuthMethod
+
+INT_MAX = 2**31 - 1
+
+
+def listenings(text="", *, privileged=True):
+    settings = load(text, "/etc/x.conf", privileged=privileged).settings
+    return unix_listenings(settings, privileged=privileged, runtime_dir="/run/libvirt")
+
+
+def test_root_listens_at_both_legacy_sockets():
+    assert listenings() == [
+        UnixListening(
+            path="/run/libvirt/libvirt-sock",
+            mode=0o777,
+            backlog=1000,
+            door=Door(
+                name="libvirt-sock", method=AuthMethod.POLKIT, readonly=False, own_uid_only=False
+            ),
+        ),
+        UnixListening(
+            path="/run/libvirt/libvirt-sock-ro",
+            mode=0o777,
+            backlog=1000,
+            door=Door(
+                name="libvirt-sock-ro", method=AuthMethod.POLKIT, readonly=True, own_uid_only=False
+            ),
+        ),
+    ]
+
+
+def test_a_users_daemon_has_no_read_only_socket_and_serves_that_user_alone():
+    (only,) = listenings(privileged=False)
+    assert only.path == "/run/libvirt/libvirt-sock"
+    assert only.mode == 0o700
+    assert only.door == Door(
+        name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=True
+    )
+
+
+def test_even_with_permissions_for_all_a_users_daemon_serves_that_user_alone():
+    (only,) = listenings('unix_sock_rw_perms = "0777"', privileged=False)
+    assert (only.mode, only.door.own_uid_only) == (0o777, True)
+
+
+def test_root_without_authentication_opens_the_socket_to_nobody_else():
+    full, readonly = listenings('auth_unix_rw = "none"')
+    assert (full.door.method, full.mode) == (AuthMethod.NONE, 0o700)
+    assert (readonly.door.method, readonly.mode) == (AuthMethod.POLKIT, 0o777)
+
+
+def test_each_socket_has_its_own_authentication_and_permissions():
+    full, readonly = listenings(
+        'auth_unix_rw = "none"\nauth_unix_ro = "sasl"\n'
+        'unix_sock_rw_perms = "0770"\nunix_sock_ro_perms = "0707"'
+    )
+    assert (full.door.method, full.mode) == (AuthMethod.NONE, 0o770)
+    assert (readonly.door.method, readonly.mode) == (AuthMethod.SASL, 0o707)
+
+
+def test_the_directory_of_the_file_counts_before_the_run_time_directory():
+    assert [each.path for each in listenings('unix_sock_dir = "/srv/s"')] == [
+        "/srv/s/libvirt-sock",
+        "/srv/s/libvirt-sock-ro",
+    ]
+
+
+@pytest.mark.parametrize(("queued", "backlog"), [(0, 30), (1, 1), (4096, 4096)])
+def test_the_backlog_is_what_may_be_queued_and_zero_is_libvirts_thirty(queued, backlog):
+    assert {each.backlog for each in listenings(f"max_queued_clients = {queued}")} == {backlog}
+
+
+def test_the_backlog_is_a_number_that_listen_takes():
+    assert all(each.backlog <= INT_MAX for each in listenings("max_queued_clients = 4294967295"))
