@@ -4,7 +4,9 @@ Source: reference/handshake.md, section 3. Only `names_of` may block, in the nam
 """
 
 import contextlib
+import errno
 import grp
+import os
 import pwd
 import socket
 import struct
@@ -23,6 +25,10 @@ _START_FIELD: Final = 22 - 3  # of /proc/PID/stat, counted behind the name's clo
 
 class Denied(Exception):
     """Who it is cannot be found out, or is not let in; the text goes to client and log."""
+
+    def __init__(self, reason: str, number: int = errno.ENOENT) -> None:
+        super().__init__(reason)
+        self.errno = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +57,21 @@ def names_of(uid: int, gid: int) -> tuple[str, str]:
     try:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
-        raise Denied(f"no user has the uid {uid}: add one, or let another user connect") from None
+        raise _nameless("user", "uid", uid) from None
     try:
         return user, grp.getgrgid(gid).gr_name
     except KeyError:
-        raise Denied(f"no group has the gid {gid}: add one, or let another user connect") from None
+        raise _nameless("group", "gid", gid) from None
+
+
+def _nameless(kind: str, number_name: str, number: int) -> Denied:
+    # The library says the same when it could not even open its files.
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        text = f"cannot ask for the name of {number_name} {number}: {os.strerror(error.errno or 0)}"
+        return Denied(text, error.errno or errno.EIO)
+    return Denied(f"no {kind} has the {number_name} {number}: add one, or let another user connect")
 
 
 def _start_ticks(pid: int) -> int:
@@ -63,8 +79,12 @@ def _start_ticks(pid: int) -> int:
         # The name may hold anything, brackets and spaces included: count from its end.
         behind_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return int(behind_name[_START_FIELD])
-    except (OSError, IndexError, ValueError) as error:
-        raise Denied(f"process {pid} has ended, so nobody can say who it was") from error
+    except (FileNotFoundError, ProcessLookupError, IndexError, ValueError) as error:
+        text = f"process {pid} has ended, so nobody can say who it was"
+        raise Denied(text, errno.ESRCH) from error
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise Denied(f"cannot look at process {pid}: {os.strerror(number)}", number) from error
 
 
 def _selinux_context(sock: socket.socket) -> str | None:

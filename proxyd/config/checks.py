@@ -15,6 +15,7 @@ TextCheck: TypeAlias = Callable[[str], str | None]
 
 _HIGHEST_PORT: Final = 65535
 _SERVICE_NAME: Final = re.compile(r"[0-9._+-]*[A-Za-z][A-Za-z0-9._+-]*")
+LAST_GID: Final = 2**32 - 2  # the one behind it stands for "leave it"
 _DIGITS: Final = re.compile(r"[0-9]+")
 _HOST_UUID: Final = re.compile(r"[0-9a-fA-F]{2}(?:[- ]*[0-9a-fA-F]{2}){15}")
 _ROUTE: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*=(?:/.*|[a-zA-Z0-9_.-]+)", re.DOTALL)
@@ -70,6 +71,13 @@ def port(text: str) -> str | None:
 
 def absolute_path(text: str) -> str | None:
     return None if text.startswith("/") else 'an absolute path, with a "/" in front'
+
+
+def group(text: str) -> str | None:
+    number = text.removeprefix("+")
+    if _DIGITS.fullmatch(number) and (len(number) > 10 or int(number) > LAST_GID):
+        return f"a group's name or a number up to {LAST_GID}"
+    return None if text else "a group's name or number"
 
 
 def route(text: str) -> str | None:

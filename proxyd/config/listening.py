@@ -41,11 +41,11 @@ class UnixListening:
     door: Door
 
 
-def unix_listenings(
-    settings: Settings, *, privileged: bool, runtime_dir: str
-) -> list[UnixListening]:
-    """The legacy sockets for clients; an unprivileged daemon has no read-only one."""
-    directory = settings.unix_sock_dir or runtime_dir
+def unix_listenings(settings: Settings, *, privileged: bool, directory: str) -> list[UnixListening]:
+    """The legacy sockets for clients; an unprivileged daemon has no read-only one.
+
+    `directory` is where they lie: what unix_sock_dir says, made absolute, or the default.
+    """
     backlog = min(settings.max_queued_clients or _SMALLEST_BACKLOG, _LARGEST_BACKLOG)
 
     def listening(name: str, mode: int, auth: str, *, readonly: bool) -> UnixListening:

@@ -46,6 +46,7 @@ class Settings:
         None,
         "Group that gets the UNIX sockets: a name or a number. Even where systemd makes the"
         " sockets it must exist, or the daemon does not start.",
+        check=checks.group,
         example="libvirt",
     )
     unix_sock_ro_perms: int = mode(

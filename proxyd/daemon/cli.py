@@ -1,6 +1,7 @@
 """The command line, virtproxyd's own with a little more (reference/config.md, section 3)."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser(places).parse_args(argv)
     except _Ended as ended:
         return ended.status
+    if arguments.json and not arguments.check_config:
+        _complain("error: --json goes with --check-config (try --help)")
+        return Exit.FAILED
     source = Source(
         path=os.path.abspath(arguments.config or places.config_file),
         named=arguments.config is not None,
@@ -75,11 +79,18 @@ def _run(arguments: argparse.Namespace, source: Source, places: Places) -> int:
             source=source,
             places=places,
             pid_file=pid_file and os.path.abspath(pid_file),
-            directory=os.getcwd(),
+            directory=_here(),
             background=arguments.daemon,
             idle_exit_s=arguments.timeout,
         )
     )
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # somebody has removed it
+        return "/"
 
 
 def _check(source: Source, *, as_json: bool) -> int:
@@ -88,6 +99,8 @@ def _check(source: Source, *, as_json: bool) -> int:
         loaded = source.load()
         for doubt in () if as_json else loaded.doubts:
             _complain(f"warning: {doubt}")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path may be in no encoding
         print(report_json(loaded) if as_json else report(loaded), end="")
         demand_what_exists(loaded.settings)
     except StartFailed as error:
@@ -101,7 +114,8 @@ def _complain(message: str) -> None:
 
 
 def _seconds(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > _LONGEST_TIMEOUT_S:
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(_LONGEST_TIMEOUT_S))
+    if not digits or int(text) > _LONGEST_TIMEOUT_S:
         raise argparse.ArgumentTypeError(
             f"seconds from 0 (never) to {_LONGEST_TIMEOUT_S} expected, not {text!r}"
         )

@@ -1,5 +1,6 @@
 """Reads the configuration file and finds out what it says, for start, reload and check."""
 
+import grp
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Source:
 
 
 def demand_what_exists(settings: Settings) -> None:
-    """Raises StartFailed for listeners and proofs that this version does not have.
+    """Raises StartFailed for a missing group, and for what this version does not have.
 
     Ignoring such a key would leave an administrator believing in a door that is not there, or
     in a lock that is not there.
@@ -71,3 +72,20 @@ def demand_what_exists(settings: Settings) -> None:
                 f'{key} = "sasl": this version of proxyd cannot ask for it; use "polkit" (only'
                 ' root gets in) or "none" with the socket\'s permissions',
             )
+    group_id(settings.unix_sock_group)
+
+
+def group_id(group: str | None) -> int | None:
+    """The gid of `unix_sock_group`; root's, the default, needs no chown."""
+    if group is None:
+        return None
+    number = group.removeprefix("+")
+    if number.isdecimal() and number.isascii():
+        return int(number)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise StartFailed(
+            Exit.NETWORK,
+            f'unix_sock_group = "{group}": there is no such group; run: groupadd --system {group}',
+        ) from error

@@ -1,6 +1,6 @@
 """Where a daemon's files are, for root and for anybody else (reference/config.md, section 4)."""
 
-import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -32,10 +32,16 @@ def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
             pid_file="/run/virtproxyd.pid",
             log_file="/var/log/libvirt/virtproxyd.log",
         )
-    home = environ.get("HOME") or os.path.expanduser("~")
-    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
-    cache = environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
-    runtime = f"{environ.get('XDG_RUNTIME_DIR') or cache}/libvirt"
+
+    def absolute(name: str, otherwise: str) -> str:
+        # The XDG specification: a relative path there is invalid and to be ignored.
+        given = environ.get(name, "")
+        return given if given.startswith("/") else otherwise
+
+    home = absolute("HOME", _home_of(euid))
+    config = absolute("XDG_CONFIG_HOME", f"{home}/.config")
+    cache = absolute("XDG_CACHE_HOME", f"{home}/.cache")
+    runtime = f"{absolute('XDG_RUNTIME_DIR', cache)}/libvirt"
     return Places(
         privileged=False,
         config_file=f"{config}/libvirt/virtproxyd.conf",
@@ -43,6 +49,13 @@ def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
         pid_file=f"{runtime}/virtproxyd.pid",
         log_file=f"{cache}/libvirt/virtproxyd.log",
     )
+
+
+def _home_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return "/"
 
 
 def routing_table(settings: Settings, places: Places) -> RoutingTable:

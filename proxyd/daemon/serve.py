@@ -8,15 +8,14 @@ back in the opposite order, whatever happens.
 """
 
 import functools
-import grp
 import logging
 import os
 import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -32,7 +31,7 @@ from proxyd.daemon.background import Foreground, Readiness, become_daemon
 from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.journal import journal_is_available
 from proxyd.daemon.listeners import ListenerError, UnixListenerSpec, open_unix_listener
-from proxyd.daemon.loaded import Source, demand_what_exists
+from proxyd.daemon.loaded import Source, demand_what_exists, group_id
 from proxyd.daemon.logoutputs import LogOutputError
 from proxyd.daemon.logs import Logs, default_outputs
 from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
@@ -40,13 +39,24 @@ from proxyd.daemon.places import Places, routing_table
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
-from proxyd.session.handover import Relay
+from proxyd.session.handover import Relay, RelayDied
 from proxyd.session.names import NameService
 from proxyd.session.roster import Roster
 
 _DEFAULT_LEVEL: Final = 3
 _LOG_FLUSH_S: Final = 2.0
-_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+# What is built into the sockets and their doors.
+_FIXED_AT_START: Final = (
+    "auth_unix_rw",
+    "auth_unix_ro",
+    "unix_sock_dir",
+    "unix_sock_group",
+    "unix_sock_rw_perms",
+    "unix_sock_ro_perms",
+    "max_queued_clients",
+)
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -76,22 +86,47 @@ class InForce:
 
 
 def run_daemon(options: Options) -> int:
-    """Runs the daemon in this process, or in one in the background; returns its exit status."""
+    """Runs the daemon in this process, or in one in the background; returns its exit status.
+
+    The process is expected to end then: its stop signals stay blocked, so that one that is
+    repeated does not turn an orderly end into a killing.
+    """
     readiness: Readiness = Foreground()
     logs = Logs()
     try:
         loaded = options.source.load()
         demand_what_exists(loaded.settings)
         if options.background:
-            readiness = become_daemon()
+            readiness = _become_daemon()
+        # Until trio receives them. One that comes while we start waits, instead of leaving a pid
+        # file and sockets behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         with ExitStack() as given_back:
             given_back.callback(logs.close, _LOG_FLUSH_S)
             _start_logging(logs, loaded, options)
             in_force = _take_what_is_needed(loaded, options, given_back)
-            return trio.run(_serve, in_force, options, logs, readiness)
+            return _run(in_force, options, logs, readiness)
     except StartFailed as error:
         readiness.failed(str(error), error.status)
         return error.status
+
+
+def _run(in_force: InForce, options: Options, logs: Logs, readiness: Readiness) -> int:
+    status = Exit.FAILED
+    try:
+        status = trio.run(_serve, in_force, options, logs, readiness)
+    except* RelayDied as died:
+        log.error("no session can go on: %s", died.exceptions[0])
+    return status
+
+
+def _become_daemon() -> Readiness:
+    try:
+        return become_daemon()
+    except OSError as error:
+        raise StartFailed(
+            Exit.FAILED, f"cannot go into the background: {error.strerror}"
+        ) from error
 
 
 def _start_logging(logs: Logs, loaded: Loaded, options: Options) -> None:
@@ -131,9 +166,11 @@ def _take_what_is_needed(loaded: Loaded, options: Options, given_back: ExitStack
         except PidFileError as error:
             raise StartFailed(Exit.FAILED, str(error)) from error
     _raise_descriptor_limit()
-    gid = _group_id(settings.unix_sock_group)
+    gid = group_id(settings.unix_sock_group)
     asked_for = unix_listenings(
-        settings, privileged=places.privileged, runtime_dir=places.runtime_dir
+        settings,
+        privileged=places.privileged,
+        directory=os.path.join(options.directory, settings.unix_sock_dir or places.runtime_dir),
     )
     doors = [(_listen(asked, gid, given_back), asked.door) for asked in asked_for]
     return InForce(settings, routing_table(settings, places), doors)
@@ -161,22 +198,6 @@ def _make_run_dir(places: Places) -> None:
         ) from error
 
 
-def _group_id(group: str | None) -> int | None:
-    """The gid of `unix_sock_group`; root's, the default, needs no chown."""
-    if group is None:
-        return None
-    number = group.removeprefix("+")
-    if number.isdecimal() and number.isascii():
-        return int(number)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError as error:
-        raise StartFailed(
-            Exit.NETWORK,
-            f'unix_sock_group = "{group}": there is no such group; run: groupadd --system {group}',
-        ) from error
-
-
 def _raise_descriptor_limit() -> None:
     # A session takes two descriptors, so the usual soft limit would end at 500 clients.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -184,7 +205,7 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Readiness) -> int:
+async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Readiness) -> Exit:
     settings = in_force.settings
     admission = Admission(
         max_clients=settings.max_clients, max_anonymous=settings.max_anonymous_clients
@@ -198,7 +219,7 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
         routes=lambda: in_force.routes,
         timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
     )
-    with trio.open_signal_receiver(*_STOP_SIGNALS, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(*_SIGNALS) as signals, _delivered():
         async with trio.open_nursery() as outer:
             outer.start_soon(relay.run)
             # Sessions that are not handed over end before the relay does: nothing is ever
@@ -216,6 +237,16 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
             outer.cancel_scope.cancel()
     log.info("stopped")
     return Exit.OK
+
+
+@contextmanager
+def _delivered() -> Iterator[None]:
+    """Signals are delivered in here and nowhere else."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 async def _listen_at(
@@ -280,6 +311,15 @@ async def _reload(in_force: InForce, options: Options, logs: Logs, admission: Ad
         return
     settings = loaded.settings
     admission.change(max_clients=settings.max_clients, max_anonymous=settings.max_anonymous_clients)
-    in_force.settings = settings
+    for key in _FIXED_AT_START:
+        if getattr(settings, key) != getattr(in_force.settings, key):
+            log.warning(
+                "%s has changed in the file, which takes a restart: what it was at the start"
+                " stays in force",
+                key,
+            )
+    # The comparison is always with what the sockets were opened with.
+    kept = {key: getattr(in_force.settings, key) for key in _FIXED_AT_START}
+    in_force.settings = replace(settings, **kept)
     in_force.routes = routing_table(settings, options.places)
     log.info("configuration reloaded from %s", options.source.path)

@@ -15,9 +15,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class HangUp:
-    """Write what was said before, then close; the reason goes into the log."""
+    """Close, after what was said before; the reason goes into the log.
+
+    `orderly`: the client asked for it.
+    """
 
     reason: str
+    orderly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

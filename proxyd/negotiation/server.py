@@ -243,4 +243,5 @@ class ServerNegotiation:
 
     def _close(self, header: Header) -> list[ServerEvent]:
         said = Send(remote.reply(header).pack())
-        return [said, *self._hang_up("the client closed before it opened anything")]
+        self.stage = Stage.ENDED
+        return [said, HangUp("the client closed before it opened anything", orderly=True)]

@@ -35,11 +35,13 @@ from proxyd.wire import failure
 from proxyd.wire.frame import (
     HEADER,
     HEADER_SIZE,
+    LENGTH_SIZE,
     MAX_DESCRIPTORS,
     MAX_FRAME,
     FrameType,
     Header,
     Status,
+    check_length,
 )
 from proxyd.wire.programs import Program, Remote
 from proxyd.wire.xdr import MalformedFrame
@@ -135,7 +137,7 @@ class Flow:
         self.ended = False  # nothing more comes from src
         self.done = False  # and dst has been given all of it, or takes no more
         self.lost = ""  # why dst took no refusal
-        self.last = 0  # procedure of the frame that began last
+        self.last = 0  # REMOTE procedure of the frame that began last
         self.changed = False  # what the loop should watch for may be different now
         self.moved = self.calls = self.errors = self.refusals = 0
 
@@ -148,6 +150,7 @@ class Flow:
     def pump(self, scratch: memoryview) -> None:
         """Takes once from src, which is readable. Raises HungUp and MalformedFrame.
 
+        Only for a flow that is neither stalled, paused nor ended: the loop sees to that.
         `scratch` belongs to the thread; nothing of it is kept but what dst did not take.
         """
         if self._left > self._splice_above and self._splice():
@@ -233,7 +236,8 @@ class Flow:
     def give_up(self) -> None:
         """dst takes nothing any more: what it was not given is gone, and src is not read."""
         self.changed = self.ended = self.done = True
-        self._unsent.clear()
+        # Not clear(): whoever failed to write may still hold a view of it.
+        self._unsent = bytearray()
         self.inserting = b""
         if self._unsent_descriptor >= 0:
             os.close(self._unsent_descriptor)
@@ -253,7 +257,7 @@ class Flow:
         while at + HEADER_SIZE <= got and not self._due:
             length, program, _, procedure, kind, _, status = HEADER.unpack_from(view, at)
             if not HEADER_SIZE <= length <= MAX_FRAME:
-                raise MalformedFrame(f"a frame length of {length}")
+                check_length(length)
             if procedure == self._guarded and program == _REMOTE and kind in self._calling:
                 return at
             if kind == self._carrier and not self._expect_descriptors(view[:got], at, length):
@@ -266,7 +270,7 @@ class Flow:
                 if status == _ERROR:
                     self.errors += 1
                     self._errors[known] += 1
-            self.last = procedure
+            self.last = known
             at += length
             if at >= got:
                 self._left = at - got
@@ -320,6 +324,8 @@ class Flow:
                 self._refused = Header(program, version, procedure, kind, serial)
                 self._dropping = length
                 return view
+        if len(view) >= LENGTH_SIZE:
+            check_length(int(_COUNT.unpack_from(view)[0]))
         self._head = bytes(view)
         return view[:0]
 

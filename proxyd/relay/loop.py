@@ -3,8 +3,7 @@
 One thread runs `run`. The control plane talks to it through three methods that any thread may
 call (`adopt`, `drop`, `stop`): they put something on a deque and wake the loop by an eventfd.
 The loop talks back through `report`, called in the relay thread, once for every pair that was
-adopted, when its sockets are closed. There is no lock: a deque's ends are atomic, figures have
-one writer.
+adopted, when its sockets are closed. No lock is on the path of a byte: figures have one writer.
 
 Watching. Level-triggered epoll; a turn takes at most one receive from each readable endpoint,
 so a fast stream cannot hold up a slow call. An endpoint is watched for input while the flow that
@@ -37,12 +36,13 @@ from typing import Final
 from proxyd.endpoint.contract import HungUp
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import Flow
-from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, End, RelayedPair
+from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, UNWATCHED, End, RelayedPair
 from proxyd.relay.pipes import PipePool
 from proxyd.wire.programs import Remote
 from proxyd.wire.xdr import MalformedFrame
 
 SCRATCH_SIZE: Final = 65536
+STOPPED: Final = "proxyd stopped"
 EVENTS_A_TURN: Final = 64  # also what poll() allocates for; more ready ones come next turn
 _READABLE: Final = select.EPOLLIN
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
@@ -67,10 +67,14 @@ class RelayLoop:
         self._pairs: dict[int, RelayedPair] = {}
         self._scratch = memoryview(bytearray(SCRATCH_SIZE))
         self._stopping = False
+        self._closed = False
+        self._lock = threading.Lock()  # between an order and the end of the loop, nothing else
 
     def adopt(self, pair: RelayedPair) -> None:
         """Takes a pair over; its sockets belong to the loop from here on. Any thread."""
-        self._order(lambda: self._adopt(pair))
+        if not self._order(lambda: self._adopt(pair)):
+            pair.because(STOPPED)
+            self._end(pair)
 
     def drop(self, number: int, reason: str) -> None:
         """Ends a pair at once, on both sides; one that has ended already is fine. Any thread."""
@@ -109,9 +113,14 @@ class RelayLoop:
         thread.start()
         return thread
 
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
-        os.eventfd_write(self._wake, 1)
+    def _order(self, order: Callable[[], None]) -> bool:
+        """False when the loop has stopped: its descriptors' numbers may be somebody else's."""
+        with self._lock:
+            if self._closed:
+                return False
+            self._orders.append(order)
+            os.eventfd_write(self._wake, 1)
+            return True
 
     def _take_orders(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -199,13 +208,13 @@ class RelayLoop:
         if end.writes.stalled:
             mask |= select.EPOLLOUT
         if mask == 0 and (end.writes.done or not reads.ended):
-            mask = -1  # out of epoll: a hang-up tells nothing new, or must wait for its flow
+            mask = UNWATCHED  # out of epoll: a hang-up tells nothing new, or must wait for its flow
         if mask == end.mask:
             return
         fd = end.endpoint.fileno()
-        if mask == -1:
+        if mask == UNWATCHED:
             self._epoll.unregister(fd)
-        elif end.mask == -1:
+        elif end.mask == UNWATCHED:
             self._epoll.register(fd, mask)
         else:
             self._epoll.modify(fd, mask)
@@ -223,16 +232,25 @@ class RelayLoop:
             self._finish(pair, reason)
 
     def _finish(self, pair: RelayedPair, reason: str) -> None:
+        """The end of a pair. Nothing that goes wrong here may keep other pairs from moving."""
+        if self._pairs.pop(pair.number, None) is None:
+            return
         pair.because(reason)
-        del self._pairs[pair.number]
         for end in (pair.client, pair.backend):
             fd = end.endpoint.fileno()
             del self._ends[fd]
-            if end.mask != -1:
+            if end.mask != UNWATCHED:
                 self._epoll.unregister(fd)
-                end.mask = -1
-        pair.close()
-        self._report(pair)
+                end.mask = UNWATCHED
+        self._end(pair)
+
+    def _end(self, pair: RelayedPair) -> None:
+        for last_step in (pair.close, lambda: self._report(pair)):
+            try:
+                last_step()
+            except Exception:
+                self.bugs += 1
+                log.exception("session %d: an error of the relay's own at its end", pair.number)
 
     def _stop(self, reason: str) -> None:
         for pair in list(self._pairs.values()):
@@ -240,9 +258,11 @@ class RelayLoop:
         self._stopping = True
 
     def _close(self) -> None:
+        with self._lock:
+            self._closed = True
         # A pair that was handed over while the loop stopped is adopted and ended like the rest.
         self._take_orders()
-        self._stop("proxyd stopped")
+        self._stop(STOPPED)
         self.pipes.close()
         self._epoll.close()
         os.close(self._wake)

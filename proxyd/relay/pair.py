@@ -16,6 +16,10 @@ CLIENT_CLOSED: Final = "the client closed the connection"
 DAEMON_CLOSED: Final = "the daemon closed the connection"
 
 
+# An end that epoll does not know: a mask that has none of epoll's bits.
+UNWATCHED: Final = 1 << 40
+
+
 class End:
     """One endpoint in the relay: the flow that reads from it and the flow that writes to it."""
 
@@ -29,7 +33,7 @@ class End:
         self.reads = reads
         self.writes = writes
         self.side = side
-        self.mask = -1  # what epoll watches for; -1: not registered
+        self.mask = UNWATCHED  # what epoll watches for
 
 
 class RelayedPair:
@@ -70,7 +74,10 @@ class RelayedPair:
         return self.up.done and self.down.done
 
     def close(self) -> None:
-        """Gives up what is still on its way and closes both sockets."""
-        for end in (self.client, self.backend):
-            end.reads.give_up()
-            end.endpoint.close()
+        """Gives up what is still on its way and closes both sockets, whatever one of them says."""
+        self.up.give_up()
+        self.down.give_up()
+        try:
+            self.client.endpoint.close()
+        finally:
+            self.backend.endpoint.close()

@@ -8,6 +8,8 @@ from typing import Final
 
 # A stream packet is about 256 KiB; a socket's skb pages need more slots than bytes suggest.
 PIPE_SIZE: Final = 1048576
+# A user beyond his share gets pipes of one page: copying is faster than those.
+SMALLEST: Final = 65536
 IDLE_LIMIT: Final = 8  # pipes kept for the next long frame
 
 
@@ -31,7 +33,7 @@ class PipePool:
         self._idle: list[Pipe] = []
 
     def take(self) -> Pipe | None:
-        """An empty pipe, or None when the process has no descriptors left: copying works too."""
+        """An empty pipe, or None when none worth having is to be had: copying works too."""
         if self._idle:
             return self._idle.pop()
         try:
@@ -41,7 +43,11 @@ class PipePool:
         # Beyond /proc/sys/fs/pipe-max-size or the user's share: the default size works too.
         with contextlib.suppress(OSError):
             fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        return Pipe(read, write, fcntl.fcntl(write, fcntl.F_GETPIPE_SZ))
+        pipe = Pipe(read, write, fcntl.fcntl(write, fcntl.F_GETPIPE_SZ))
+        if pipe.size < SMALLEST:
+            pipe.close()
+            return None
+        return pipe
 
     def give_back(self, pipe: Pipe) -> None:
         """Takes an empty pipe back."""

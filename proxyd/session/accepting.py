@@ -30,6 +30,7 @@ async def accept_clients(
         try:
             sock, _ = listener.accept()
         except BlockingIOError:
+            admission.nobody_waits()
             await trio.lowlevel.wait_readable(listener)
         except OSError as error:
             if error.errno in _SHORT_OF:

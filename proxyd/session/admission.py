@@ -2,7 +2,7 @@
 
 At a limit nobody is refused: the listeners stop accepting and clients wait in the kernel's
 backlog, as libvirt does it (reference/handshake.md, section 2). Unlike libvirt, the log says so,
-once per episode.
+once per episode: from the limit until a listener has room and finds nobody waiting.
 """
 
 import logging
@@ -67,9 +67,12 @@ class Admission:
         self.anonymous -= anonymous
         self._let_in()
 
+    def nobody_waits(self) -> None:
+        """A listener found its backlog empty: an episode, if there was one, is over."""
+        if self._told and self.has_room:
+            self._told = False
+            log.info("nobody waits any more: %d clients are connected", self.clients)
+
     def _let_in(self) -> None:
         if self.has_room:
-            if self._told:
-                self._told = False
-                log.warning("there is room again: %d clients are connected", self.clients)
             self._waiting.unpark_all()

@@ -21,7 +21,9 @@ from proxyd.wire.failure import Failure
 from proxyd.wire.remote import OpenArguments
 
 _UCRED: Final = struct.Struct("@iII")
-_RETRY_S: Final = 0.01  # a full backlog: the kernel offers nothing to wait for
+# At a full backlog the kernel offers nothing to wait for.
+_FIRST_RETRY_S: Final = 0.005
+_LONGEST_RETRY_S: Final = 0.2
 
 log = logging.getLogger("remote.remote_driver")
 
@@ -83,16 +85,21 @@ async def _negotiate(
 
 
 async def _connect(destination: Destination) -> socket.socket:
-    sock = socket.socket(
-        socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    )
     try:
+        sock = socket.socket(
+            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+    except OSError as error:
+        raise OpenFailed("connecting", _unreachable(destination, error)) from error
+    try:
+        pause_s = _FIRST_RETRY_S
         while True:
             try:
                 sock.connect(destination.path)
                 break
             except BlockingIOError:
-                await trio.sleep(_RETRY_S)
+                await trio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
         _refuse_ourselves(sock, destination)
     except OSError as error:
         sock.close()

@@ -14,15 +14,17 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
 from proxyd.auth.peercred import Denied, PeerCredentials, credentials_of
 from proxyd.config.listening import Door
+from proxyd.config.quoting import excerpt
 from proxyd.config.routes import Destination, RoutingTable, Unroutable
 from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.plain import UnixEndpoint
-from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, WantsOpen
+from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, WantsOpen
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.server import ServerNegotiation, Stage
 from proxyd.session.backend import OpenFailed, open_backend
@@ -33,6 +35,8 @@ from proxyd.session.roster import Client, Roster
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain, Failure
 from proxyd.wire.programs import AuthMethod
+
+_REFUSALS_LOGGED: Final = 3
 
 log = logging.getLogger("rpc.netserverclient")
 
@@ -53,7 +57,7 @@ async def serve_client(session: "Arrival") -> None:
     services = session.services
     reason, level = "an error of proxyd's own", logging.ERROR
     try:
-        with trio.move_on_after(services.timeout_s()) as deadline:
+        with trio.move_on_after(session.timeout_s) as deadline:
             reason, level = await session.negotiate()
         if deadline.cancelled_caught:
             reason, level = session.out_of_time(), logging.WARNING
@@ -86,12 +90,16 @@ class Arrival:
         )
         self.machine: ServerNegotiation | None = None
         self._sock = sock
+        self._refusals = 0
+        self.timeout_s = services.timeout_s()
 
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
         unknown = await self._identify()
         uid = self.client.identity.uid
         if self.door.own_uid_only and uid != os.geteuid():
+            if uid is None and unknown is not None:
+                return unknown.message, logging.WARNING
             return f"this daemon serves only uid {os.geteuid()}", logging.WARNING
         machine = self.machine = ServerNegotiation(
             method=self.door.method,
@@ -102,23 +110,32 @@ class Arrival:
         while True:
             received = await self.conversation.receive(machine.wanted)
             for event in machine.receive_data(received):
-                match event:
-                    case Send(wire):
-                        await self.conversation.send(wire)
-                    case HangUp(reason):
-                        return reason, logging.WARNING
-                    case NeedsPolkit(action):
-                        denial = failure.polkit_unavailable(action)
-                        await self.conversation.send(machine.polkit_says(denial))
-                    case WantsOpen():
-                        if await self._open(machine, event):
-                            return "", logging.INFO
-                if machine.authenticated:
-                    self.services.roster.proved(self.client)
+                over = await self._carry_out(machine, event)
+                if over is not None:
+                    return over
+            if machine.authenticated:
+                self.services.roster.proved(self.client)
+
+    async def _carry_out(
+        self, machine: ServerNegotiation, event: ServerEvent
+    ) -> tuple[str, int] | None:
+        """Does what the machine asks for; what it returns ends the negotiation."""
+        match event:
+            case Send(wire):
+                await self.conversation.send(wire)
+            case HangUp(reason, orderly):
+                return reason, logging.INFO if orderly else logging.WARNING
+            case NeedsPolkit(action):
+                denial = failure.polkit_unavailable(action)
+                await self.conversation.send(machine.polkit_says(denial))
+            case WantsOpen():
+                if await self._open(machine, event):
+                    return "", logging.INFO
+        return None
 
     def out_of_time(self) -> str:
         """The deadline has passed: says so to a client that waits for an answer, and why."""
-        seconds = self.services.timeout_s()
+        seconds = self.timeout_s
         machine = self.machine
         if machine is None or machine.stage is not Stage.DECIDING:
             return f"no connection was opened within {seconds} s"
@@ -134,12 +151,12 @@ class Arrival:
         try:
             peer = credentials_of(self._sock)
         except Denied as error:
-            return failure.system_error(errno.ESRCH, str(error), Domain.NONE)
+            return failure.system_error(error.errno, str(error), Domain.NONE)
         self.client.identity = _identity(peer, None, None)
         try:
             user, group = await self.services.names.names_of(peer.uid, peer.gid)
         except Denied as error:
-            return failure.system_error(errno.ENOENT, str(error), Domain.NONE)
+            return failure.system_error(error.errno, str(error), Domain.NONE)
         self.client.identity = _identity(peer, user, group)
         return None
 
@@ -154,26 +171,35 @@ class Arrival:
                 destination, arguments.flags, self.client.identity, keepalive=wanted.keepalive
             )
         except (Unroutable, OpenFailed) as error:
-            log.warning(
-                "client %d: %s: cannot open %r: %s",
-                self.client.number,
-                self.client,
-                arguments.name,
-                error,
-            )
+            self._log_refusal(arguments.name, error)
             await self.conversation.send(machine.refused(error.failure))
             return False
         try:
             await self.conversation.send(machine.opened())
+            # From here to the end of the task nothing waits: the session is in one plane or the
+            # other.
+            pair = self.services.relay.adopt(
+                self.client.number, self.endpoint, backend, now_ns=time.monotonic_ns()
+            )
         except BaseException:
             backend.close()
             raise
-        # From here to the end of the task nothing waits: the session is in one plane or the other.
-        pair = self.services.relay.adopt(
-            self.client.number, self.endpoint, backend, now_ns=time.monotonic_ns()
-        )
         self.services.roster.opened(self.client, pair)
         return True
+
+    def _log_refusal(self, name: str | None, error: Exception) -> None:
+        """One line for a client's first attempts; one that goes on trying must not fill the log."""
+        self._refusals += 1
+        if self._refusals > _REFUSALS_LOGGED:
+            return
+        log.warning(
+            "client %d: %s: cannot open %s: %s%s",
+            self.client.number,
+            self.client,
+            excerpt(name or ""),
+            error,
+            " (further attempts are not logged)" if self._refusals == _REFUSALS_LOGGED else "",
+        )
 
     def _route(self, name: str | None, *, readonly: bool) -> Destination:
         table = self.services.routes()

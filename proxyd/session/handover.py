@@ -11,7 +11,7 @@ from collections.abc import Callable
 import trio
 
 from proxyd.endpoint.contract import Endpoint
-from proxyd.relay.loop import RelayLoop
+from proxyd.relay.loop import STOPPED, RelayLoop
 from proxyd.relay.pair import RelayedPair
 
 log = logging.getLogger("proxyd.relay")
@@ -40,7 +40,7 @@ class Relay:
         try:
             await self._over.wait()
         finally:
-            self.loop.stop("proxyd stopped")
+            self.loop.stop(STOPPED)  # harmless when it has stopped by itself
             with trio.CancelScope(shield=True):
                 await self._over.wait()
         if not self._orderly:

@@ -10,6 +10,7 @@ import trio
 from proxyd.auth.peercred import names_of
 
 _KEPT_S: Final = 60.0  # a renamed user is seen after this
+_THREADS: Final = 8
 _LIMIT: Final = 1024  # pairs of uid and gid; beyond it everything is asked anew
 
 
@@ -17,6 +18,8 @@ class NameService:
     """Remembers what the name service said."""
 
     def __init__(self) -> None:
+        # A name service that hangs must not take the threads that others need.
+        self._limiter = trio.CapacityLimiter(_THREADS)
         self._kept: dict[tuple[int, int], tuple[float, tuple[str, str]]] = {}
 
     async def names_of(self, uid: int, gid: int) -> tuple[str, str]:
@@ -25,7 +28,9 @@ class NameService:
         kept = self._kept.get((uid, gid))
         if kept is not None and kept[0] > now:
             return kept[1]
-        names = await trio.to_thread.run_sync(names_of, uid, gid, abandon_on_cancel=True)
+        names = await trio.to_thread.run_sync(
+            names_of, uid, gid, abandon_on_cancel=True, limiter=self._limiter
+        )
         if len(self._kept) >= _LIMIT:
             self._kept.clear()
         self._kept[uid, gid] = (now + _KEPT_S, names)

@@ -54,6 +54,7 @@ class Proxyd:
             "proxyd_backend_dir": str(self.backend_dir),
             "auth_unix_rw": "none",
             "auth_unix_ro": "none",
+            "log_level": 2,
             "log_outputs": f"2:file:{self.log}",
         }
         text = config if isinstance(config, str) else conf_text({**fixed, **(config or {})})

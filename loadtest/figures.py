@@ -1,0 +1,179 @@
+"""Numbers that a run makes: latencies, costs, and ratios with their spread over the rounds."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+from hdrh.histogram import HdrHistogram
+
+from loadtest.processes import Standing
+from loadtest.targets import Target
+
+HIGHEST_NS: Final = 60_000_000_000  # above any deadline a user would wait for; more counts as this
+SIGNIFICANT_DIGITS: Final = 3
+MEDIAN: Final = 50.0
+
+
+class Latencies:
+    """A histogram of nanoseconds with three significant digits."""
+
+    def __init__(self, samples: Iterable[int] = ()) -> None:
+        self._histogram = HdrHistogram(1, HIGHEST_NS, SIGNIFICANT_DIGITS)
+        self.record(samples)
+
+    def record(self, samples: Iterable[int]) -> None:
+        record = self._histogram.record_value
+        for nanoseconds in samples:
+            record(min(nanoseconds, HIGHEST_NS))
+
+    def absorb(self, other: "Latencies") -> None:
+        self._histogram.add(other._histogram)  # noqa: SLF001 (of the same class)
+
+    @property
+    def count(self) -> int:
+        return int(self._histogram.get_total_count())
+
+    @property
+    def highest(self) -> int:
+        return int(self._histogram.get_max_value())
+
+    def percentile(self, percent: float) -> int:
+        return int(self._histogram.get_value_at_percentile(percent))
+
+
+@dataclass(slots=True)
+class Work:
+    """What calls cost that were made to one target while nothing else was called."""
+
+    calls: int = 0
+    elapsed_ns: int = 0
+    tool_cpu_ns: int = 0
+    cpu_ns: dict[str, int] = field(default_factory=dict)
+
+    def absorb(self, other: "Work") -> None:
+        self.calls += other.calls
+        self.elapsed_ns += other.elapsed_ns
+        self.tool_cpu_ns += other.tool_cpu_ns
+        for label, nanoseconds in other.cpu_ns.items():
+            self.cpu_ns[label] = self.cpu_ns.get(label, 0) + nanoseconds
+
+    @property
+    def rate(self) -> float:
+        """Calls per second."""
+        return self.calls * 1e9 / self.elapsed_ns
+
+    @property
+    def tool_per_call_ns(self) -> float:
+        return self.tool_cpu_ns / self.calls
+
+    @property
+    def tool_share(self) -> float:
+        """Of one core's time."""
+        return self.tool_cpu_ns / self.elapsed_ns
+
+    def per_call_ns(self, label: str) -> float:
+        return self.cpu_ns[label] / self.calls
+
+    def share(self, label: str) -> float:
+        """Of one core's time; above 1 for a process that is busy on several."""
+        return self.cpu_ns[label] / self.elapsed_ns
+
+
+@dataclass(slots=True)
+class Round:
+    """One target's part of one round."""
+
+    latencies: Latencies = field(default_factory=Latencies)
+    work: Work = field(default_factory=Work)
+    rates: list[float] = field(default_factory=list)  # of each block or slice, in their order
+
+    def add(self, work: Work) -> None:
+        """One more block or slice."""
+        self.work.absorb(work)
+        self.rates.append(work.rate)
+
+    @property
+    def p50_ns(self) -> int:
+        return self.latencies.percentile(MEDIAN)
+
+
+@dataclass(slots=True)
+class TargetFigures:
+    """All that is known of one target at the end."""
+
+    target: Target
+    rounds: list[Round] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
+
+    def combined(self) -> Round:
+        """All rounds as if they had been one."""
+        whole = Round()
+        for one in self.rounds:
+            whole.latencies.absorb(one.latencies)
+            whole.work.absorb(one.work)
+            whole.rates += one.rates
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number over all rounds together, and in each."""
+
+    value: float
+    per_round: tuple[float, ...]
+
+    @property
+    def low(self) -> float:
+        return min(self.per_round)
+
+    @property
+    def high(self) -> float:
+        return max(self.per_round)
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """A target beside the first one. None where the first one's number is zero."""
+
+    p50_ratio: Figure | None
+    added_p50_ns: Figure | None
+    added_ratio: Figure | None
+    rate_ratio: Figure | None
+
+
+def _pairwise(
+    measure: Callable[[Round, Round], float], mine: TargetFigures, other: TargetFigures
+) -> Figure | None:
+    try:
+        value = measure(mine.combined(), other.combined())
+        pairs = zip(mine.rounds, other.rounds, strict=True)
+        return Figure(value, tuple(measure(one, two) for one, two in pairs))
+    except ZeroDivisionError:
+        return None
+
+
+def against(mine: TargetFigures, first: TargetFigures) -> Against:
+    """Rounds are compared one by one: what disturbed both in one round cancels out."""
+    return Against(
+        _pairwise(lambda one, two: one.p50_ns / two.p50_ns, mine, first),
+        _pairwise(lambda one, two: one.p50_ns - two.p50_ns, mine, first),
+        _pairwise(lambda one, two: (one.p50_ns - two.p50_ns) / two.p50_ns, mine, first),
+        _pairwise(_rate_ratio, mine, first),
+    )
+
+
+def _rate_ratio(one: Round, two: Round) -> float:
+    # Slice by slice, for the machine itself drifts: libvirtd compared with itself at 16
+    # connections ran at 33,000 calls/s and 12 s later at 21,000, its neighbouring slices within
+    # 5 %; and one burst of something else made the ratio of a round's sums 1.63.
+    return median(mine / other for mine, other in zip(one.rates, two.rates, strict=True))
+
+
+def cpu_ratio(figures: TargetFigures, label: str, other: str) -> Figure | None:
+    """CPU per call of one group of a target's processes ÷ that of another."""
+    return _pairwise(
+        lambda one, two: one.work.per_call_ns(label) / two.work.per_call_ns(other),
+        figures,
+        figures,
+    )

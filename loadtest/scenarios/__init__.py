@@ -1,0 +1,1 @@
+"""One module per kind of measurement; each takes values and gives figures, and prints nothing."""

@@ -1,0 +1,113 @@
+"""Targets: the text `NAME=KIND:ADDRESS,key=value…` as a value. Nothing is opened here.
+
+A new kind of address is a dataclass here, an entry in `KINDS`, and a branch in
+`client.connect`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from loadtest.failures import UsageError
+
+# A UNIX socket address holds 108 bytes with its NUL: unix(7).
+MAX_UNIX_PATH: Final = 107
+_LABEL: Final = re.compile(r"[a-z][a-z0-9_-]*")
+_PIDS: Final = re.compile(r"[1-9][0-9]*(\+[1-9][0-9]*)*")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Address = UnixAddress  # of several kinds one day: a union
+
+
+@dataclass(frozen=True, slots=True)
+class PidGroup:
+    """Processes whose cost is added up and shown under one label."""
+
+    label: str
+    pids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that answers calls, and the processes that this costs."""
+
+    name: str
+    address: Address
+    groups: tuple[PidGroup, ...] = ()
+    uri: str | None = None  # None: the URI of the whole run
+
+
+def _unix(text: str) -> UnixAddress:
+    if not text.startswith("/"):
+        raise UsageError(f"{text!r} is no absolute path")
+    if len(text.encode()) > MAX_UNIX_PATH:
+        raise UsageError(f"{text!r} is longer than the {MAX_UNIX_PATH} bytes of a socket address")
+    return UnixAddress(text)
+
+
+KINDS: Final[dict[str, Callable[[str], Address]]] = {"unix": _unix}
+
+
+def parse_target(text: str) -> Target:
+    """Raises UsageError, which says what was expected and names the target where it can."""
+    name, equals, rest = text.partition("=")
+    if not equals or not _NAME.fullmatch(name):
+        raise UsageError(f"target {text!r}: expected NAME=KIND:ADDRESS,key=value…")
+    address, *options = rest.split(",")
+    try:
+        uri, groups = _options(options)
+        return Target(name, _address(address), groups, uri)
+    except UsageError as error:
+        raise UsageError(f"target {name}: {error}") from None
+
+
+def parse_targets(texts: list[str]) -> tuple[Target, ...]:
+    """All targets of a run; two of them may share an address but not a name."""
+    targets = tuple(parse_target(text) for text in texts)
+    names = [target.name for target in targets]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"target {name} is given twice; every target needs its own name")
+    return targets
+
+
+def _address(text: str) -> Address:
+    kind, colon, rest = text.partition(":")
+    if not colon or kind not in KINDS:
+        raise UsageError(f"{text!r} is no KIND:ADDRESS; the kinds are: {', '.join(sorted(KINDS))}")
+    return KINDS[kind](rest)
+
+
+def _options(options: list[str]) -> tuple[str | None, tuple[PidGroup, ...]]:
+    uri: str | None = None
+    pids: dict[str, tuple[int, ...]] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UsageError(f"{option!r} is no key=value (a comma cannot be part of a value)")
+        if key == "uri":
+            uri = value
+        else:
+            pids[key] = pids.get(key, ()) + _pids(key, value)
+    return uri, tuple(PidGroup(label, found) for label, found in pids.items())
+
+
+def _pids(label: str, value: str) -> tuple[int, ...]:
+    if not _LABEL.fullmatch(label):
+        raise UsageError(f"{label!r} is no label; expected lower case letters, digits, - and _")
+    if not _PIDS.fullmatch(value):
+        raise UsageError(
+            f"{label}={value} is no process id; besides uri= every key is a label for process ids,"
+            " as in pid=456+457,backend=123"
+        )
+    return tuple(int(pid) for pid in value.split("+"))

@@ -1,0 +1,175 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from proxyd.auth.peercred import Denied, credentials_of, names_of
+from proxyd.negotiation.identity import UNSEEN_PID, UNSEEN_START
+from tests.bed.daemon import short_directory
+
+WITHOUT_NAME = 54321
+
+CLIENT = """
+import ctypes, socket, sys
+if len(sys.argv) > 2:
+    PR_SET_NAME = 15
+    ctypes.CDLL(None).prctl(PR_SET_NAME, sys.argv[2].encode(), 0, 0, 0)
+client = socket.socket(socket.AF_UNIX)
+client.connect(sys.argv[1])
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def pair():
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+@contextmanager
+def client_process(*wrapper, name=None):
+    """A process that is connected to us, and our end of the connection."""
+    with short_directory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "sock"))
+        listener.listen()
+        listener.settimeout(10)
+        command = [*wrapper, sys.executable, "-c", CLIENT, str(directory / "sock")]
+        if name is not None:
+            command.append(name)
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+            sock, _ = listener.accept()
+            with sock:
+                yield process, sock
+            process.stdin.close()
+
+
+def boot_ticks():
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def test_the_other_end_of_a_pair_is_this_process(pair):
+    peer = credentials_of(pair[0])
+
+    assert (peer.pid, peer.uid, peer.gid) == (os.getpid(), os.geteuid(), os.getegid())
+    assert 0 < peer.start_ticks <= boot_ticks()
+
+
+def test_the_start_time_is_the_processs_own():
+    before = boot_ticks()
+    with client_process() as (process, sock):
+        peer = credentials_of(sock)
+
+        assert peer.pid == process.pid
+        assert before - 1 <= peer.start_ticks <= boot_ticks()
+
+
+def test_credentials_are_those_of_the_moment_of_connecting():
+    os.setegid(65534)
+    os.seteuid(WITHOUT_NAME)
+    try:
+        near, far = socket.socketpair()
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+    with near, far:
+        peer = credentials_of(near)
+        assert (peer.uid, peer.gid) == (WITHOUT_NAME, 65534)
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", ") R 1 2 3", "(x) (y)", "a\nb 7", ")))) ) )", "", "0 0 0 0 0 0 0"]
+)
+def test_a_process_name_cannot_forge_the_start_time(name):
+    with client_process(name="plain") as (_, sock):
+        plain = credentials_of(sock)
+    with client_process(name=name) as (process, sock):
+        peer = credentials_of(sock)
+
+        assert peer.pid == process.pid
+        assert plain.start_ticks <= peer.start_ticks <= boot_ticks()
+
+
+def test_a_process_that_has_ended_is_denied(pair):
+    child = os.fork()
+    if not child:
+        mine, theirs = socket.socketpair()
+        socket.send_fds(pair[1], [b"."], [mine.fileno(), theirs.fileno()])
+        os._exit(0)
+    _, descriptors, _, _ = socket.recv_fds(pair[0], 1, 2)
+    os.waitpid(child, 0)
+    near, far = (socket.socket(fileno=each) for each in descriptors)
+    with near, far, pytest.raises(Denied, match=f"process {child} has ended"):
+        credentials_of(near)
+
+
+def test_a_process_that_was_killed_is_denied():
+    with client_process() as (process, sock):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+        with pytest.raises(Denied, match=f"process {process.pid} has ended"):
+            credentials_of(sock)
+
+
+def test_a_process_of_an_inner_pid_namespace_has_its_number_of_out_here():
+    with client_process("unshare", "--pid", "--fork") as (process, sock):
+        peer = credentials_of(sock)
+
+        assert peer.pid not in {0, 1, process.pid}
+        assert peer.start_ticks > 0
+
+
+LOOKING_OUT = """
+import socket, sys
+from proxyd.auth.peercred import credentials_of
+sock = socket.socket(fileno=int(sys.argv[1]))
+peer = credentials_of(sock)
+print(peer.pid, peer.uid, peer.start_ticks)
+"""
+
+
+def test_a_process_that_cannot_be_seen_from_here_has_no_number(pair):
+    # Seen from an inner pid namespace, this process is one of a foreign one.
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", LOOKING_OUT]
+    done = subprocess.run(
+        [*command, str(pair[1].fileno())],
+        check=True,
+        capture_output=True,
+        text=True,
+        pass_fds=[pair[1].fileno()],
+    )
+    assert done.stdout.split() == [str(UNSEEN_PID), str(os.geteuid()), str(UNSEEN_START)]
+
+
+def test_without_selinux_there_is_no_label(pair):
+    assert os.path.exists("/sys/fs/selinux/enforce") or (
+        credentials_of(pair[0]).selinux_context is None
+    )
+
+
+def test_roots_names():
+    assert names_of(0, 0) == ("root", "root")
+
+
+def test_nobodys_names_come_from_uid_and_gid_each():
+    assert names_of(65534, 0) == ("nobody", "root")
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "says"),
+    [
+        (WITHOUT_NAME, 0, "no user has the uid 54321: add one"),
+        (0, WITHOUT_NAME, "no group has the gid 54321: add one"),
+        (WITHOUT_NAME, WITHOUT_NAME, "no user has the uid 54321"),
+        (2**32 - 2, 0, "no user has the uid 4294967294"),
+    ],
+)
+def test_a_number_without_a_name_is_denied(uid, gid, says):
+    with pytest.raises(Denied, match=says):
+        names_of(uid, gid)

@@ -1,0 +1,360 @@
+"""What every endpoint keeps to, whatever socket it wraps; and what only a UNIX one does."""
+
+import array
+import fcntl
+import os
+import select
+import socket
+import struct
+import tempfile
+
+import pytest
+
+from proxyd.endpoint.contract import NOTHING, HungUp
+from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
+
+SCRATCH = 65536
+PLENTY = 1 << 24  # more than two sockets hold
+
+
+def tcp_pair():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
+KINDS = {
+    "plain on TCP": (PlainEndpoint, tcp_pair),
+    "plain on UNIX": (PlainEndpoint, socket.socketpair),
+    "UNIX": (UnixEndpoint, socket.socketpair),
+}
+
+
+class Ends:
+    """The endpoint under test and the socket at its other side."""
+
+    def __init__(self, make, pair):
+        self.other, sock = pair()
+        self.endpoint = make(sock)
+        self.scratch = memoryview(bytearray(SCRATCH))
+
+    def read(self):
+        got = self.endpoint.read_into(self.scratch)
+        return got if got <= 0 else bytes(self.scratch[:got])
+
+    def wait_for_input(self):
+        assert select.select([self.endpoint.fileno()], [], [], 5)[0]
+
+    def reset(self):
+        """Ends the connection so that the endpoint's read fails."""
+        if self.other.family == socket.AF_UNIX:
+            self.endpoint.write(memoryview(b"unread"))  # closed with this in it: a reset
+        else:
+            self.other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.other.close()
+        self.wait_for_input()
+
+    def close(self):
+        self.other.close()
+        self.endpoint.close()
+
+
+def ends_of(kind):
+    ends = Ends(*KINDS[kind])
+    yield ends
+    ends.close()
+
+
+@pytest.fixture(params=KINDS)
+def ends(request, no_descriptor_leaks):
+    yield from ends_of(request.param)
+
+
+@pytest.fixture
+def unix(no_descriptor_leaks):
+    yield from ends_of("UNIX")
+
+
+@pytest.fixture
+def pipe(no_descriptor_leaks):
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+@pytest.fixture
+def file():
+    with tempfile.TemporaryFile() as opened:
+        yield opened
+
+
+def take_all(sock, size):
+    received = bytearray()
+    sock.settimeout(5)
+    while len(received) < size:
+        more = sock.recv(1 << 20)
+        assert more, "it ended too early"
+        received += more
+    return bytes(received)
+
+
+def test_the_socket_is_made_non_blocking(ends):
+    assert not os.get_blocking(ends.endpoint.fileno())
+
+
+def test_bytes_arrive_as_they_were_sent(ends):
+    ends.other.sendall(b"abc")
+    ends.wait_for_input()
+    assert ends.read() == b"abc"
+    assert ends.endpoint.write(memoryview(b"defg")) == 4
+    assert ends.other.recv(100) == b"defg"
+
+
+def test_reading_when_there_is_nothing_says_so_and_is_no_end(ends):
+    assert ends.read() == NOTHING
+    ends.other.sendall(b"later")
+    ends.wait_for_input()
+    assert ends.read() == b"later"
+
+
+def test_a_read_fills_no_more_than_the_view(ends):
+    ends.other.sendall(b"abcdef")
+    ends.wait_for_input()
+    assert ends.endpoint.read_into(ends.scratch[:4]) == 4
+    assert ends.read() == b"ef"
+
+
+def test_the_end_is_zero_after_the_last_byte_and_stays(ends):
+    ends.other.sendall(b"last")
+    ends.other.shutdown(socket.SHUT_WR)
+    ends.wait_for_input()
+    assert ends.read() == b"last"
+    ends.wait_for_input()
+    assert [ends.read(), ends.read()] == [0, 0]
+
+
+def test_a_write_takes_what_fits_then_nothing_and_loses_nothing(ends):
+    content = memoryview(os.urandom(PLENTY))
+    taken = 0
+    while written := ends.endpoint.write(content[taken:]):
+        taken += written
+    assert 0 < taken < PLENTY
+    assert ends.endpoint.write(content[taken:]) == 0
+    assert take_all(ends.other, taken) == content[:taken]
+    assert ends.endpoint.write(content[taken : taken + 10]) == 10
+    assert take_all(ends.other, 10) == content[taken : taken + 10]
+
+
+def test_a_reset_is_a_hang_up_while_reading(ends):
+    ends.reset()
+    with pytest.raises(HungUp) as hung_up:
+        ends.read()
+    assert not hung_up.value.while_writing
+    assert hung_up.value.reason == "Connection reset by peer"
+    assert isinstance(hung_up.value.__cause__, OSError)
+
+
+def test_what_came_before_a_reset_is_read_first(ends):
+    ends.other.sendall(b"before")
+    ends.wait_for_input()
+    ends.reset()
+    assert ends.read() == b"before"
+    with pytest.raises(HungUp):
+        ends.read()
+
+
+def test_a_broken_pipe_is_a_hang_up_while_writing(ends):
+    ends.reset()
+    with pytest.raises(HungUp):
+        ends.read()
+    with pytest.raises(HungUp) as hung_up:
+        ends.endpoint.write(memoryview(b"x"))
+    assert hung_up.value.while_writing
+    assert hung_up.value.reason == "Broken pipe"
+
+
+def test_a_splice_moves_received_bytes_into_a_pipe_and_no_more_than_asked(ends, pipe):
+    ends.other.sendall(b"abcdef")
+    ends.wait_for_input()
+    assert ends.endpoint.splice_to(pipe[1], 4) == 4
+    assert os.read(pipe[0], 100) == b"abcd"
+    assert ends.read() == b"ef"
+
+
+def test_a_splice_tells_nothing_from_the_end(ends, pipe):
+    assert ends.endpoint.splice_to(pipe[1], 100) == NOTHING
+    ends.other.shutdown(socket.SHUT_WR)
+    ends.wait_for_input()
+    assert ends.endpoint.splice_to(pipe[1], 100) == 0
+
+
+def test_a_splice_from_a_reset_connection_is_a_hang_up_while_reading(ends, pipe):
+    ends.reset()
+    with pytest.raises(HungUp) as hung_up:
+        ends.endpoint.splice_to(pipe[1], 100)
+    assert not hung_up.value.while_writing
+
+
+def test_a_splice_out_of_a_pipe_is_a_write(ends, pipe):
+    os.write(pipe[1], b"abcdef")
+    assert ends.endpoint.splice_from(pipe[0], 6) == 6
+    assert take_all(ends.other, 6) == b"abcdef"
+
+
+def test_a_splice_into_a_full_socket_takes_nothing_and_loses_nothing(ends, pipe):
+    taken = 0
+    while written := ends.endpoint.write(ends.scratch):
+        taken += written
+    os.write(pipe[1], b"behind")
+    assert ends.endpoint.splice_from(pipe[0], 6) == 0
+    take_all(ends.other, taken)
+    assert ends.endpoint.splice_from(pipe[0], 6) == 6
+    assert take_all(ends.other, 6) == b"behind"
+
+
+def test_a_splice_into_a_closed_connection_is_a_hang_up_while_writing(ends, pipe):
+    ends.reset()
+    with pytest.raises(HungUp):
+        ends.read()
+    os.write(pipe[1], b"x")
+    with pytest.raises(HungUp) as hung_up:
+        ends.endpoint.splice_from(pipe[0], 1)
+    assert hung_up.value.while_writing
+
+
+def test_ending_the_writing_is_seen_by_the_other_side_which_may_still_send(ends):
+    ends.endpoint.write(memoryview(b"last"))
+    ends.endpoint.end_write()
+    assert take_all(ends.other, 4) == b"last"
+    assert ends.other.recv(1) == b""
+    ends.other.sendall(b"answer")
+    ends.wait_for_input()
+    assert ends.read() == b"answer"
+
+
+def test_ending_the_writing_twice_is_once(ends):
+    ends.endpoint.end_write()
+    ends.endpoint.end_write()
+    assert ends.other.recv(1) == b""
+
+
+def test_ending_the_writing_to_nobody_is_silent(ends):
+    ends.reset()
+    ends.endpoint.end_write()
+
+
+def test_ending_the_writing_after_closing_is_silent(ends):
+    ends.endpoint.close()
+    ends.endpoint.end_write()
+
+
+def test_closing_twice_is_once(ends):
+    ends.endpoint.close()
+    ends.endpoint.close()
+    assert ends.other.recv(1) == b""
+
+
+def test_descriptors_are_refused_where_they_cannot_be_carried(ends, file):
+    if not ends.endpoint.carries_descriptors:
+        with pytest.raises(NotImplementedError):
+            ends.endpoint.write_descriptor(file.fileno())
+
+
+def test_a_descriptor_comes_on_its_byte_and_is_closed_on_exec(unix, file):
+    unix.other.sendall(b"frame")
+    socket.send_fds(unix.other, [b"\0"], [file.fileno()])
+    unix.other.sendall(b"behind")
+    assert unix.read() == b"frame\0"  # the kernel ends a read behind such a byte
+    (descriptor,) = unix.endpoint.descriptors
+    assert os.path.sameopenfile(descriptor, file.fileno())
+    assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    unix.endpoint.drop_descriptors()
+    assert unix.read() == b"behind"
+    assert unix.endpoint.descriptors == []
+
+
+def test_dropping_descriptors_closes_them(unix, file, open_descriptors):
+    before = open_descriptors()
+    socket.send_fds(unix.other, [b"\0"], [file.fileno()])
+    unix.read()
+    assert open_descriptors() == before + 1
+    unix.endpoint.drop_descriptors()
+    assert open_descriptors() == before
+    assert unix.endpoint.descriptors == []
+
+
+def test_closing_closes_descriptors_that_nobody_took(unix, file, open_descriptors):
+    before = open_descriptors()
+    socket.send_fds(unix.other, [b"\0"], [file.fileno()])
+    unix.read()
+    unix.endpoint.close()
+    assert open_descriptors() == before - 1  # the socket itself
+
+
+@pytest.mark.parametrize("count", [2, 3, 100, 253])
+def test_more_descriptors_than_there_is_room_for_are_not_leaked(
+    unix, file, count, open_descriptors
+):
+    before = open_descriptors()
+    socket.send_fds(unix.other, [b"\0"], [file.fileno()] * count)
+    assert unix.read() == b"\0"
+    assert len(unix.endpoint.descriptors) > 1  # so that the caller can tell it from one
+    assert open_descriptors() == before + len(unix.endpoint.descriptors) <= before + 2
+    unix.endpoint.drop_descriptors()
+    assert open_descriptors() == before
+
+
+def test_a_splice_closes_descriptors_that_ride_on_its_bytes(unix, file, pipe, open_descriptors):
+    before = open_descriptors()
+    socket.send_fds(unix.other, [b"bulk"], [file.fileno()] * 3)
+    assert unix.endpoint.splice_to(pipe[1], 100) == 4
+    assert open_descriptors() == before
+    assert unix.endpoint.descriptors == []
+
+
+def test_a_descriptor_is_passed_on_a_zero_byte_of_its_own(unix, file):
+    unix.endpoint.write(memoryview(b"frame"))
+    assert unix.endpoint.write_descriptor(file.fileno())
+    unix.endpoint.write(memoryview(b"behind"))
+    assert unix.other.recv(5) == b"frame"
+    content, descriptors, _, _ = socket.recv_fds(unix.other, 100, 4)
+    assert content == b"\0"
+    (descriptor,) = descriptors
+    assert os.path.sameopenfile(descriptor, file.fileno())
+    os.close(descriptor)
+    assert unix.other.recv(100) == b"behind"
+
+
+def test_a_full_socket_takes_no_descriptor_and_the_caller_keeps_it(unix, file):
+    taken = 0
+    while written := unix.endpoint.write(unix.scratch):
+        taken += written
+    while unix.endpoint.write(unix.scratch[:1]):
+        taken += 1
+    assert not unix.endpoint.write_descriptor(file.fileno())
+    take_all(unix.other, taken)
+    assert unix.endpoint.write_descriptor(file.fileno())
+    content, descriptors, _, _ = socket.recv_fds(unix.other, 100, 4)
+    assert (content, len(descriptors)) == (b"\0", 1)
+    os.close(descriptors[0])
+
+
+def test_passing_a_descriptor_to_nobody_is_a_hang_up_while_writing(unix, file):
+    unix.other.close()
+    with pytest.raises(HungUp) as hung_up:
+        unix.endpoint.write_descriptor(file.fileno())
+    assert hung_up.value.while_writing
+    assert os.fstat(file.fileno())
+
+
+def test_a_plain_endpoint_loses_descriptors_but_leaks_none(file, open_descriptors):
+    ends = Ends(PlainEndpoint, socket.socketpair)
+    before = open_descriptors()
+    ends.other.sendmsg(
+        [b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))]
+    )
+    assert ends.read() == b"x"
+    assert open_descriptors() == before
+    ends.close()

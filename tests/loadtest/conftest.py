@@ -1,0 +1,82 @@
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from loadtest.client import Opening
+from loadtest.targets import parse_target
+from tests.loadtest.fake_daemon import FakeDaemon, Script
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def socket_paths():
+    """New paths, short enough for a socket address whatever the test is called."""
+    with tempfile.TemporaryDirectory(prefix="lt-") as directory:
+        yield (Path(directory) / f"s{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def opening():
+    return Opening("test:///default", readonly=False, wait_s=10)
+
+
+@pytest.fixture
+def start_fake(socket_paths):
+    """Starts a fake in a thread of this process; gives its script and `unix:PATH`."""
+    with ExitStack() as running:
+
+        def start(**behaviour):
+            path, script = next(socket_paths), Script(**behaviour)
+            running.enter_context(FakeDaemon(path, script))
+            return script, f"unix:{path}"
+
+        yield start
+
+
+@pytest.fixture
+def fake_target(start_fake):
+    """A target called `fake` with nothing special about it, and its script."""
+
+    def make(**behaviour):
+        script, address = start_fake(**behaviour)
+        return script, parse_target(f"fake={address}")
+
+    return make
+
+
+class FakeProcess:
+    def __init__(self, process, address):
+        self._process, self.address, self.pid = process, address, process.pid
+
+    def stop(self):
+        """Ends it and returns what it told at the end."""
+        told, _ = self._process.communicate(timeout=10)
+        assert self._process.returncode == 0
+        return json.loads(told)
+
+
+@contextmanager
+def _fake_process(path, options):
+    command = [sys.executable, "-m", "tests.loadtest.fake_daemon", str(path), *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "listening\n"
+        try:
+            yield FakeProcess(process, f"unix:{path}")
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def start_fake_process(socket_paths):
+    """Starts a fake in a process of its own, whose CPU time can be measured."""
+    with ExitStack() as running:
+        yield lambda *options: running.enter_context(_fake_process(next(socket_paths), options))

@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from loadtest.cli import INTERRUPTED, OK, TARGET_FAILED, USAGE, main
+from loadtest.scenarios import compare
+from tests.loadtest.conftest import ROOT
+
+QUICK = ["--rounds", "2", "--calls", "20", "--warmup", "5", "--slices", "2", "--slice", "0.02"]
+
+
+def targets(*texts):
+    return [word for text in texts for word in ("--target", text)]
+
+
+@pytest.mark.parametrize("connections", ["1", "3"])
+def test_a_run_prints_a_table_and_nothing_else(start_fake, capsys, connections):
+    _, address = start_fake()
+    both = targets(f"a={address}", f"b={address}")
+    assert main(["compare", *both, *QUICK, "-c", connections]) == OK
+    printed = capsys.readouterr()
+    assert "beside a" in printed.out
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("connections", ["1", "3"])
+def test_json_is_one_document(start_fake, capsys, connections):
+    _, address = start_fake()
+    asked = ["compare", *targets(f"a={address}"), *QUICK, "--json", "-c", connections]
+    assert main(asked) == OK
+    document = json.loads(capsys.readouterr().out)
+    assert [target["name"] for target in document["targets"]] == ["a"]
+    assert document["plan"]["connections"] == int(connections)
+    assert len(document["targets"][0]["rounds"]) == 2
+
+
+def test_readonly_and_the_uri_reach_the_server(start_fake):
+    script, address = start_fake()
+    main(["compare", *targets(f"a={address}"), *QUICK, "--readonly", "--uri", "qemu:///system"])
+    assert {(opened.name, opened.flags) for opened in script.opened} == {("qemu:///system", 1)}
+
+
+@pytest.mark.parametrize("connections", ["1", "3"])
+def test_a_target_that_is_not_there_is_status_1_and_one_line(socket_paths, capsys, connections):
+    path = next(socket_paths)
+    assert main(["compare", *targets(f"a=unix:{path}"), "-c", connections]) == TARGET_FAILED
+    told = capsys.readouterr().err
+    assert told == (
+        f"proxyd-loadtest: target a: cannot connect to {path}: No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "SCENARIO"),
+        (["compare"], "--target"),
+        (["compare", "--target", "a=tcp:x"], "the kinds are: unix"),
+        (["compare", "--target", "a=unix:/p", "--calls", "0"], "no whole number above 0"),
+        (["compare", "--target", "a=unix:/p", "--slice", "nan"], "no number of seconds"),
+        (["compare", "--target", "a=unix:/p", "--procedure", "CONNECT_GET_HOST"], "nearest are"),
+    ],
+)
+def test_a_senseless_command_line_is_status_2(capsys, arguments, complaint):
+    assert main(arguments) == USAGE
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.count("\n") == 1
+
+
+def test_help_is_no_failure(capsys):
+    assert main(["compare", "--help"]) == OK
+    assert "--target" in capsys.readouterr().out
+
+
+def test_an_interruption_is_told_apart(monkeypatch):
+    def interrupted(plan, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "run", interrupted)
+    assert main(["compare", "--target", "a=unix:/p"]) == INTERRUPTED
+
+
+def test_it_runs_as_a_module(start_fake):
+    _, address = start_fake()
+    command = [sys.executable, "-m", "loadtest", "compare", *targets(f"a={address}"), *QUICK]
+    command += ["-c", "2", "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (OK, "")
+    assert json.loads(done.stdout)["machine"]["command"].startswith("proxyd-loadtest compare")

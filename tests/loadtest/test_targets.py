@@ -1,0 +1,54 @@
+import pytest
+
+from loadtest.failures import UsageError
+from loadtest.targets import PidGroup, Target, UnixAddress, parse_target, parse_targets
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("a=unix:/p", Target("a", UnixAddress("/p"))),
+        ("a=unix:/p,pid=1", Target("a", UnixAddress("/p"), (PidGroup("pid", (1,)),))),
+        ("a=unix:/p,pid=1+2", Target("a", UnixAddress("/p"), (PidGroup("pid", (1, 2)),))),
+        ("a=unix:/p,pid=1,pid=2", Target("a", UnixAddress("/p"), (PidGroup("pid", (1, 2)),))),
+        (
+            "a=unix:/p,pid=1,backend=2",
+            Target("a", UnixAddress("/p"), (PidGroup("pid", (1,)), PidGroup("backend", (2,)))),
+        ),
+        (
+            "a=unix:/p=q,uri=test:///default?a=b",
+            Target("a", UnixAddress("/p=q"), (), "test:///default?a=b"),
+        ),
+    ],
+)
+def test_a_target_is_read(text, target):
+    assert parse_target(text) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("unix:/p", "expected NAME=KIND:ADDRESS"),
+        ("=unix:/p", "expected NAME=KIND:ADDRESS"),
+        ("a=/p", "the kinds are: unix"),
+        ("a=tcp:localhost:16509", "target a: 'tcp:localhost:16509' is no KIND:ADDRESS"),
+        ("a=unix:p", "no absolute path"),
+        ("a=unix:/" + "p" * 107, "longer than the 107 bytes"),
+        ("a=unix:/p,pid", "no key=value"),
+        ("a=unix:/p,pid=x", "pid=x is no process id"),
+        ("a=unix:/p,pid=0", "pid=0 is no process id"),
+        ("a=unix:/p,pid=1+", "is no process id"),
+        ("a=unix:/p,url=test:///default", "besides uri= every key is a label"),
+        ("a=unix:/p,PID=1", "'PID' is no label"),
+    ],
+)
+def test_what_is_no_target_is_refused_with_what_was_expected(text, complaint):
+    with pytest.raises(UsageError) as refused:
+        parse_target(text)
+    assert complaint in str(refused.value)
+
+
+def test_two_targets_may_share_an_address_but_not_a_name():
+    assert len(parse_targets(["a=unix:/p", "b=unix:/p"])) == 2
+    with pytest.raises(UsageError, match="target a is given twice"):
+        parse_targets(["a=unix:/p", "a=unix:/q"])
