@@ -14,8 +14,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -36,6 +36,7 @@ from proxyd.daemon.logoutputs import LogOutputError
 from proxyd.daemon.logs import Logs, default_outputs
 from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
 from proxyd.daemon.places import Places, routing_table
+from proxyd.daemon.signals import block_signals, received_signals
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
@@ -45,7 +46,6 @@ from proxyd.session.roster import Roster
 
 _DEFAULT_LEVEL: Final = 3
 _LOG_FLUSH_S: Final = 2.0
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 # What is built into the sockets and their doors.
 _FIXED_AT_START: Final = (
@@ -98,9 +98,8 @@ def run_daemon(options: Options) -> int:
         demand_what_exists(loaded.settings)
         if options.background:
             readiness = _become_daemon()
-        # Until trio receives them. One that comes while we start waits, instead of leaving a pid
-        # file and sockets behind.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        # One that comes while we start waits, instead of leaving a pid file and sockets behind.
+        block_signals()
         with ExitStack() as given_back:
             given_back.callback(logs.close, _LOG_FLUSH_S)
             _start_logging(logs, loaded, options)
@@ -219,7 +218,7 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
         routes=lambda: in_force.routes,
         timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
     )
-    with trio.open_signal_receiver(*_SIGNALS) as signals, _delivered():
+    with received_signals() as signals:
         async with trio.open_nursery() as outer:
             outer.start_soon(relay.run)
             # Sessions that are not handed over end before the relay does: nothing is ever
@@ -237,16 +236,6 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
             outer.cancel_scope.cancel()
     log.info("stopped")
     return Exit.OK
-
-
-@contextmanager
-def _delivered() -> Iterator[None]:
-    """Signals are delivered in here and nowhere else."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 async def _listen_at(

@@ -19,6 +19,8 @@ from tests.bed.command import run_to_end
 from tests.bed.daemon import accepts, conf_text, short_directory
 from tests.bed.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("signals_blocked")
+
 
 @pytest.fixture(autouse=True)
 def as_before():

@@ -277,7 +277,6 @@ def test_in_the_background_relative_paths_are_still_the_starters(short_dir):
 @pytest.mark.parametrize(
     ("settings", "says", "status"),
     [
-        ({"unix_sock_group": "nosuchgroup"}, "there is no such group", 6),
         ({"unix_sock_dir": "/nonexistent/x"}, "there is no directory /nonexistent/x", 6),
         ({"log_outputs": "2:file:/nonexistent/x/log"}, "cannot log: ", 1),
     ],
@@ -290,6 +289,12 @@ def test_an_error_of_the_start_in_the_background_reaches_the_terminal(
         assert says in done.stderr
         assert f"(the daemon's exit status: {status})" in done.stderr
         assert not pid_file.exists()
+
+
+def test_what_is_wrong_before_the_background_keeps_its_exit_status(short_dir):
+    with in_background(settings_in(short_dir, unix_sock_group="nosuchgroup")) as (done, _):
+        assert done.status == 6
+        assert "there is no such group" in done.stderr
 
 
 def test_a_bad_configuration_in_the_background_reaches_the_terminal(short_dir):
@@ -564,7 +569,7 @@ def test_a_refused_name_is_a_warning_with_who_and_why(start):
     (line,) = log_lines(front, "cannot open")
     assert " warning : " in line
     assert "libvirt-sock, uid 0 (root) pid " in line
-    assert "'lxc:///system': connecting: Failed to connect socket to '" in line
+    assert '"lxc:///system": connecting: Failed to connect socket to ' in line
 
 
 # A user's own daemon

@@ -1,0 +1,61 @@
+"""Signals as messages: blocked in every thread, taken by one that waits for them.
+
+No handler is ever installed. A handler runs between any two bytecodes of the main thread, and in
+a storm one interrupts the other until Python's stack is full; and handlers have to be taken away
+again before the process has ended, which leaves a moment in which the next signal kills it. A
+blocked signal just waits: while the daemon starts, until the thread takes it, and at the end for
+ever.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import trio
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+_KEPT: Final = 16  # of those not looked at yet; one of each kind would do
+
+
+def block_signals() -> None:
+    """From now on they wait, in this thread and in those that it starts."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+@contextmanager
+def received_signals() -> Iterator[trio.MemoryReceiveChannel[int]]:
+    """The signals that arrive while the block lasts, and those that waited for it.
+
+    They must have been blocked before the process had a second thread.
+    """
+    send, receive = trio.open_memory_channel[int](_KEPT)
+    token = trio.lowlevel.current_trio_token()
+    over = threading.Event()
+
+    def hand_over(number: int) -> None:
+        # A storm: those that wait already say the same. And the last may come when all is over.
+        with suppress(trio.WouldBlock, trio.ClosedResourceError, trio.BrokenResourceError):
+            send.send_nowait(number)
+
+    def wait() -> None:
+        while True:
+            number = signal.sigwait(SIGNALS)
+            if over.is_set():
+                return
+            # Idempotent: what has not been taken yet is not put there twice.
+            token.run_sync_soon(hand_over, number, idempotent=True)
+
+    thread = threading.Thread(target=wait, name="signals", daemon=True)
+    thread.start()
+    try:
+        yield receive
+    finally:
+        over.set()
+        if thread.ident is not None:
+            with suppress(ProcessLookupError):  # it took another one and has ended
+                signal.pthread_kill(thread.ident, signal.SIGHUP)
+        thread.join()
+        send.close()
+        receive.close()
