@@ -4,7 +4,9 @@ The path, and its budget. A small frame costs one receive and one send, no alloc
 lives longer than the call, and one header unpacked to know where the frame ends:
 
     pump ── read_into(scratch) ── _walk ── dst.write            a frame, or several at once
-      └──── splice_to(pipe) ── splice_from(pipe)                the remainder of a long frame
+      └──── splice_to(pipe) ── splice_from(pipe)                the remainder of a long frame,
+                                                                and after it whole long frames:
+                                                                reads then stop at a header
 
 The walk keeps the flow's idea of where frames begin equal to the receiver's, byte for byte;
 everything that is not plain forwarding hangs on that:
@@ -49,6 +51,12 @@ from proxyd.wire.xdr import MalformedFrame
 # Below this a copy is cheaper than three calls and a pipe.
 SPLICE_ABOVE: Final = 32768
 NEVER: Final = 1 << 62
+_SMALL: Final = 4096  # what of a long frame is not worth a write of its own
+
+# Reads that stop at the next header after a long frame. libvirt sends a volume as packets of 256
+# KiB that alternate with packets of 24 bytes, so one short frame does not mean that it is over.
+# Measured with a download of 256 MiB: without it a quarter of the bytes was copied.
+_BULK: Final = 8
 
 # No client that means well sends one. What came in one piece is refused in one piece, so this
 # also bounds the refusals that wait for a client that does not read.
@@ -61,6 +69,7 @@ _NO_DESCRIPTOR: Final = -1
 
 # For the path below: enum members cost an attribute look-up and a comparison through IntEnum.
 _REMOTE: Final = int(Program.REMOTE)
+_unpack: Final = HEADER.unpack_from
 _CALL: Final = int(FrameType.CALL)
 _CALL_WITH_FDS: Final = int(FrameType.CALL_WITH_FDS)
 _ERROR: Final = int(Status.ERROR)
@@ -74,6 +83,7 @@ class Flow:
     """
 
     __slots__ = (
+        "_bulk",
         "_bytes",
         "_calling",
         "_carrier",
@@ -92,7 +102,6 @@ class Flow:
         "_splice_above",
         "_unsent",
         "_unsent_descriptor",
-        "_window",
         "calls",
         "changed",
         "done",
@@ -126,7 +135,7 @@ class Flow:
         self._left = 0  # bytes of the present frame that are still to come
         self._due = 0  # descriptors that are still to come behind it
         self._head = b""  # a header in parts
-        self._window = 0  # how much to read at a time; 0: all of the scratch buffer
+        self._bulk = 0  # how many more reads stop at a header, to find another long frame
         self._dropping = 0  # bytes of a refused frame that are still to come
         self._refused: Header | None = None
         self.inserting = b""  # a refusal that waits for the end of a frame
@@ -155,7 +164,7 @@ class Flow:
         """
         if self._left > self._splice_above and self._splice():
             return
-        if self._head or self._window or self.inserting or self._dropping:
+        if self._head or self._bulk or self.inserting or self._dropping:
             self._pump_special(scratch)
             return
         got = self.src.read_into(scratch)
@@ -164,9 +173,11 @@ class Flow:
             cut = self._walk(scratch, got)
             view = scratch[:got]
             if cut == got:
-                sent = self.dst.write(view)
-                if sent != got:
-                    self._keep(view[sent:])
+                long = self._left > self._splice_above and got <= _SMALL
+                if not (long and self._splice(view)):
+                    sent = self.dst.write(view)
+                    if sent != got:
+                        self._keep(view[sent:])
             else:
                 self._sort_out(view, cut)
             if self.src.descriptors:
@@ -181,7 +192,10 @@ class Flow:
         if got > 0:
             self.moved += got
             view = scratch[: held + got]
-            self._sort_out(view, 0 if self._dropping else self._walk(view, len(view)))
+            cut = 0 if self._dropping else self._walk(view, len(view))
+            long = cut == len(view) <= _SMALL and self._left > self._splice_above
+            if not (long and self._splice(view)):
+                self._sort_out(view, cut)
             if self.src.descriptors:
                 self.src.drop_descriptors()
             if self.inserting:
@@ -255,7 +269,7 @@ class Flow:
             return got
         self._left = 0
         while at + HEADER_SIZE <= got and not self._due:
-            length, program, _, procedure, kind, _, status = HEADER.unpack_from(view, at)
+            length, program, _, procedure, kind, _, status = _unpack(view, at)
             if not HEADER_SIZE <= length <= MAX_FRAME:
                 check_length(length)
             if procedure == self._guarded and program == _REMOTE and kind in self._calling:
@@ -303,13 +317,16 @@ class Flow:
     def _read_special(self, scratch: memoryview, held: int) -> int:
         """A read behind a held header, of a header only, or up to the end of a frame."""
         scratch[:held] = self._head
-        limit = self._window or len(scratch) - held
+        limit = len(scratch) - held
+        if self._bulk:
+            # The rest of this frame and the next header: behind it there may be another long one.
+            limit = min(limit, self._left + HEADER_SIZE)
+            self._bulk -= 1
         if self.inserting and self._left:
             limit = min(limit, self._left)  # a refusal waits for this frame to end
         got = self.src.read_into(scratch[held : held + limit])
         if got > 0:
             self._head = b""
-            self._window = 0
         return got
 
     def _take_special(self, view: memoryview) -> memoryview:
@@ -412,28 +429,34 @@ class Flow:
             self.changed = True
             self._give(memoryview(wire))
 
-    def _splice(self) -> bool:
-        """Moves more of a long frame past user space; False when it has to be read after all."""
+    def _splice(self, first: memoryview | None = None) -> bool:
+        """Moves more of a long frame past user space; False when it has to be read after all.
+
+        `first` is what was read of it: it goes through the pipe as well, so that the other side
+        is woken once for header and payload.
+        """
         pipe = self._pipe or self._pipes.take()
         if pipe is None:
             return False
         self._pipe = pipe
-        got = self.src.splice_to(pipe.write, min(self._left, pipe.size))
+        if first is not None:
+            self._piped = os.write(pipe.write, first)
+        got = self.src.splice_to(pipe.write, min(self._left, pipe.size - self._piped))
         if got > 0:
             self.moved += got
             self._left -= got
-            self._piped = got
+            self._piped += got
             if not self._left:
-                # Another long frame is likely: read its header alone, so that all of its
-                # payload can be spliced.
-                self._window = HEADER_SIZE
-            if self._drain() and self.inserting:
-                self._insert_now()
-            return True
-        # The end, or urgent data of a TCP peer, at which a splice stops for ever: reading tells.
-        self._pipes.give_back(pipe)
-        self._pipe = None
-        return False
+                self._bulk = _BULK
+        elif not self._piped:
+            # The end, or urgent data of a TCP peer, at which a splice stops for ever: reading
+            # tells.
+            self._pipes.give_back(pipe)
+            self._pipe = None
+            return False
+        if self._drain() and self.inserting:
+            self._insert_now()
+        return True
 
     def _drain(self) -> bool:
         """Moves the pipe's bytes on; True when it is empty, and then it goes back to the pool."""

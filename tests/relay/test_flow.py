@@ -228,6 +228,29 @@ def test_the_largest_legal_frame_arrives_without_passing_through_user_space(star
     assert session.at_daemon.wires == [frames.call(2)]
 
 
+def test_short_frames_between_long_ones_do_not_make_the_long_ones_copied(start):
+    # A volume comes as packets of 256 KiB that alternate with packets of 24 bytes.
+    session = start(client_end=CountingUnixEndpoint)
+    wires = [frames.packet(size, 1) for _ in range(10) for size in (262_144, 52)]
+    session.send(session.client, b"".join(wires))
+    assert session.at_daemon.wires == wires
+    long, headers = SCRATCH_SIZE, 20 * HEADER_SIZE + 10 * 24
+    assert session.pair.client.endpoint.copied <= long + headers
+
+
+def test_a_descriptor_that_nobody_announced_does_not_wait_behind_a_long_frame(start):
+    session = start(client_end=CountingUnixEndpoint)
+    wire = frames.packet(100_000, 1)
+    session.client.sendall(wire[:HEADER_SIZE])
+    with open("/dev/null") as null:
+        frames.send_descriptor(session.client, null.fileno(), wire[HEADER_SIZE : HEADER_SIZE + 1])
+    session.come_to_rest()
+    session.at_daemon.take()
+    assert session.pair.client.endpoint.descriptors == []
+    session.send(session.client, wire[HEADER_SIZE + 1 :])
+    assert session.at_daemon.wires == [wire]
+
+
 # What is no frame.
 
 
