@@ -446,8 +446,7 @@ class Flow:
             self.moved += got
             self._left -= got
             self._piped += got
-            if not self._left:
-                self._bulk = _BULK
+            self._bulk = _BULK
         elif not self._piped:
             # The end, or urgent data of a TCP peer, at which a splice stops for ever: reading
             # tells.

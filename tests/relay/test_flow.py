@@ -234,8 +234,8 @@ def test_short_frames_between_long_ones_do_not_make_the_long_ones_copied(start):
     wires = [frames.packet(size, 1) for _ in range(10) for size in (262_144, 52)]
     session.send(session.client, b"".join(wires))
     assert session.at_daemon.wires == wires
-    long, headers = SCRATCH_SIZE, 20 * HEADER_SIZE + 10 * 24
-    assert session.pair.client.endpoint.copied <= long + headers
+    # The first buffer and short tails are; a quarter of everything was, before.
+    assert session.pair.client.endpoint.copied < sum(map(len, wires)) / 16
 
 
 def test_a_descriptor_that_nobody_announced_does_not_wait_behind_a_long_frame(start):
