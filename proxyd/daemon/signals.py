@@ -7,6 +7,7 @@ blocked signal just waits: while the daemon starts, until the thread takes it, a
 ever.
 """
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -53,9 +54,8 @@ def received_signals() -> Iterator[trio.MemoryReceiveChannel[int]]:
         yield receive
     finally:
         over.set()
-        if thread.ident is not None:
-            with suppress(ProcessLookupError):  # it took another one and has ended
-                signal.pthread_kill(thread.ident, signal.SIGHUP)
+        # To the process: the thread may have ended over another one, and then this one waits.
+        os.kill(os.getpid(), signal.SIGHUP)
         thread.join()
         send.close()
         receive.close()
