@@ -4,6 +4,7 @@ Exit statuses: 0 measured, 1 a target failed, 2 the command line makes no sense,
 """
 
 import argparse
+import os
 import sys
 from typing import Final, NoReturn
 
@@ -45,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return _complain(str(failure), TARGET_FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # `| head` has seen enough; what is left in the buffer must not complain at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def _complain(line: str, status: int) -> int:

@@ -44,12 +44,15 @@ class PeerCredentials:
 
 def credentials_of(sock: socket.socket) -> PeerCredentials:
     """The peer of a connected UNIX socket. Raises Denied when it has already exited."""
-    pid, uid, gid = _UCRED.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    )
+    pid, uid, gid = _ucred(sock)
     if pid == 0:  # it lives in a pid namespace that we cannot see into
         return PeerCredentials(UNSEEN_PID, uid, gid, UNSEEN_START, _selinux_context(sock))
     return PeerCredentials(pid, uid, gid, _start_ticks(pid), _selinux_context(sock))
+
+
+def peer_pid(sock: socket.socket) -> int:
+    """Who is at the other end: of a listener, whoever called listen(); 0 when it is not seen."""
+    return _ucred(sock)[0]
 
 
 def names_of(uid: int, gid: int) -> tuple[str, str]:
@@ -62,6 +65,12 @@ def names_of(uid: int, gid: int) -> tuple[str, str]:
         return user, grp.getgrgid(gid).gr_name
     except KeyError:
         raise _nameless("group", "gid", gid) from None
+
+
+def _ucred(sock: socket.socket) -> tuple[int, int, int]:
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return pid, uid, gid
 
 
 def _nameless(kind: str, number_name: str, number: int) -> Denied:

@@ -14,10 +14,10 @@ import os
 import shlex
 import socket
 import stat
-import struct
 from dataclasses import dataclass
 from typing import Final
 
+from proxyd.auth.peercred import peer_pid
 from proxyd.daemon.owner import Owner
 
 log = logging.getLogger("rpc.netserverservice")
@@ -31,7 +31,6 @@ _NOBODY: Final = (errno.ENOENT, errno.ECONNREFUSED)
 # And of one that lives but tells nothing about itself: a full backlog, a socket of another type.
 _SOMEBODY_UNNAMED: Final = (errno.EAGAIN, errno.EPROTOTYPE)
 
-_UCRED: Final = struct.Struct("@iII")  # pid, uid, gid
 _OTHERS_MAY_CONNECT: Final = 0o006
 _HOW_TO_STOP: Final = (
     "stop it first (for libvirt's own daemon: systemctl stop libvirtd.socket libvirtd-ro.socket"
@@ -179,7 +178,8 @@ def _demand_stale(path: str, address: bytes) -> None:
                 f"cannot tell whether {path} is served: {error.strerror}. If it is,"
                 f" {_HOW_TO_STOP}; if not, remove it"
             ) from error
-        raise AddressTaken(path, _listener_of(probe))
+        # Under socket activation that is systemd.
+        raise AddressTaken(path, Owner(peer_pid(probe)))
 
 
 def _bind(opened: socket.socket, address: bytes, path: str) -> None:
@@ -209,13 +209,6 @@ def _warn_of_open_door(spec: UnixListenerSpec) -> None:
             spec.path,
             spec.mode,
         )
-
-
-def _listener_of(probe: socket.socket) -> Owner:
-    """Who called listen(): under socket activation that is systemd."""
-    raw = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, _, _ = _UCRED.unpack(raw)
-    return Owner(pid)
 
 
 def _unlink_if_same(path: str, identity: os.stat_result) -> None:

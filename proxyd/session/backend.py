@@ -4,11 +4,11 @@ import errno
 import logging
 import os
 import socket
-import struct
 from typing import Final
 
 import trio
 
+from proxyd.auth.peercred import peer_pid
 from proxyd.config.routes import Destination
 from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.plain import UnixEndpoint
@@ -20,7 +20,6 @@ from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 from proxyd.wire.remote import OpenArguments
 
-_UCRED: Final = struct.Struct("@iII")
 # At a full backlog the kernel offers nothing to wait for.
 _FIRST_RETRY_S: Final = 0.005
 _LONGEST_RETRY_S: Final = 0.2
@@ -112,8 +111,7 @@ async def _connect(destination: Destination) -> socket.socket:
 
 def _refuse_ourselves(sock: socket.socket, destination: Destination) -> None:
     """A route that leads back here would open connections without end."""
-    pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if pid == os.getpid():
+    if peer_pid(sock) == os.getpid():
         raise OpenFailed(
             "connecting",
             failure.internal(

@@ -82,7 +82,7 @@ def test_the_mode_is_exact_whatever_the_umask(path, mode, umask):
     opened.close()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to any group")
+@pytest.mark.system  # only root can give a file to any group
 def test_the_group_is_set_and_the_owner_stays(path):
     opened = listen(path, gid=12345)
     assert (path.stat().st_uid, path.stat().st_gid) == (os.getuid(), 12345)
