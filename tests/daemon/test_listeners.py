@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -115,7 +116,7 @@ def test_a_live_daemon_keeps_its_socket_and_is_named(path, daemon):
         listen(path)
     text = str(caught.value)
     assert caught.value.owner.pid == daemon.pid
-    assert f"{path} is served by pid {daemon.pid} ({sys.executable} -c" in text
+    assert f"{path} is served by pid {daemon.pid} ({shlex.quote(sys.executable)} -c" in text
     assert "systemctl stop libvirtd.socket" in text
     assert "unix_sock_dir" in text
     assert path.stat().st_ino == identity

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ def running(*words):
 def test_a_process_is_named_with_its_command_line():
     with running("two words") as pid:
         named = str(Owner(pid))
-    assert named.startswith(f"pid {pid} ({sys.executable} -c ")
+    assert named.startswith(f"pid {pid} ({shlex.quote(sys.executable)} -c ")
     assert named.endswith(" 'two words')")
 
 

@@ -1,5 +1,6 @@
 import fcntl
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_second_daemon_is_told_who_runs_and_what_to_do(path, holder):
         acquire(path)
     text = str(caught.value)
     assert caught.value.owner.pid == holder.pid
-    assert f"{path} is locked by pid {holder.pid} ({sys.executable} -c" in text
+    assert f"{path} is locked by pid {holder.pid} ({shlex.quote(sys.executable)} -c" in text
     assert f"kill {holder.pid}" in text
     assert "--pid-file" in text
     assert path.read_text() == str(holder.pid)
