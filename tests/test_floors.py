@@ -21,7 +21,7 @@ PURE = {"dataclasses", "enum", "typing", "collections", "functools", "struct", "
 ALLOWED = {
     "wire": PURE,
     "negotiation": PURE,
-    "config": PURE | {"re", "difflib", "pathlib"},
+    "config": PURE | {"re", "difflib", "pathlib", "json"},
 }
 BANNED = {
     "endpoint": {"trio", "select"},

@@ -63,8 +63,19 @@ def _crl_goes_with_the_tls_files(_: Settings, given: Collection[str]) -> Clash |
     )
 
 
+def _routes_name_a_scheme_once(settings: Settings, given: Collection[str]) -> Clash | None:
+    schemes = [route.partition("=")[0] for route in settings.proxyd_routes]
+    for scheme in schemes:
+        if schemes.count(scheme) > 1:
+            return Clash(
+                "proxyd_routes", f'one route for "{scheme}", which has several; leave one of them'
+            )
+    return None
+
+
 RULES: Final[tuple[Rule, ...]] = (
     _anonymous_clients_fit_in,
     _tls_files_come_together,
     _crl_goes_with_the_tls_files,
+    _routes_name_a_scheme_once,
 )

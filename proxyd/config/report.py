@@ -5,9 +5,10 @@ again. What a file cannot say stands in it as a comment: a key that is unset, an
 tcp_min_ssf, which libvirt's rules let nobody write (reference/config.md section 1).
 """
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from proxyd.config.grammar import Content, render
 from proxyd.config.loading import DEFAULT_ORIGIN, Loaded
@@ -15,8 +16,6 @@ from proxyd.config.quoting import excerpt, one_line
 from proxyd.config.settings import SPECS, Settings
 
 _WIDEST_ALIGNED_VALUE: Final = 40  # one long list must not push every origin off the screen
-
-_JsonValue: TypeAlias = int | str | tuple["_JsonValue", ...] | dict[str, "_JsonValue"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +46,12 @@ def report(loaded: Loaded) -> str:
 
 def report_json(loaded: Loaded) -> str:
     """Return the same for programs, values as the file would have them, null for unset."""
-    settings: dict[str, _JsonValue] = {
+    settings = {
         key: {"value": _json_value(loaded.settings, key), "origin": loaded.origins[key]}
         for key in SPECS
     }
-    doubts: tuple[_JsonValue, ...] = tuple(
-        {
-            "path": doubt.path,
-            "line": doubt.line,
-            "column": doubt.column,
-            "key": doubt.key,
-            "text": doubt.text,
-        }
-        for doubt in loaded.doubts
-    )
-    return _json({"settings": settings, "doubts": doubts}) + "\n"
+    doubts = [asdict(doubt) for doubt in loaded.doubts]
+    return json.dumps({"settings": settings, "doubts": doubts}, indent=2) + "\n"
 
 
 def _lines(loaded: Loaded) -> Iterator[_Line]:
@@ -99,35 +89,6 @@ def _unwritable(setting: Any) -> str:
     return excerpt(setting) if isinstance(setting, str) else str(setting)
 
 
-def _json_value(settings: Settings, key: str) -> _JsonValue:
+def _json_value(settings: Settings, key: str) -> Content | None:
     setting = getattr(settings, key)
     return None if setting is None else SPECS[key].kind.content(setting)
-
-
-# The standard library's json is not for this floor, which imports nothing that could do I/O; what
-# is needed of it are these few lines.
-def _json(value: _JsonValue, indent: str = "\n") -> str:
-    deeper = indent + "  "
-    match value:
-        case None:
-            return "null"
-        case int():
-            return str(value)
-        case str():
-            return _json_string(value)
-        case tuple():
-            items = [_json(item, deeper) for item in value]
-            return f"[{deeper}{f',{deeper}'.join(items)}{indent}]" if items else "[]"
-        case _:
-            members = [f"{_json_string(key)}: {_json(value[key], deeper)}" for key in value]
-            return f"{{{deeper}{f',{deeper}'.join(members)}{indent}}}" if members else "{}"
-
-
-def _json_string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{"".join(c if c.isprintable() else _json_escape(c) for c in escaped)}"'
-
-
-def _json_escape(character: str) -> str:
-    units = character.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

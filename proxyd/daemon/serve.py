@@ -94,8 +94,7 @@ def run_daemon(options: Options) -> int:
     readiness: Readiness = Foreground()
     logs = Logs()
     try:
-        loaded = options.source.load()
-        demand_what_exists(loaded.settings)
+        loaded = _load(options.source)
         if options.background:
             readiness = _become_daemon()
         # One that comes while we start waits, instead of leaving a pid file and sockets behind.
@@ -108,6 +107,13 @@ def run_daemon(options: Options) -> int:
     except StartFailed as error:
         readiness.failed(str(error), error.status)
         return error.status
+
+
+def _load(source: Source) -> Loaded:
+    """Settings that a daemon can start with. Raises StartFailed; may block."""
+    loaded = source.load()
+    demand_what_exists(loaded.settings)
+    return loaded
 
 
 def _run(in_force: InForce, options: Options, logs: Logs, readiness: Readiness) -> int:
@@ -292,8 +298,8 @@ async def _obey(
 async def _reload(in_force: InForce, options: Options, logs: Logs, admission: Admission) -> None:
     """Reads the configuration again: all of it takes effect, or nothing does."""
     try:
-        loaded = await trio.to_thread.run_sync(options.source.load)
-        demand_what_exists(loaded.settings)
+        # In a thread: it reads a file and may ask the name service for a group.
+        loaded = await trio.to_thread.run_sync(_load, options.source)
         _start_logging(logs, loaded, options)
     except StartFailed as error:
         log.error("reload failed, everything stays as it was: %s", error)

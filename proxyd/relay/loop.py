@@ -108,11 +108,6 @@ class RelayLoop:
         if woken:
             self._take_orders()
 
-    def start(self) -> threading.Thread:
-        thread = threading.Thread(target=self.run, name="relay", daemon=True)
-        thread.start()
-        return thread
-
     def _order(self, order: Callable[[], None]) -> bool:
         """False when the loop has stopped: its descriptors' numbers may be somebody else's."""
         with self._lock:

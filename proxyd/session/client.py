@@ -35,6 +35,7 @@ from proxyd.session.roster import Client, Roster
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain, Failure
 from proxyd.wire.programs import AuthMethod
+from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
 
@@ -163,7 +164,7 @@ class Arrival:
     async def _open(self, machine: ServerNegotiation, wanted: WantsOpen) -> bool:
         """Opens the daemon and hands over; False when the client was told why not."""
         arguments = wanted.arguments
-        readonly = bool(arguments.flags & 1)
+        readonly = bool(arguments.flags & OPEN_READONLY)
         try:
             destination = self._route(arguments.name, readonly=readonly)
             self.client.uri, self.client.backend = destination.name, destination.path

@@ -59,3 +59,9 @@ def test_a_revocation_list_alone_is_refused_because_libvirt_would_not_use_it():
         "f:1:12: expected key_file, cert_file and ca_file beside crl_file; without them put the"
         " list where the CA's certificate is, as cacrl.pem"
     )
+
+
+def test_a_scheme_with_two_routes_is_refused_because_one_of_them_would_count_in_silence():
+    assert refusal('proxyd_routes = [ "qemu=libvirtd", "test=/t", "qemu=/q" ]') == (
+        'f:1:17: expected one route for "qemu", which has several; leave one of them'
+    )

@@ -94,6 +94,6 @@ def test_a_directory_of_the_file_holds_all_daemons(privileged, mode):
 
 
 def test_routes_of_the_file_count_before_the_rule():
-    made = table('proxyd_routes = [ "qemu=libvirtd", "test=/srv/a=b", "qemu=virtlxcd" ]')
+    made = table('proxyd_routes = [ "qemu=libvirtd", "test=/srv/a=b" ]')
     assert made.resolve("test:///default", readonly=False).path == "/srv/a=b"
     assert made.resolve("lxc:///system", readonly=False).path == "/run/libvirt/virtlxcd-sock"

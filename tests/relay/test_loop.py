@@ -43,7 +43,8 @@ class Running:
         self.reported = []
         self._one_more = threading.Semaphore(0)
         self.loop = RelayLoop(report=self._report)
-        self.thread = self.loop.start()
+        self.thread = threading.Thread(target=self.loop.run, daemon=True)
+        self.thread.start()
         self.sockets = []
 
     def _report(self, pair):
