@@ -26,11 +26,20 @@ class Endpoint(Protocol):
 
     `descriptors` are those that came with the last byte of the last read; the caller takes
     them from the list or drops them before it reads again.
+
+    Bytes that are encrypted make two things possible that a bare socket does not know. Both are
+    true only until the next `read_into`:
+
+    * `pending`: there is more to read although the socket may be empty and nothing announces it;
+    * `reads_when_writable`: the last read got NOTHING because a message of the protocol's own has
+      to go out first, so waiting for input would be waiting for the wrong thing.
     """
 
     may_splice: bool
     carries_descriptors: bool
     descriptors: list[int]
+    pending: bool
+    reads_when_writable: bool
 
     def fileno(self) -> int: ...
 
@@ -38,7 +47,11 @@ class Endpoint(Protocol):
         """Bytes received; 0 at the end, NOTHING when there are none now. Raises HungUp."""
 
     def write(self, view: memoryview) -> int:
-        """Bytes taken, fewer than offered when it is full. Raises HungUp."""
+        """Bytes taken, fewer than offered when it is full. Raises HungUp.
+
+        What was not taken comes first in the next offer, which is not shorter: a part of it may
+        have been encrypted already.
+        """
 
     def write_descriptor(self, descriptor: int) -> bool:
         """Passes a descriptor on a byte of its own; False when it is full. Raises HungUp."""

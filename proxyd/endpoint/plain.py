@@ -23,6 +23,8 @@ class PlainEndpoint:
 
     may_splice = True
     carries_descriptors = False
+    pending = False
+    reads_when_writable = False
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)

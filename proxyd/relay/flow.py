@@ -184,6 +184,8 @@ class Flow:
                 self.src.drop_descriptors()  # nobody announced them; libvirt's recv loses them too
         elif got != NOTHING:
             self.end()
+        elif self.src.reads_when_writable:
+            self.changed = True
 
     def _pump_special(self, scratch: memoryview) -> None:
         """A pump while something is held back, about to be inserted or being taken out."""
@@ -202,6 +204,8 @@ class Flow:
                 self._insert_now()
         elif got != NOTHING:
             self.end()
+        elif self.src.reads_when_writable:
+            self.changed = True
 
     @property
     def stalled(self) -> bool:

@@ -8,7 +8,7 @@ adopted, when its sockets are closed. No lock is on the path of a byte: figures 
 Watching. Level-triggered epoll; a turn takes at most one receive from each readable endpoint,
 so a fast stream cannot hold up a slow call. An endpoint is watched for input while the flow that
 reads it may move (not stalled, paused or ended), for output while the flow that writes it
-stalls. Two corners make this less simple than it sounds:
+stalls. Some corners make this less simple than it sounds:
 
 * epoll always reports a hang-up, asked or not. An endpoint that hung up while its flow is stalled
   still holds bytes that must be delivered, so it cannot be pumped and would be reported at once
@@ -17,6 +17,10 @@ stalls. Two corners make this less simple than it sounds:
   that the other side has closed fully, not just its sending half. Whatever would be written to
   it could never arrive, so that flow is given up, and a client that was killed in front of a
   daemon that sleeps does not hold its session forever.
+* An endpoint that decrypts may hold bytes that epoll knows nothing of (`pending`). Its flow is
+  pumped once more in each turn, as if the socket were readable, for as long as that lasts.
+* An endpoint whose read waits for room to write (`reads_when_writable`) is watched for output
+  instead of input, and read when that comes.
 
 Ends. A flow that met its end gives on what it holds, says so to its destination, and is done; a
 destination that takes nothing more ends only the flow that writes to it, since what it sent
@@ -65,6 +69,7 @@ class RelayLoop:
         self._orders: deque[Callable[[], None]] = deque()
         self._ends: dict[int, End] = {}
         self._pairs: dict[int, RelayedPair] = {}
+        self._pending: set[End] = set()  # may be read, and epoll does not say so
         self._scratch = memoryview(bytearray(SCRATCH_SIZE))
         self._stopping = False
         self._closed = False
@@ -94,6 +99,10 @@ class RelayLoop:
         """Waits for events and serves each once."""
         ends = self._ends
         woken = False
+        again = self._pending
+        if again:
+            self._pending = set()
+            timeout_s = 0
         ready = self._epoll.poll(timeout_s, EVENTS_A_TURN)
         now_ns = time.monotonic_ns()
         for fd, events in ready:
@@ -105,6 +114,10 @@ class RelayLoop:
                 # Orders come after the other events: a pair that is adopted may own a number
                 # that an event of this very turn was meant for.
                 woken = True
+        for end in again:
+            # Events come first: one of them may have ended this very pair.
+            if end.mask & _READABLE and end not in self._pending:
+                self._serve(end, _READABLE)
         if woken:
             self._take_orders()
 
@@ -140,6 +153,8 @@ class RelayLoop:
             return
         if reads.changed or end.writes.changed:
             self._settle(end.pair)
+        elif end.endpoint.pending:
+            self._pending.add(end)
 
     def _serve_rarer(self, end: End, events: int) -> None:
         """An endpoint that can be written again, that hung up, or that is not to be read now."""
@@ -150,6 +165,9 @@ class RelayLoop:
                 writes.flush()
             except HungUp as hung_up:
                 self._hung_up(end.pair, writes, hung_up)
+        if end.endpoint.reads_when_writable:
+            reads.changed = True  # afterwards it waits for input again, or goes on waiting for room
+            events |= _READABLE
         if not events & _INPUT:
             return
         if not (reads.ended or reads.stalled or reads.paused):
@@ -199,7 +217,9 @@ class RelayLoop:
     def _watch(self, end: End) -> None:
         reads, mask = end.reads, 0
         if not (reads.ended or reads.stalled or reads.paused):
-            mask |= select.EPOLLIN
+            mask |= select.EPOLLOUT if end.endpoint.reads_when_writable else select.EPOLLIN
+            if end.endpoint.pending:
+                self._pending.add(end)
         if end.writes.stalled:
             mask |= select.EPOLLOUT
         if mask == 0 and (end.writes.done or not reads.ended):
@@ -234,6 +254,7 @@ class RelayLoop:
         for end in (pair.client, pair.backend):
             fd = end.endpoint.fileno()
             del self._ends[fd]
+            self._pending.discard(end)
             if end.mask != UNWATCHED:
                 self._epoll.unregister(fd)
                 end.mask = UNWATCHED

@@ -15,6 +15,8 @@ class ScriptedEndpoint:
 
     may_splice = False
     carries_descriptors = False
+    pending = False
+    reads_when_writable = False
 
     def __init__(self, *arriving, room=None):
         self.arriving = deque(arriving)

@@ -1,0 +1,185 @@
+"""An endpoint that is a socket with TLS on it: OpenSSL reads and writes the socket itself.
+
+The same object serves both planes: `handshake` is called by the control plane, again and again
+as the socket allows; afterwards it is read and written like any other endpoint.
+
+What OpenSSL does that a bare socket does not:
+
+* One read decrypts one record, 16 KiB at most. A record that did not fit leaves the rest inside
+  OpenSSL, and epoll says nothing of it: `pending`. A full record is followed by another attempt,
+  because bulk comes in runs of full records; a shorter one is not, so that a small call costs
+  no second receive.
+* A write that the socket does not take whole has encrypted its record already. OpenSSL then
+  wants the same bytes again, at least as many, possibly elsewhere in memory. Flows and
+  conversations keep what was not taken and offer it first, which is just that.
+* A read may have to write: a key update that the peer asks for is answered from inside the read.
+  When the socket is full at that moment the read waits for room: `reads_when_writable`. The
+  opposite, a write that waits for input, cannot happen: TLS 1.3 has no such case and
+  renegotiation is switched off.
+* The end may come with a close_notify or, from every libvirt client, without one (reference/
+  handshake.md, section 9). Both count as the end. What a cut connection could hide from a daemon
+  is the end of a frame, which the frame's length tells.
+
+Handshakes take milliseconds of CPU (RSA-2048 about 2, RSA-4096 about 9 on the design machine), so
+whoever drives `handshake` does it in a thread.
+"""
+
+import contextlib
+import os
+import socket
+from typing import Final
+
+from OpenSSL import SSL
+
+from proxyd.endpoint.contract import NOTHING, HungUp
+
+_FULL_RECORD: Final = 16384
+_CLOSED: Final = "closed"
+_OPTIONS: Final = SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF
+
+
+class HandshakeFailed(Exception):
+    """No TLS came of it; the reason is OpenSSL's. The peer has been sent its alert."""
+
+
+class TlsEndpoint:
+    """The server's side of TLS on a connected socket, which belongs to the endpoint.
+
+    `application` is kept on the connection, where the context's callbacks find it.
+    """
+
+    __slots__ = (
+        "_broken",
+        "_fd",
+        "_sock",
+        "connection",
+        "descriptors",
+        "pending",
+        "reads_when_writable",
+    )
+
+    may_splice = False
+    carries_descriptors = False
+
+    def __init__(self, sock: socket.socket, context: SSL.Context, application: object) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._fd = sock.fileno()
+        self.connection = SSL.Connection(context, sock)
+        self.connection.set_options(_OPTIONS)
+        self.connection.set_app_data(application)
+        self.connection.set_accept_state()
+        self.descriptors: list[int] = []
+        self.pending = False
+        self.reads_when_writable = False
+        self._broken: HungUp | None = None  # OpenSSL gives the reason of a failure only once
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def handshake(self) -> bool:
+        """Goes on with the handshake; False when the socket has to become ready first.
+
+        Which way is in `reads_when_writable`. Raises HandshakeFailed and HungUp. Burns CPU.
+        """
+        self.reads_when_writable = False
+        try:
+            self.connection.do_handshake()
+        except SSL.WantReadError:
+            return False
+        except SSL.WantWriteError:
+            self.reads_when_writable = True
+            return False
+        except SSL.ZeroReturnError as error:
+            raise HungUp(_CLOSED, while_writing=False) from error
+        except SSL.SysCallError as error:
+            raise _hung_up(error, while_writing=False) from error
+        except SSL.Error as error:
+            raise HandshakeFailed(_reason(error)) from error
+        return True
+
+    def read_into(self, view: memoryview) -> int:
+        got, size = 0, len(view)
+        receive = self.connection.recv_into
+        self.reads_when_writable = self.pending = False
+        try:
+            while True:
+                part = receive(view[got:], _FULL_RECORD)
+                got += part
+                if part < _FULL_RECORD or got == size:
+                    break
+        except SSL.WantReadError:
+            return got or NOTHING
+        except SSL.WantWriteError:
+            self.reads_when_writable = not got  # what came goes on first; the next read sees to it
+            self.pending = got > 0
+            return got or NOTHING
+        except SSL.ZeroReturnError:
+            return got
+        except (SSL.Error, OSError) as error:
+            return self._break(got, error)
+        if got == size:
+            self.pending = self.connection.pending() > 0
+        return got
+
+    def _break(self, got: int, error: Exception) -> int:
+        """A read has failed: says so now, or, if bytes came before that, next time."""
+        self._broken = self._broken or _hung_up(error, while_writing=False)
+        if not got:
+            raise self._broken from error
+        self.pending = True  # the socket may be empty
+        return got
+
+    def write(self, view: memoryview) -> int:
+        if self._broken is not None:  # OpenSSL takes nothing any more, and would not say why
+            raise HungUp(self._broken.reason, while_writing=True) from self._broken
+        sent, size = 0, len(view)
+        send = self.connection.send
+        try:
+            while sent < size:  # each call takes one record
+                sent += send(view[sent:])
+        except SSL.WantWriteError:
+            return sent
+        except (SSL.Error, OSError) as error:
+            raise _hung_up(error, while_writing=True) from error
+        return sent
+
+    def write_descriptor(self, descriptor: int) -> bool:
+        raise NotImplementedError("TLS carries no descriptors")
+
+    def splice_to(self, pipe: int, count: int) -> int:
+        raise NotImplementedError("what is encrypted cannot be spliced")
+
+    def splice_from(self, pipe: int, count: int) -> int:
+        raise NotImplementedError("what is encrypted cannot be spliced")
+
+    def drop_descriptors(self) -> None:
+        """None ever come."""
+
+    def end_write(self) -> None:
+        if self._sock.fileno() == -1:
+            return  # OpenSSL knows the descriptor by its number, which may be somebody else's now
+        # The close_notify is an offer: there may be no room for it, or nobody to read it.
+        with contextlib.suppress(SSL.Error, OSError):
+            self.connection.shutdown()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def _hung_up(error: Exception, *, while_writing: bool) -> HungUp:
+    if isinstance(error, SSL.Error) and not isinstance(error, SSL.SysCallError):
+        return HungUp(f"TLS: {_reason(error)}", while_writing=while_writing)
+    # -1 is the kernel's end of file where TLS expected more.
+    number = error.args[0]
+    said = os.strerror(number) if number > 0 else _CLOSED
+    return HungUp(said, while_writing=while_writing)
+
+
+def _reason(error: Exception) -> str:
+    """OpenSSL's texts, innermost first; an error without any is one that a callback has made."""
+    queue = error.args[0] if error.args else ()
+    texts = [str(entry[2]) for entry in queue if len(entry) == 3 and entry[2]]
+    return "; ".join(dict.fromkeys(texts)) or "refused"

@@ -1,0 +1,209 @@
+"""What only an endpoint with TLS does: records, the two kinds of end, failed handshakes."""
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import termios
+
+import pytest
+from OpenSSL import SSL
+
+from proxyd.endpoint.contract import NOTHING, HungUp
+from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
+from tests.endpoint.test_contract import take_all, tcp_pair
+from tests.fakes.tls import TLS_1_2, TLS_1_3, secured, server_context
+
+SCRATCH = 65536
+RECORD = 16384
+
+
+@pytest.fixture(params=[TLS_1_2, TLS_1_3], ids=["TLS 1.2", "TLS 1.3"])
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+def ends(version, no_descriptor_leaks):
+    peer, endpoint = secured(*tcp_pair(), version=version)
+    yield peer, endpoint
+    peer.close()
+    endpoint.close()
+
+
+@pytest.fixture
+def scratch():
+    return memoryview(bytearray(SCRATCH))
+
+
+def wait_for_input(endpoint):
+
+    assert select.select([endpoint.fileno()], [], [], 5)[0]
+
+
+def test_what_is_left_of_a_record_is_pending_and_epoll_knows_nothing_of_it(ends, scratch):
+    peer, endpoint = ends
+    peer.sendall(b"abcdef")
+    wait_for_input(endpoint)
+    assert endpoint.read_into(scratch[:4]) == 4
+    assert endpoint.pending
+    assert not select.select([endpoint.fileno()], [], [], 0)[0]
+    assert endpoint.read_into(scratch) == 2
+    assert not endpoint.pending
+
+
+def test_a_view_that_is_filled_exactly_leaves_nothing_pending(ends, scratch):
+    peer, endpoint = ends
+    peer.sendall(b"abcd")
+    wait_for_input(endpoint)
+    assert endpoint.read_into(scratch[:4]) == 4
+    assert not endpoint.pending
+
+
+def test_a_run_of_full_records_is_read_in_one_go(ends, scratch):
+    peer, endpoint = ends
+    peer.sendall(bytes(4 * RECORD))
+    wait_for_input(endpoint)
+    assert endpoint.read_into(scratch) >= 2 * RECORD  # the kernel may still carry the last ones
+
+
+def test_a_write_goes_out_in_records_and_is_taken_whole(ends):
+    peer, endpoint = ends
+    content = os.urandom(5 * RECORD + 7)
+    assert endpoint.write(memoryview(content)) == len(content)
+    assert take_all(peer, len(content)) == content
+
+
+def test_a_goodbye_is_the_end_and_the_answer_still_goes_out(ends, scratch):
+    peer, endpoint = ends
+    peer.say_goodbye()
+    wait_for_input(endpoint)
+    assert [endpoint.read_into(scratch), endpoint.read_into(scratch)] == [0, 0]
+    assert endpoint.write(memoryview(b"answer")) == 6
+    assert peer.recv(100) == b"answer"
+
+
+def test_an_end_without_goodbye_is_the_end_and_the_answer_still_goes_out(ends, scratch):
+    peer, endpoint = ends
+    peer.shutdown(socket.SHUT_WR)
+    wait_for_input(endpoint)
+    assert [endpoint.read_into(scratch), endpoint.read_into(scratch)] == [0, 0]
+    assert endpoint.write(memoryview(b"answer")) == 6
+    assert peer.recv(100) == b"answer"
+
+
+def test_ending_the_writing_says_goodbye(ends):
+    peer, endpoint = ends
+    endpoint.end_write()
+    with pytest.raises(SSL.ZeroReturnError):
+        peer._wait_for(lambda: peer.connection.recv(1))
+    assert peer.connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN
+
+
+def test_a_forged_record_is_a_hang_up_with_a_reason_that_stays(ends, scratch):
+    peer, endpoint = ends
+    peer.sendall(b"genuine")
+    peer.sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+    wait_for_input(endpoint)
+    assert endpoint.read_into(scratch) == 7
+    wait_for_input(endpoint)
+    for _ in range(2):
+        with pytest.raises(HungUp, match=r"TLS: .*(mac|decrypt|record)") as hung_up:
+            endpoint.read_into(scratch)
+        assert not hung_up.value.while_writing
+    with pytest.raises(HungUp, match="TLS: ") as hung_up:
+        endpoint.write(memoryview(b"x"))
+    assert hung_up.value.while_writing
+
+
+def test_a_forged_record_behind_a_full_one_is_announced_although_the_socket_is_empty(ends, scratch):
+    peer, endpoint = ends
+    peer.sendall(bytes(RECORD))
+    forged = b"\x17\x03\x03\x00\x20" + bytes(32)
+    peer.sock.sendall(forged)
+    waiting = bytearray(4)
+    while struct.unpack("i", waiting)[0] < RECORD + len(forged):
+        fcntl.ioctl(endpoint.fileno(), termios.FIONREAD, waiting)
+    assert endpoint.read_into(scratch) == RECORD
+    assert endpoint.pending
+    with pytest.raises(HungUp, match="TLS: "):
+        endpoint.read_into(scratch)
+
+
+def test_a_client_may_not_start_the_handshake_again(no_descriptor_leaks, scratch):
+    peer, endpoint = secured(*tcp_pair(), version=TLS_1_2)
+    peer.connection.renegotiate()
+    with pytest.raises(SSL.WantReadError):
+        peer.connection.do_handshake()
+    wait_for_input(endpoint)
+    assert endpoint.read_into(scratch) == NOTHING  # answered with an alert, nothing more
+    with pytest.raises(SSL.Error, match="renegotiation"):
+        peer._wait_for(peer.connection.do_handshake)
+    peer.close()
+    endpoint.close()
+
+
+@pytest.fixture
+def unsecured(no_descriptor_leaks):
+    other, sock = tcp_pair()
+    endpoint = TlsEndpoint(sock, server_context(), None)
+    yield other, endpoint
+    other.close()
+    endpoint.close()
+
+
+def test_a_handshake_waits_for_its_peer(unsecured):
+    _, endpoint = unsecured
+    assert not endpoint.handshake()
+    assert not endpoint.reads_when_writable
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", "http request"),
+        (b"\0\0\0\x1c\x20\0\x80\x86" + bytes(20), "wrong version number"),
+        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", "bad extension"),
+    ],
+)
+def test_what_is_no_tls_fails_the_handshake_with_a_reason(unsecured, sent, reason):
+    other, endpoint = unsecured
+    other.sendall(sent)
+    wait_for_input(endpoint)
+    with pytest.raises(HandshakeFailed, match=reason):
+        endpoint.handshake()
+
+
+def test_an_end_in_the_middle_of_the_handshake_is_a_hang_up(unsecured):
+    other, endpoint = unsecured
+    other.shutdown(socket.SHUT_WR)
+    wait_for_input(endpoint)
+    with pytest.raises(HungUp, match="closed"):
+        endpoint.handshake()
+
+
+def test_a_handshake_at_a_full_socket_waits_for_room(no_descriptor_leaks):
+    other, sock = socket.socketpair()
+    sock.setblocking(False)
+    filled = 0
+    while True:  # so that the server's first answer finds no room
+        try:
+            filled += sock.send(bytes(1 << 16))
+        except BlockingIOError:
+            break
+    hello = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    hello.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        hello.do_handshake()
+    other.sendall(hello.bio_read(SCRATCH))
+    endpoint = TlsEndpoint(sock, server_context(), None)
+    assert not endpoint.handshake()
+    assert endpoint.reads_when_writable
+    while filled:
+        filled -= len(other.recv(min(filled, 1 << 20)))
+    assert not endpoint.handshake()
+    assert not endpoint.reads_when_writable
+    assert other.recv(SCRATCH).startswith(b"\x16\x03\x03")
+    other.close()
+    endpoint.close()
