@@ -63,14 +63,20 @@ def port(text: str) -> str | None:
     if _DIGITS.fullmatch(text):
         # Five digits at most, before int() has to look at a million of them.
         digits = text.lstrip("0")
-        fine = len(digits) <= len(str(_HIGHEST_PORT)) and 1 <= int(digits or 0) <= _HIGHEST_PORT
+        fine = len(digits) <= len(str(_HIGHEST_PORT)) and int(digits or 0) <= _HIGHEST_PORT
     else:
         fine = _SERVICE_NAME.fullmatch(text) is not None
-    return None if fine else f"a port from 1 to {_HIGHEST_PORT} or the name of a service"
+    return None if fine else f"a port from 0 (any free one) to {_HIGHEST_PORT} or a service's name"
 
 
 def absolute_path(text: str) -> str | None:
     return None if text.startswith("/") else 'an absolute path, with a "/" in front'
+
+
+def certificate_pair(text: str) -> str | None:
+    paths = text.split(":")
+    fine = len(paths) == 2 and all(path.startswith("/") for path in paths)
+    return None if fine else '"/PATH/OF/CERTIFICATE:/PATH/OF/ITS/KEY"'
 
 
 def group(text: str) -> str | None:

@@ -4,6 +4,7 @@ Source: reference/handshake.md, section 1, and reference/config.md, section 4.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from proxyd.config.settings import Settings
@@ -18,6 +19,14 @@ _SMALLEST_BACKLOG: Final = 30  # what max_queued_clients = 0 stands for
 _LARGEST_BACKLOG: Final = 2**31 - 1  # what listen() takes; the kernel has a lower limit of its own
 
 
+class Transport(IntEnum):
+    """The numbers are those that virt-admin shows (reference/admin.md)."""
+
+    UNIX = 0
+    TCP = 1
+    TLS = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
     """What is asked of whoever comes in by one listener, and what they may do then.
@@ -26,6 +35,7 @@ class Door:
     """
 
     name: str
+    transport: Transport = Transport.UNIX
     method: AuthMethod
     readonly: bool
     own_uid_only: bool
@@ -41,12 +51,56 @@ class UnixListening:
     door: Door
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkListening:
+    """A port on one or several addresses, all of them if `host` is None.
+
+    `key` is the setting that names the port.
+    """
+
+    transport: Transport
+    key: str
+    host: str | None
+    port: str
+    backlog: int
+    method: AuthMethod
+
+    @property
+    def name(self) -> str:
+        """What log lines call it."""
+        return self.transport.name.lower()
+
+    def door(self, address: str) -> Door:
+        """What it is at one of its addresses."""
+        return Door(
+            name=f"{self.name} {address}",
+            transport=self.transport,
+            method=self.method,
+            readonly=False,
+            own_uid_only=False,
+        )
+
+
+def tls_listening(settings: Settings) -> NetworkListening | None:
+    """The port for TLS clients, if the settings ask for it."""
+    if not settings.listen_tls:
+        return None
+    return NetworkListening(
+        transport=Transport.TLS,
+        key="tls_port",
+        host=settings.listen_addr,
+        port=settings.tls_port,
+        backlog=_backlog(settings),
+        method=_METHODS[settings.auth_tls],
+    )
+
+
 def unix_listenings(settings: Settings, *, privileged: bool, directory: str) -> list[UnixListening]:
     """The legacy sockets for clients; an unprivileged daemon has no read-only one.
 
     `directory` is where they lie: what unix_sock_dir says, made absolute, or the default.
     """
-    backlog = min(settings.max_queued_clients or _SMALLEST_BACKLOG, _LARGEST_BACKLOG)
+    backlog = _backlog(settings)
 
     def listening(name: str, mode: int, auth: str, *, readonly: bool) -> UnixListening:
         door = Door(
@@ -66,3 +120,7 @@ def unix_listenings(settings: Settings, *, privileged: bool, directory: str) -> 
             )
         )
     return listenings
+
+
+def _backlog(settings: Settings) -> int:
+    return min(settings.max_queued_clients or _SMALLEST_BACKLOG, _LARGEST_BACKLOG)

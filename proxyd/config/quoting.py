@@ -10,7 +10,7 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def excerpt(text: str) -> str:
+def excerpt(text: str, longest: int = _LONGEST_EXCERPT) -> str:
     """Return the beginning of the text in quotes, on one line."""
-    rest = "…" if len(text) > _LONGEST_EXCERPT else ""
-    return f'"{one_line(text[:_LONGEST_EXCERPT])}{rest}"'
+    rest = "…" if len(text) > longest else ""
+    return f'"{one_line(text[:longest])}{rest}"'

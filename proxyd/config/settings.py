@@ -32,11 +32,11 @@ class Settings:
         " and this key does nothing.",
     )
     tls_port: str = text(
-        "16514", "Port for TLS clients: a number or a service's name.", check=checks.port
+        "16514",
+        "Port for TLS clients: a number or a service's name. 0 is any free one; the log names it.",
+        check=checks.port,
     )
-    tcp_port: str = text(
-        "16509", "Port for TCP clients: a number or a service's name.", check=checks.port
-    )
+    tcp_port: str = text("16509", "Port for TCP clients, likewise.", check=checks.port)
     listen_addr: str | None = text(
         None,
         "Address or host name that both ports listen on. Unset: all addresses.",
@@ -131,6 +131,13 @@ class Settings:
     ca_file: str | None = text(
         None, "The CA that signs the clients' certificates.", example="/etc/pki/CA/cacert.pem"
     )
+    proxyd_more_certificates: tuple[str, ...] = strings(
+        (),
+        "Further certificates of this server with their keys, say an ECDSA one beside the RSA one;"
+        " each client is shown one that it understands.",
+        each=checks.certificate_pair,
+        example=("/etc/pki/libvirt/ecdsacert.pem:/etc/pki/libvirt/private/ecdsakey.pem",),
+    )
     crl_file: str | None = text(
         None,
         "Certificates that the CA revoked. May be set only beside the three files above; with"
@@ -147,8 +154,9 @@ class Settings:
     )
     tls_priority: str | None = text(
         None,
-        "Which protocol versions and ciphers to allow, as a GnuTLS priority string.",
-        example="NORMAL",
+        "Which protocol versions and ciphers to allow, as a GnuTLS priority string. proxyd speaks"
+        " TLS 1.2 and 1.3 and refuses to start with a string that it cannot obey.",
+        example="SECURE256:-VERS-TLS1.2",
     )
 
     # Limits

@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, source: Source, places: Places) -> int:
     # Imported here so that --help and --check-config need not wait for trio.
-    from proxyd.daemon.serve import Options, run_daemon  # noqa: PLC0415
+    from proxyd.daemon.in_force import Options  # noqa: PLC0415
+    from proxyd.daemon.serve import run_daemon  # noqa: PLC0415
 
     pid_file = places.pid_file if arguments.pid_file is None else arguments.pid_file
     return run_daemon(

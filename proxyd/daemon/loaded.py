@@ -52,19 +52,25 @@ class Source:
         return raw.decode("utf-8", "surrogateescape")
 
 
+def load_checked(source: Source) -> Loaded:
+    """Settings that a daemon can start with. Raises StartFailed; may block."""
+    loaded = source.load()
+    demand_what_exists(loaded.settings)
+    return loaded
+
+
 def demand_what_exists(settings: Settings) -> None:
     """Raises StartFailed for a missing group, and for what this version does not have.
 
     Ignoring such a key would leave an administrator believing in a door that is not there, or
     in a lock that is not there.
     """
-    for key, wanted in (("listen_tls", settings.listen_tls), ("listen_tcp", settings.listen_tcp)):
-        if wanted:
-            raise StartFailed(
-                Exit.NETWORK,
-                f"{key} = 1: this version of proxyd has no such listener; set {key} = 0 and let"
-                " remote clients come over SSH",
-            )
+    if settings.listen_tcp:
+        raise StartFailed(
+            Exit.NETWORK,
+            "listen_tcp = 1: this version of proxyd has no such listener; set listen_tcp = 0 and"
+            " let remote clients come over TLS (listen_tls) or SSH",
+        )
     for key in ("auth_unix_rw", "auth_unix_ro"):
         if getattr(settings, key) == "sasl":
             raise StartFailed(
@@ -72,6 +78,12 @@ def demand_what_exists(settings: Settings) -> None:
                 f'{key} = "sasl": this version of proxyd cannot ask for it; use "polkit" (only'
                 ' root gets in) or "none" with the socket\'s permissions',
             )
+    if settings.listen_tls and settings.auth_tls == "sasl":
+        raise StartFailed(
+            Exit.NETWORK,
+            'auth_tls = "sasl": this version of proxyd cannot ask for it; use "none", which asks'
+            " for a certificate of your CA (tls_allowed_dn_list says whose)",
+        )
     group_id(settings.unix_sock_group)
 
 

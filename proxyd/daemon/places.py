@@ -20,6 +20,7 @@ class Places:
     runtime_dir: str
     pid_file: str
     log_file: str
+    pki: str = ""  # directory of a user's own certificates
 
 
 def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
@@ -48,6 +49,7 @@ def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
         runtime_dir=runtime,
         pid_file=f"{runtime}/virtproxyd.pid",
         log_file=f"{cache}/libvirt/virtproxyd.log",
+        pki=f"{home}/.pki/libvirt",
     )
 
 

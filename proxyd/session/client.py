@@ -1,16 +1,15 @@
 """One client: from its first byte to the hand-over, in one task that then ends.
 
-    identify ─ negotiate ─ route ─ open the daemon ─ reply ─ hand over
+    meet ─ negotiate ─ route ─ open the daemon ─ reply ─ hand over
 
 Nothing of the client reaches a daemon here: the daemon gets calls that this side makes. The
-client's next byte is still in its socket when the relay takes over, and by then the daemon has
+client's next byte is still in its endpoint when the relay takes over, and by then the daemon has
 acknowledged whose connection it is.
 """
 
 import errno
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,22 +17,18 @@ from typing import Final
 
 import trio
 
-from proxyd.auth.peercred import Denied, PeerCredentials, credentials_of
 from proxyd.config.listening import Door
 from proxyd.config.quoting import excerpt
 from proxyd.config.routes import Destination, RoutingTable, Unroutable
 from proxyd.endpoint.contract import HungUp
-from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, WantsOpen
-from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.server import ServerNegotiation, Stage
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation
+from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
-from proxyd.session.names import NameService
 from proxyd.session.roster import Client, Roster
 from proxyd.wire import failure
-from proxyd.wire.failure import Domain, Failure
 from proxyd.wire.programs import AuthMethod
 from proxyd.wire.remote import OPEN_READONLY
 
@@ -48,13 +43,12 @@ class Services:
 
     roster: Roster
     relay: Relay
-    names: NameService
     routes: Callable[[], RoutingTable]
     timeout_s: Callable[[], int]
 
 
 async def serve_client(session: "Arrival") -> None:
-    """Serves an accepted UNIX connection until it is relayed or over. Never raises for a client."""
+    """Serves an accepted connection until it is relayed or over. Never raises for a client."""
     services = session.services
     reason, level = "an error of proxyd's own", logging.ERROR
     try:
@@ -62,6 +56,8 @@ async def serve_client(session: "Arrival") -> None:
             reason, level = await session.negotiate()
         if deadline.cancelled_caught:
             reason, level = session.out_of_time(), logging.WARNING
+    except Untrusted as error:
+        reason, level = str(error), logging.WARNING
     except HungUp as error:
         reason, level = f"the client is gone: {error.reason}", logging.INFO
     except trio.Cancelled:
@@ -78,34 +74,29 @@ async def serve_client(session: "Arrival") -> None:
 class Arrival:
     """One session before its hand-over. Made at accept, so that it counts from that moment on.
 
-    Owns the socket; `serve_client` closes it or hands it over.
+    Owns the connection; `serve_client` closes it or hands it over.
     """
 
-    def __init__(self, sock: socket.socket, door: Door, services: Services) -> None:
+    def __init__(self, greeting: Greeting, door: Door, services: Services) -> None:
         self.door = door
         self.services = services
-        self.endpoint = UnixEndpoint(sock)
+        self.endpoint = greeting.endpoint
         self.conversation = Conversation(self.endpoint)
         self.client: Client = services.roster.arrived(
             door, anonymous=door.method is not AuthMethod.NONE
         )
         self.machine: ServerNegotiation | None = None
-        self._sock = sock
+        self._greeting = greeting
         self._refusals = 0
         self.timeout_s = services.timeout_s()
 
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
-        unknown = await self._identify()
-        uid = self.client.identity.uid
-        if self.door.own_uid_only and uid != os.geteuid():
-            if uid is None and unknown is not None:
-                return unknown.message, logging.WARNING
-            return f"this daemon serves only uid {os.geteuid()}", logging.WARNING
+        unknown = await self._greeting.meet(self.client)
         machine = self.machine = ServerNegotiation(
             method=self.door.method,
             readonly=self.door.readonly,
-            is_root=uid == 0,
+            is_root=self.client.identity.uid == 0,
             unknown=unknown,
         )
         while True:
@@ -138,7 +129,9 @@ class Arrival:
         """The deadline has passed: says so to a client that waits for an answer, and why."""
         seconds = self.timeout_s
         machine = self.machine
-        if machine is None or machine.stage is not Stage.DECIDING:
+        if machine is None:
+            return f"{self._greeting.step} took longer than {seconds} s"
+        if machine.stage is not Stage.DECIDING:
             return f"no connection was opened within {seconds} s"
         backend = self.client.backend or "the daemon"
         text = f"{backend} did not answer within {seconds} s: {os.strerror(errno.ETIMEDOUT)}"
@@ -146,20 +139,6 @@ class Arrival:
         # One try without waiting: a client that does not even take an error has had its time.
         self.endpoint.write(memoryview(reply))
         return text
-
-    async def _identify(self) -> Failure | None:
-        """Finds out who connected; the failure that its calls get when nobody can say."""
-        try:
-            peer = credentials_of(self._sock)
-        except Denied as error:
-            return failure.system_error(error.errno, str(error), Domain.NONE)
-        self.client.identity = _identity(peer, None, None)
-        try:
-            user, group = await self.services.names.names_of(peer.uid, peer.gid)
-        except Denied as error:
-            return failure.system_error(error.errno, str(error), Domain.NONE)
-        self.client.identity = _identity(peer, user, group)
-        return None
 
     async def _open(self, machine: ServerNegotiation, wanted: WantsOpen) -> bool:
         """Opens the daemon and hands over; False when the client was told why not."""
@@ -214,15 +193,3 @@ class Arrival:
             if os.path.exists(path):
                 return name
         raise Unroutable(failure.not_open())
-
-
-def _identity(peer: PeerCredentials, user: str | None, group: str | None) -> ClientIdentity:
-    return ClientIdentity(
-        user_name=user,
-        uid=peer.uid,
-        group_name=group,
-        gid=peer.gid,
-        pid=peer.pid,
-        start_ticks=peer.start_ticks,
-        selinux_context=peer.selinux_context,
-    )

@@ -31,7 +31,7 @@ class Conversation:
                 return _SCRATCH[:got]
             if got != NOTHING:
                 raise HungUp("closed", while_writing=False)
-            await trio.lowlevel.wait_readable(self.endpoint.fileno())
+            await wait_to_read(self.endpoint)
 
     async def send(self, wire: bytes) -> None:
         """Everything, waiting while the other side does not take it."""
@@ -41,3 +41,11 @@ class Conversation:
             if not view:
                 return
             await trio.lowlevel.wait_writable(self.endpoint.fileno())
+
+
+async def wait_to_read(endpoint: Endpoint) -> None:
+    """Returns when a read that got NOTHING is worth another try."""
+    if endpoint.reads_when_writable:
+        await trio.lowlevel.wait_writable(endpoint.fileno())
+    else:
+        await trio.lowlevel.wait_readable(endpoint.fileno())

@@ -26,6 +26,7 @@ class Client:
     door: Door
     connected_s: float  # CLOCK_REALTIME, what virt-admin shows
     started_ns: int = field(default_factory=time.monotonic_ns)
+    address: str = ""  # of the network: HOST:PORT
     identity: ClientIdentity = field(default_factory=ClientIdentity)
     anonymous: bool = False
     uri: str = ""
@@ -33,7 +34,8 @@ class Client:
     pair: RelayedPair | None = None
 
     def __str__(self) -> str:
-        return f"{self.door.name}, {self.identity}"
+        where = f", from {self.address}" if self.address else ""
+        return f"{self.door.name}{where}, {self.identity}"
 
 
 class Roster:

@@ -114,6 +114,7 @@ def test_as_root_these_are_the_defaults():
         proxyd_backend_dir=None,
         proxyd_routes=(),
         proxyd_handshake_timeout=30,
+        proxyd_more_certificates=(),
     )
 
 
@@ -140,7 +141,12 @@ def test_the_full_access_socket_is_open_to_all_only_where_polkit_guards_it(text,
 
 def test_the_keys_only_proxyd_knows_are_named_so():
     ours = [key for key in SPECS if key.startswith("proxyd_")]
-    assert ours == ["proxyd_handshake_timeout", "proxyd_backend_dir", "proxyd_routes"]
+    assert ours == [
+        "proxyd_more_certificates",
+        "proxyd_handshake_timeout",
+        "proxyd_backend_dir",
+        "proxyd_routes",
+    ]
 
 
 @pytest.mark.parametrize("key", SPECS)
@@ -260,15 +266,15 @@ def test_network_clients_prove_who_they_are_in_two_ways(key):
 
 
 @pytest.mark.parametrize("key", ["tls_port", "tcp_port"])
-@pytest.mark.parametrize("text", ["1", "65535", "016509", "libvirt-tls", "x11-1", "whois++"])
+@pytest.mark.parametrize("text", ["0", "1", "65535", "016509", "libvirt-tls", "x11-1", "whois++"])
 def test_a_port_is_a_number_or_a_service(key, text):
     assert setting(key, f'"{text}"') == text
 
 
 @pytest.mark.parametrize("key", ["tls_port", "tcp_port"])
-@pytest.mark.parametrize("text", ["", "0", "000", "65536", "-1", "9" * 5000, "16 509", "/x", "é"])
+@pytest.mark.parametrize("text", ["", "65536", "-1", "9" * 5000, "16 509", "/x", "é"])
 def test_a_port_is_nothing_else(key, text):
-    expected = "to be a port from 1 to 65535 or the name of a service, not "
+    expected = "to be a port from 0 (any free one) to 65535 or a service's name, not "
     assert refused_value(key, f'"{text}"').startswith(expected)
 
 

@@ -152,7 +152,7 @@ def test_a_wrong_value_is_status_1_with_file_line_and_column(conf, capsys, more)
 
 
 @pytest.mark.parametrize(
-    "text", ["listen_tls = 1", "listen_tcp = 1", 'auth_unix_rw = "sasl"', 'auth_unix_ro = "sasl"']
+    "text", ["listen_tcp = 1", 'auth_unix_rw = "sasl"', 'auth_unix_ro = "sasl"']
 )
 def test_what_this_version_cannot_do_is_status_1(conf, capsys, text):
     conf.write_text(text)

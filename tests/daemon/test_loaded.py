@@ -131,7 +131,7 @@ def test_who_runs_it_decides_the_defaults(conf):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"listen_tls": True}, "listen_tls = 1: this version of proxyd has no such listener"),
+        ({"listen_tls": True, "auth_tls": "sasl"}, 'auth_tls = "sasl": this version of proxyd'),
         ({"listen_tcp": True}, "listen_tcp = 1: this version of proxyd has no such listener"),
         ({"auth_unix_rw": "sasl"}, 'auth_unix_rw = "sasl": this version of proxyd cannot ask'),
         ({"auth_unix_ro": "sasl"}, 'auth_unix_ro = "sasl": this version of proxyd cannot ask'),

@@ -29,6 +29,7 @@ def test_a_users_places_follow_the_xdg_directories():
         runtime_dir="/run/user/1000/libvirt",
         pid_file="/run/user/1000/libvirt/virtproxyd.pid",
         log_file="/k/libvirt/virtproxyd.log",
+        pki="/home/fred/.pki/libvirt",
     )
 
 
@@ -39,6 +40,7 @@ def test_without_them_a_users_places_are_in_the_home_directory():
         runtime_dir="/home/fred/.cache/libvirt",
         pid_file="/home/fred/.cache/libvirt/virtproxyd.pid",
         log_file="/home/fred/.cache/libvirt/virtproxyd.log",
+        pki="/home/fred/.pki/libvirt",
     )
 
 

@@ -13,6 +13,7 @@ from proxyd.config.routes import RoutingTable
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.handover import Relay
+from proxyd.session.local import LocalGreeting
 from proxyd.session.roster import Roster
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
@@ -140,10 +141,10 @@ class Desk:
         self.timeout_s = TIMEOUT_S
         self.routes = {"test": daemon.path}
         directory = os.path.dirname(daemon.path)
+        self.names = names
         self.services = Services(
             roster=self.roster,
             relay=self.relay,
-            names=names,
             routes=lambda: RoutingTable(
                 privileged=True, system_dir=directory, session_dir=directory, routes=self.routes
             ),
@@ -155,7 +156,7 @@ class Desk:
 
     def serve(self, sock, door=OPEN_TO_ALL):
         """What an accept loop does with a connection."""
-        arrival = Arrival(sock, door, self.services)
+        arrival = Arrival(LocalGreeting(sock, self.names), door, self.services)
         self.nursery.start_soon(serve_client, arrival)
         return arrival.client
 

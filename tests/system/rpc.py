@@ -17,12 +17,18 @@ DEADLINE_S = 30
 
 
 class RpcClient:
-    """Blocking, with a deadline on every wait. Serials count from zero."""
+    """Blocking, with a deadline on every wait. Serials count from zero.
 
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX)
-        # Blocking: one with a timeout fails at a full backlog instead of waiting for its turn.
-        self.sock.connect(os.fspath(path))
+    `where` is a UNIX socket's path, or a connected socket.
+    """
+
+    def __init__(self, where):
+        if isinstance(where, socket.socket):
+            self.sock = where
+        else:
+            self.sock = socket.socket(socket.AF_UNIX)
+            # Blocking: one with a timeout fails at a full backlog instead of waiting its turn.
+            self.sock.connect(os.fspath(where))
         self.sock.settimeout(DEADLINE_S)
         self.buffer = FrameBuffer()
         self.serial = -1

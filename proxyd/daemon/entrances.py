@@ -1,0 +1,105 @@
+"""The listening sockets, and how whoever comes in by one of them is met."""
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from proxyd.config.listening import (
+    Door,
+    NetworkListening,
+    Transport,
+    UnixListening,
+    tls_listening,
+    unix_listenings,
+)
+from proxyd.config.settings import Settings
+from proxyd.daemon.exits import Exit, StartFailed
+from proxyd.daemon.in_force import InForce, Options
+from proxyd.daemon.listeners import ListenerError, UnixListenerSpec, open_unix_listener
+from proxyd.daemon.loaded import group_id
+from proxyd.daemon.network_listeners import open_network_listeners, spelled
+from proxyd.daemon.places import Places
+from proxyd.endpoint.tcp import tune
+from proxyd.session.greeting import Greeting
+from proxyd.session.local import LocalGreeting
+from proxyd.session.names import NameService
+
+if TYPE_CHECKING:
+    from proxyd.auth.server_tls import ServerTls
+
+Greet = Callable[[socket.socket, Door], Greeting]
+
+
+def open_entrances(
+    settings: Settings, options: Options, given_back: ExitStack
+) -> list[tuple[socket.socket, Door]]:
+    """Every socket that the settings ask for, listening; nobody is accepted yet.
+
+    Raises StartFailed. `given_back` closes them.
+    """
+    # A port may be somebody else's: that is found out before the first client can connect.
+    network = tls_listening(settings)
+    entrances = [] if network is None else _listen_on_network(network, given_back)
+    gid = group_id(settings.unix_sock_group)
+    asked_for = unix_listenings(
+        settings,
+        privileged=options.places.privileged,
+        directory=os.path.join(
+            options.directory, settings.unix_sock_dir or options.places.runtime_dir
+        ),
+    )
+    local = [(_listen(asked, gid, given_back), asked.door) for asked in asked_for]
+    return local + entrances
+
+
+def load_tls_for(settings: Settings, places: Places) -> "ServerTls | None":
+    """Raises StartFailed. Reads files."""
+    if not settings.listen_tls:
+        return None
+    from proxyd.daemon.tls import load_tls  # noqa: PLC0415 (see the top)
+
+    return load_tls(settings, places)
+
+
+def _listen_on_network(
+    asked: NetworkListening, given_back: ExitStack
+) -> list[tuple[socket.socket, Door]]:
+    try:
+        listeners = open_network_listeners(asked)
+    except ListenerError as error:
+        raise StartFailed(Exit.NETWORK, str(error)) from error
+    for listener in listeners:
+        given_back.callback(listener.close)
+    return [(each, asked.door(spelled(each.getsockname()))) for each in listeners]
+
+
+def _listen(asked: UnixListening, gid: int | None, given_back: ExitStack) -> socket.socket:
+    spec = UnixListenerSpec(path=asked.path, mode=asked.mode, gid=gid, backlog=asked.backlog)
+    try:
+        listener = open_unix_listener(spec)
+    except ListenerError as error:
+        raise StartFailed(Exit.NETWORK, str(error)) from error
+    given_back.callback(listener.close)
+    return listener.socket
+
+
+def greeter(in_force: InForce) -> Greet:
+    """How whoever comes in by a door is met; what a reload changes holds for the next one."""
+    names = NameService()
+    if in_force.tls is None:
+        return lambda sock, _: LocalGreeting(sock, names)
+    from proxyd.session.securing import TlsGreeting, handshake_limiter  # noqa: PLC0415
+
+    limiter = handshake_limiter()
+
+    def greet(sock: socket.socket, door: Door) -> Greeting:
+        if door.transport is Transport.UNIX:
+            return LocalGreeting(sock, names)
+        assert in_force.tls is not None
+        settings = in_force.settings
+        tune(sock, interval_s=settings.keepalive_interval, count=settings.keepalive_count)
+        return TlsGreeting(sock, spelled(sock.getpeername()), in_force.tls, limiter)
+
+    return greet

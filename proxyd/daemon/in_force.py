@@ -1,0 +1,40 @@
+"""What the daemon was asked for, and what of it is in force right now."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proxyd.config.listening import Door
+from proxyd.config.routes import RoutingTable
+from proxyd.config.settings import Settings
+from proxyd.daemon.loaded import Source
+from proxyd.daemon.places import Places
+
+if TYPE_CHECKING:  # it brings OpenSSL with it, which a host without TLS need not carry
+    from proxyd.auth.server_tls import ServerTls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command line, understood. `idle_exit_s` 0 means never; `pid_file` "" means none.
+
+    `directory` is where relative paths in the settings start from.
+    """
+
+    source: Source
+    places: Places
+    pid_file: str
+    directory: str
+    background: bool
+    idle_exit_s: int
+
+
+@dataclass(slots=True)
+class InForce:
+    """What a reload replaces: read where it is needed, swapped as a whole."""
+
+    settings: Settings
+    routes: RoutingTable
+    tls: "ServerTls | None"
+    doors: Sequence[tuple[socket.socket, Door]] = field(default_factory=tuple)

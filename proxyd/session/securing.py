@@ -1,0 +1,72 @@
+"""Meets a client of the network: TLS, its certificate, the byte that says it is let in.
+
+The handshake burns milliseconds of CPU, so every step of it runs in a thread and this task only
+waits for the socket. The threads are few: a flood of handshakes queues for them, and neither the
+control plane nor the relay does. A peer that is silent holds no thread.
+
+What the certificate must satisfy was fixed when the connection was accepted (`ServerTls`); a
+reload in the meantime is for the next one.
+"""
+
+import logging
+import os
+import socket
+from typing import Final
+
+import trio
+
+from proxyd.auth.server_tls import ServerTls
+from proxyd.auth.verify import Inspection
+from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.session.conversation import Conversation, wait_to_read
+from proxyd.session.greeting import Untrusted
+from proxyd.session.roster import Client
+
+# reference/handshake.md, section 4: the client waits for exactly this, in a record of its own.
+LET_IN: Final = b"\x01"
+
+log = logging.getLogger("rpc.nettlscontext")
+
+
+def handshake_limiter() -> trio.CapacityLimiter:
+    """As many handshakes at one time as there are processors to make them."""
+    return trio.CapacityLimiter(max(2, len(os.sched_getaffinity(0))))
+
+
+class TlsGreeting:
+    """An accepted connection that begins with TLS. Owns the socket."""
+
+    step = "the TLS handshake"
+
+    def __init__(
+        self, sock: socket.socket, address: str, tls: ServerTls, limiter: trio.CapacityLimiter
+    ) -> None:
+        self._inspection = Inspection()
+        self.endpoint = TlsEndpoint(sock, tls.context, self._inspection)
+        self._address = address
+        self._tls = tls
+        self._limiter = limiter
+
+    async def meet(self, client: Client) -> None:
+        client.address = self._address
+        try:
+            while not await trio.to_thread.run_sync(self._handshake, limiter=self._limiter):
+                await wait_to_read(self.endpoint)
+        except HandshakeFailed as error:
+            raise Untrusted(self._tls.explain(self._inspection, str(error))) from error
+        verdict = self._inspection.verdict
+        client.identity = ClientIdentity(x509_dname=verdict.dname)
+        if verdict.refusal:
+            # A goodbye instead of the byte: virsh then says that its certificate was refused.
+            self.endpoint.end_write()
+            raise Untrusted(verdict.refusal)
+        for remark in verdict.remarks:
+            log.info("client %d: %s: its certificate %s", client.number, client, remark)
+        await Conversation(self.endpoint).send(LET_IN)
+
+    def _handshake(self) -> bool:
+        done = self.endpoint.handshake()
+        if done:
+            self._tls.judge(self._inspection, self.endpoint.connection)
+        return done
