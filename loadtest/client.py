@@ -1,24 +1,19 @@
 """One session with a target: synchronous, with a deadline on every wait.
 
-The deadline is the kernel's own (SO_RCVTIMEO, SO_SNDTIMEO) and not `settimeout`: that one puts
-a poll(2) in front of every call, which would be measured with it and make every ratio look
-better than it is.
-
 A session has one call outstanding at most, so all measured calls may carry the same serial and
 the request is bytes that were made once. What comes back is first compared with the header that
 the first reply had; only what differs (a PING in between, an event, half a frame, an error)
 takes the long way through the codec.
 """
 
-import os
-import socket
-import struct
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Final
+from typing import ClassVar, Final
 
+from loadtest.connecting import Channel, cipher_of, connect, reason_of
+from loadtest.credentials import Credentials
 from loadtest.failures import TargetFailure
-from loadtest.targets import Target, UnixAddress
+from loadtest.targets import Target
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import HEADER_SIZE, Frame, FrameBuffer, FrameType, Status
 from proxyd.wire.names import procedure_name
@@ -33,8 +28,9 @@ from proxyd.wire.remote import (
 )
 from proxyd.wire.xdr import MalformedFrame
 
-SCRATCH_SIZE: Final = 65536  # libvirt's own initial buffer; a small reply is far below
-_TIMEVAL: Final = struct.Struct("ll")
+# libvirt's own initial buffer: a small reply is far below, and it is LARGE_ENOUGH for `tls`.
+SCRATCH_SIZE: Final = 65536
+_HUNG_UP: Final = "the server closed the connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,66 +40,78 @@ class Opening:
     uri: str
     readonly: bool
     wait_s: float
+    credentials: Credentials | None = None  # for TLS targets, which must have some
+
+    def arguments(self, target: Target) -> bytes:
+        """Of CONNECT_OPEN."""
+        uri = target.uri if target.uri is not None else self.uri
+        return OpenArguments(uri, OPEN_READONLY if self.readonly else 0).pack()
 
 
-def connect(target: Target, wait_s: float) -> socket.socket:
-    """A connected, blocking socket whose operations give up after `wait_s`."""
-    match target.address:
-        case UnixAddress(path):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            whole_s, rest_s = divmod(wait_s, 1)
-            timeval = _TIMEVAL.pack(int(whole_s), int(rest_s * 1_000_000))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-            try:
-                sock.connect(path)
-            except OSError as error:
-                sock.close()
-                reason = f"cannot connect to {path}: {_reason(error, wait_s)}"
-                raise TargetFailure(target.name, reason) from error
-            return sock
-
-
-def _reason(error: OSError, wait_s: float) -> str:
-    # A wait that ran out is EAGAIN, whose own text ("try again") would mislead here.
-    if isinstance(error, BlockingIOError):
-        return f"nothing happened for {wait_s:g} s"
-    return os.strerror(error.errno) if error.errno else str(error)
+def open_session(target: Target, opening: Opening, channel: Channel | None = None) -> "Session":
+    """Connects unless that is done, asks how to authenticate, opens the hypervisor connection."""
+    if channel is None:
+        channel = connect(target, opening.wait_s, opening.credentials)
+    session = Session(target, opening, channel)
+    try:
+        session.ask_methods()
+        session.call(Remote.CONNECT_OPEN, opening.arguments(target))
+    except BaseException:
+        session.sock.close()
+        raise
+    return session
 
 
 class Session:
-    """An open connection on which one small call is made again and again."""
+    """A connection on which calls are made, one at a time."""
 
-    def __init__(self, target: Target, opening: Opening) -> None:
+    # One for all sessions of a process: nothing is left in it between two calls.
+    _scratch: ClassVar = bytearray(SCRATCH_SIZE)
+
+    def __init__(self, target: Target, opening: Opening, channel: Channel) -> None:
         self._target = target.name
         self._wait_s = opening.wait_s
         self._frames = FrameBuffer()
-        self._serial = -1
+        self.serial = -1  # of the call made last
         self._procedure = 0
         self._failed = False
-        self._scratch = bytearray(SCRATCH_SIZE)
         # What `prepare` makes: read by the generator, which drives `sock` itself.
         self.request = b""
         self._usual_header = b""
         self._usual_size = 0
-        self.sock = connect(target, opening.wait_s)
-        try:
-            self._greet(target.uri if target.uri is not None else opening.uri, opening.readonly)
-        except BaseException:
-            self.sock.close()
-            raise
+        self.sock = channel
+
+    @property
+    def cipher(self) -> str | None:
+        """What protects the connection, or None."""
+        return cipher_of(self.sock)
+
+    def begin(self, procedure: int, payload: bytes = b"") -> None:
+        """Sends a call without waiting for its reply."""
+        self.serial += 1
+        self._procedure = procedure
+        self.send(call(procedure, self.serial, payload).pack())
 
     def call(self, procedure: int, payload: bytes = b"") -> Frame:
         """One call, any call, and its reply; an error in the reply is a TargetFailure."""
-        self._serial += 1
-        self._procedure = procedure
-        self._send(call(procedure, self._serial, payload).pack())
+        self.begin(procedure, payload)
         return self._reply()
+
+    def ask_methods(self) -> None:
+        """AUTH_LIST; whatever wants more than a call of it is a TargetFailure."""
+        try:
+            methods = unpack_auth_methods(self.call(Remote.AUTH_LIST).payload)
+        except MalformedFrame as error:
+            raise self.failure(f"the server sent no list of methods: {error}") from error
+        if methods and AuthMethod.NONE not in methods:
+            known = {method.value: method.name for method in AuthMethod}
+            wanted = ", ".join(known.get(method, str(method)) for method in methods)
+            raise self.failure(f"the server wants {wanted}; only NONE can be measured so far")
 
     def prepare(self, procedure: int) -> None:
         """Makes the call that `round_trip` will repeat, and remembers what its reply is like."""
         reply = self.call(procedure).pack()
-        self.request = call(procedure, self._serial).pack()
+        self.request = call(procedure, self.serial).pack()
         self._usual_header, self._usual_size = reply[:HEADER_SIZE], len(reply)
 
     def round_trip(self) -> int:
@@ -114,7 +122,7 @@ class Session:
             got = self.sock.recv_into(self._scratch)
             ended = perf_counter_ns()
         except OSError as error:
-            raise self.failure(_reason(error, self._wait_s)) from error
+            raise self.failure(reason_of(error, self._wait_s)) from error
         if self.is_usual(self._scratch, got):
             return ended - began
         self.feed(memoryview(self._scratch)[:got])
@@ -132,7 +140,7 @@ class Session:
     def feed(self, received: memoryview) -> None:
         """Bytes that are not the usual reply; none at all mean that the server hung up."""
         if not received:
-            raise self.failure("the server closed the connection")
+            raise self.failure(_HUNG_UP)
         self._frames.feed(received)
 
     def take_reply(self) -> Frame | None:
@@ -142,7 +150,8 @@ class Session:
         """
         try:
             while (frame := self._frames.next_frame()) is not None:
-                if self._is_the_reply(frame):
+                if not self.passes_by(frame):
+                    self.check(frame)
                     break
         except MalformedFrame as error:
             raise self.failure(f"the server sent what is no frame: {error}") from error
@@ -164,43 +173,43 @@ class Session:
         name = procedure_name(Program.REMOTE, self._procedure)
         return TargetFailure(self._target, f"{name}: {reason}")
 
-    def _greet(self, uri: str, readonly: bool) -> None:
+    def receive(self, buffer: bytearray | memoryview) -> memoryview:
+        """What has come, with a wait for it if need be; the end is a TargetFailure."""
         try:
-            methods = unpack_auth_methods(self.call(Remote.AUTH_LIST).payload)
-        except MalformedFrame as error:
-            raise self.failure(f"the server sent no list of methods: {error}") from error
-        if methods and AuthMethod.NONE not in methods:
-            known = {method.value: method.name for method in AuthMethod}
-            wanted = ", ".join(known.get(method, str(method)) for method in methods)
-            raise self.failure(f"the server wants {wanted}; only NONE can be measured so far")
-        arguments = OpenArguments(uri, OPEN_READONLY if readonly else 0)
-        self.call(Remote.CONNECT_OPEN, arguments.pack())
+            got = self.sock.recv_into(buffer)
+        except OSError as error:
+            raise self.failure(reason_of(error, self._wait_s)) from error
+        if not got:
+            raise self.failure(_HUNG_UP)
+        return memoryview(buffer)[:got]
 
-    def _reply(self) -> Frame:
-        while (reply := self.take_reply()) is None:
-            try:
-                got = self.sock.recv_into(self._scratch)
-            except OSError as error:
-                raise self.failure(_reason(error, self._wait_s)) from error
-            self.feed(memoryview(self._scratch)[:got])
-        return reply
+    def passes_by(self, frame: Frame) -> bool:
+        """Whether it is none of a call's business. A PING is answered, an event dropped."""
+        if is_keepalive(frame.header):
+            if frame.header.procedure == Keepalive.PING:
+                self.send(keepalive(Keepalive.PONG).pack())
+            return True
+        return frame.header.type == FrameType.MESSAGE
 
-    def _is_the_reply(self, frame: Frame) -> bool:
+    def check(self, frame: Frame, expected: FrameType = FrameType.REPLY) -> None:
+        """Raises unless it answers the call under way and says OK."""
         header = frame.header
-        if is_keepalive(header):
-            if header.procedure == Keepalive.PING:
-                self._send(keepalive(Keepalive.PONG).pack())
-            return False
-        if header.type == FrameType.MESSAGE:
-            return False  # an event: nobody here asked for it
-        if header.type != FrameType.REPLY or header.serial != self._serial:
+        if header.type != expected or header.serial != self.serial:
             raise self.failure(f"unexpected frame of type {header.type}, serial {header.serial}")
         if header.status != Status.OK:
-            raise self.failure(Failure.unpack(frame.payload).message)
-        return True
+            try:
+                message = Failure.unpack(frame.payload).message
+            except MalformedFrame as error:
+                message = f"the server sent an error that cannot be read: {error}"
+            raise self.failure(message)
 
-    def _send(self, wire: bytes) -> None:
+    def send(self, wire: bytes | memoryview) -> None:
         try:
             self.sock.sendall(wire)
         except OSError as error:
-            raise self.failure(_reason(error, self._wait_s)) from error
+            raise self.failure(reason_of(error, self._wait_s)) from error
+
+    def _reply(self) -> Frame:
+        while (reply := self.take_reply()) is None:
+            self.feed(self.receive(self._scratch))
+        return reply

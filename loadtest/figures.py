@@ -44,9 +44,9 @@ class Latencies:
 
 @dataclass(slots=True)
 class Work:
-    """What calls cost that were made to one target while nothing else was called."""
+    """What was done by one target while nothing was asked of any other, and its cost."""
 
-    calls: int = 0
+    calls: int = 0  # or sessions, or transfers
     elapsed_ns: int = 0
     tool_cpu_ns: int = 0
     cpu_ns: dict[str, int] = field(default_factory=dict)
@@ -105,6 +105,18 @@ class TargetFigures:
     target: Target
     rounds: list[Round] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
+    cipher: str | None = None  # of its connections; None without TLS
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each round, per call, session or transfer."""
+        return [one.work.elapsed_ns / one.work.calls / 1e9 for one in self.rounds]
+
+    @property
+    def all_cpu_ns(self) -> list[int]:
+        """Of each round, what all processes used together; one under two labels counts once."""
+        labels = {group.pids: group.label for group in self.target.groups}.values()
+        return [sum(one.work.cpu_ns[label] for label in labels) for one in self.rounds]
 
     def combined(self) -> Round:
         """All rounds as if they had been one."""
@@ -142,6 +154,16 @@ class Against:
     rate_ratio: Figure | None
 
 
+@dataclass(frozen=True, slots=True)
+class TransferAgainst:
+    """A target's transfers beside the first one's. None where that one's number is zero."""
+
+    seconds_ratio: Figure | None
+    added_s: Figure | None
+    rate_ratio: Figure | None
+    cpu_ratio: Figure | None  # of all processes together; None where none are known
+
+
 def _pairwise(
     measure: Callable[[Round, Round], float], mine: TargetFigures, other: TargetFigures
 ) -> Figure | None:
@@ -168,6 +190,27 @@ def _rate_ratio(one: Round, two: Round) -> float:
     # connections ran at 33,000 calls/s and 12 s later at 21,000, its neighbouring slices within
     # 5 %; and one burst of something else made the ratio of a round's sums 1.63.
     return median(mine / other for mine, other in zip(one.rates, two.rates, strict=True))
+
+
+def transfer_against(mine: TargetFigures, first: TargetFigures) -> TransferAgainst:
+    """Round by round, with the median of the rounds: a transfer that was disturbed is outvoted."""
+    seconds = list(zip(mine.seconds, first.seconds, strict=True))
+    cpu = list(zip(mine.all_cpu_ns, first.all_cpu_ns, strict=True))
+    return TransferAgainst(
+        median_figure(one / two for one, two in seconds),
+        median_figure(one - two for one, two in seconds),
+        median_figure(two / one for one, two in seconds),
+        median_figure(one / two for one, two in cpu) if mine.target.groups else None,
+    )
+
+
+def median_figure(per_round: Iterable[float]) -> Figure | None:
+    """None where something would be divided by zero."""
+    try:
+        numbers = tuple(per_round)
+    except ZeroDivisionError:
+        return None
+    return Figure(median(numbers), numbers)
 
 
 def cpu_ratio(figures: TargetFigures, label: str, other: str) -> Figure | None:

@@ -1,13 +1,25 @@
-"""The calls that can be measured: no arguments, a small reply, and nothing changes by them."""
+"""The calls that are measured: small ones by their name, and those of a volume's transfer."""
 
 from difflib import get_close_matches
+from enum import IntEnum
 from typing import Final
 
 from loadtest.failures import UsageError
 from proxyd.wire.names import NAMES
 from proxyd.wire.programs import Program
 
-# Nothing in the codec tells which calls take arguments, so this is a list.
+
+class Storage(IntEnum):
+    """Of the REMOTE program; source: reference/procedures.tsv."""
+
+    VOL_LOOKUP_BY_PATH = 97
+    VOL_GET_INFO = 98
+    VOL_UPLOAD = 208
+    VOL_DOWNLOAD = 209
+
+
+# No arguments, a small reply, and nothing changes by them. Nothing in the codec tells which calls
+# take arguments, so this is a list.
 SMALL_CALLS: Final = (
     "CONNECT_GET_HOSTNAME",
     "CONNECT_GET_LIB_VERSION",

@@ -1,14 +1,24 @@
-"""Figures as a table for a person, or as one JSON document for a program."""
+"""Figures as a table for a person."""
 
-import json
 import textwrap
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-from loadtest.figures import Against, Figure, Round, TargetFigures, Work, against, cpu_ratio
+from loadtest.figures import (
+    TargetFigures,
+    Work,
+    against,
+    cpu_ratio,
+    median_figure,
+    transfer_against,
+)
 from loadtest.machine import Machine
-from loadtest.scenarios.compare import Plan
+from loadtest.scenarios import bulk, compare, sessions
+from loadtest.scenarios.plans import Plan, unit
+from loadtest.tables import NOTHING, size, spread, table, us
 from loadtest.targets import Target
+from proxyd.wire.names import procedure_name
+from proxyd.wire.programs import Program
 
 WIDTH: Final = 100
 PERCENTILES: Final = (50.0, 90.0, 99.0)
@@ -16,53 +26,50 @@ PERCENTILES: Final = (50.0, 90.0, 99.0)
 BUSY_SHARE: Final = 0.9
 NEAR_SHARE: Final = 0.8
 FULL_MACHINE: Final = 0.95
-_NOTHING: Final = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """How latencies are shown."""
+
+    name: str
+    ns: int
+    digits: int
+
+    def shown(self, nanoseconds: float) -> str:
+        return f"{nanoseconds / self.ns:.{self.digits}f}"
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     machine: Machine
     plan: Plan
-    procedure: str
     figures: list[TargetFigures]
+
+    @property
+    def first(self) -> TargetFigures:
+        """What the others are compared with."""
+        return self.figures[0]
 
 
 def as_text(report: Report) -> str:
     """The report as lines of at most WIDTH columns, unless the command has a longer word."""
-    parts = [_heading(report), _latency_table(report), _against_table(report)]
-    parts += [_process_table(report), _footnotes(report)]
+    if isinstance(report.plan, bulk.Plan):
+        own, beside = _transfer_table(report, report.plan), _transfer_against_table(report)
+    else:
+        own, beside = _latency_table(report), _against_table(report)
+    parts = [_heading(report), own, beside, _process_table(report), _footnotes(report)]
     return "\n\n".join(part for part in parts if part)
-
-
-def as_json(report: Report) -> str:
-    plan, first = report.plan, report.figures[0]
-    document = {
-        "machine": asdict(report.machine),
-        "scenario": "compare",
-        "mode": "interleaved" if plan.connections == 1 else "slices",
-        "procedure": report.procedure,
-        "plan": {
-            "opening": asdict(plan.opening),
-            "rounds": plan.rounds,
-            "warmup": plan.warmup,
-            "connections": plan.connections,
-            "calls": plan.calls,
-            "slices": plan.slices,
-            "slice_s": plan.slice_s,
-        },
-        "targets": [_target_json(figures, first) for figures in report.figures],
-        "notes": notes(report),
-    }
-    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def notes(report: Report) -> list[str]:
     """What a reader must know before believing the rates."""
+    plan = report.plan
+    if isinstance(plan, compare.Plan) and plan.connections == 1:
+        return []  # a call at a time: nobody is the limit, and nobody says so
     found = []
     for figures in report.figures:
-        work = figures.combined().work
-        if report.plan.connections > 1:
-            found += _limits(figures.target, work, report.machine.cores)
+        found += _limits(figures.target, figures.combined().work, report.machine.cores)
     return found
 
 
@@ -87,15 +94,9 @@ def _limits(target: Target, work: Work, cores: int) -> list[str]:
 
 
 def _heading(report: Report) -> str:
-    plan, machine = report.plan, report.machine
-    rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
-    if plan.connections == 1:
-        how = f"1 connection, {rounds} of {plan.calls} interleaved calls"
-    else:
-        how = f"{plan.connections} connections, {rounds} of {plan.slices} slices"
-        how += f" of {plan.slice_s:g} s"
+    machine = report.machine
     lines = [
-        f"compare {report.procedure}: {how} per target",
+        f"compare {_work(report.plan)} per target",
         f"on {machine.cores} × {machine.cpu_model}, {machine.kernel}, Python {machine.python}",
         f"proxyd-loadtest {machine.tool_version}, commit {machine.commit or 'unknown'}",
         f"load of the machine before: {machine.load:.2f}",
@@ -110,141 +111,129 @@ def _heading(report: Report) -> str:
     return "\n".join(lines + command)
 
 
+def _work(plan: Plan) -> str:
+    rounds = "1 round" if plan.rounds == 1 else f"{plan.rounds} rounds"
+    match plan:
+        case compare.Plan(connections=1):
+            name = procedure_name(Program.REMOTE, plan.procedure)
+            return f"{name}: 1 connection, {rounds} of {plan.calls} interleaved calls"
+        case compare.Plan():
+            name = procedure_name(Program.REMOTE, plan.procedure)
+            how = f"{plan.connections} connections, {rounds}"
+            return f"{name}: {how} of {plan.slices} slices of {plan.slice_s:g} s"
+        case sessions.Plan():
+            how = f"{plan.connections} at a time, {rounds}"
+            return f"new sessions: {how} of {plan.slices} slices of {plan.slice_s:g} s"
+        case bulk.Plan():
+            way = "upload" if plan.upload else "download"
+            return f"{way} of {size(plan.size)}: {rounds} of 1 transfer"
+
+
+def _time(plan: Plan) -> _Time:
+    return _Time("ms", 1_000_000, 2) if isinstance(plan, sessions.Plan) else _Time("µs", 1000, 1)
+
+
 def _latency_table(report: Report) -> str:
-    head = ["latency, µs", "p50", "p90", "p99", "max", "calls/s", "tool CPU/call", "of a core"]
+    name, time = unit(report.plan), _time(report.plan)
+    head = [f"latency, {time.name}", "p50", "p90", "p99", "max"]
+    head += [f"{name}s/s", f"tool CPU/{name}, µs", "of a core"]
     rows = []
     for figures in report.figures:
         whole = figures.combined()
-        shown = [_us(whole.latencies.percentile(percent)) for percent in PERCENTILES]
-        shown += [_us(whole.latencies.highest), f"{whole.work.rate:.0f}"]
-        shown += [_us(whole.work.tool_per_call_ns), f"{whole.work.tool_share:.0%}"]
+        shown = [time.shown(whole.latencies.percentile(percent)) for percent in PERCENTILES]
+        shown += [time.shown(whole.latencies.highest), f"{whole.work.rate:.0f}"]
+        shown += [us(whole.work.tool_per_call_ns), f"{whole.work.tool_share:.0%}"]
         rows.append([figures.target.name, *shown])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _against_table(report: Report) -> str:
-    first = report.figures[0]
-    head = [f"beside {first.target.name}", "p50 ÷", "added p50, µs", "added p50 ÷", "calls/s ÷"]
+    first, time = report.first, _time(report.plan)
+    head = [f"beside {first.target.name}", "p50 ÷", f"added p50, {time.name}", "added p50 ÷"]
+    head.append(f"{unit(report.plan)}s/s ÷")
     rows = []
     for figures in report.figures[1:]:
         found = against(figures, first)
         rows.append(
             [
                 figures.target.name,
-                _spread(found.p50_ratio),
-                _spread(found.added_p50_ns, scale=1e-3, digits=1),
-                _spread(found.added_ratio),
-                _spread(found.rate_ratio),
+                spread(found.p50_ratio),
+                spread(found.added_p50_ns, scale=1 / time.ns, digits=time.digits),
+                spread(found.added_ratio),
+                spread(found.rate_ratio),
             ]
         )
-    return _table(head, rows) if rows else ""
+    return table(head, rows) if rows else ""
+
+
+def _transfer_table(report: Report, plan: bulk.Plan) -> str:
+    head = ["transfer", "seconds", "MB/s", "tool CPU, s", "of a core"]
+    rows = []
+    for figures in report.figures:
+        work = figures.combined().work
+        rows.append(
+            [
+                figures.target.name,
+                spread(median_figure(figures.seconds), digits=3),
+                spread(median_figure(plan.size / one for one in figures.seconds), 1e-6, digits=0),
+                f"{work.tool_per_call_ns / 1e9:.3f}",
+                f"{work.tool_share:.0%}",
+            ]
+        )
+    return table(head, rows)
+
+
+def _transfer_against_table(report: Report) -> str:
+    first = report.first
+    head = [f"beside {first.target.name}", "seconds ÷", "added seconds", "MB/s ÷", "all CPU ÷"]
+    rows = []
+    for figures in report.figures[1:]:
+        found = transfer_against(figures, first)
+        rows.append(
+            [
+                figures.target.name,
+                spread(found.seconds_ratio),
+                spread(found.added_s, digits=3),
+                spread(found.rate_ratio),
+                spread(found.cpu_ratio),
+            ]
+        )
+    return table(head, rows) if rows else ""
 
 
 def _process_table(report: Report) -> str:
-    head = ["processes", "label", "CPU/call, µs", "of a core", "CPU ÷", "RSS, KiB", "fds"]
+    name = unit(report.plan)
+    in_seconds = isinstance(report.plan, bulk.Plan)
+    cost = f"CPU/{name}, {'s' if in_seconds else 'µs'}"
+    head = ["processes", "label", cost, "of a core", "CPU ÷", "RSS, KiB", "fds"]
     rows = []
     for figures in report.figures:
-        work, name = figures.combined().work, figures.target.name
+        work = figures.combined().work
         for standing in figures.standings:
             label = standing.label
-            fds = _NOTHING if standing.descriptors is None else str(standing.descriptors)
-            shown = [_us(work.per_call_ns(label)), f"{work.share(label):.0%}"]
+            used = work.per_call_ns(label)
+            fds = NOTHING if standing.descriptors is None else str(standing.descriptors)
+            shown = [f"{used / 1e9:.3f}" if in_seconds else us(used), f"{work.share(label):.0%}"]
             shown += [_cpu_ratio(figures, label), str(standing.rss_kib), fds]
-            rows.append([name, label, *shown])
-    return _table(head, rows) if rows else ""
+            rows.append([figures.target.name, label, *shown])
+    return table(head, rows) if rows else ""
 
 
 def _cpu_ratio(figures: TargetFigures, label: str) -> str:
     """The first group's CPU ÷ this one's; nothing beside the first itself."""
     leading = figures.standings[0].label
-    return "" if label == leading else _spread(cpu_ratio(figures, leading, label))
+    return "" if label == leading else spread(cpu_ratio(figures, leading, label))
 
 
 def _footnotes(report: Report) -> str:
-    lines = [
-        "(a..b): lowest and highest round; ÷: divided by the same figure of the first target;",
-        "calls/s ÷ is the median over neighbouring blocks or slices",
-    ]
+    lines = ["(a..b): lowest and highest round; ÷: divided by the same figure of the first target;"]
+    if isinstance(report.plan, bulk.Plan):
+        lines.append("before it the median round; all CPU ÷: all processes of a target together")
+    else:
+        name = unit(report.plan)
+        lines.append(f"{name}s/s ÷ is the median over neighbouring blocks or slices")
     if any(len(figures.standings) > 1 for figures in report.figures):
         lines.append("CPU ÷: the target's first label divided by this one")
+    lines += [f"{one.target.name}: {one.cipher}" for one in report.figures if one.cipher]
     lines += [f"NOTE {note}" for note in notes(report)]
     return "\n".join(lines)
-
-
-def _us(nanoseconds: float) -> str:
-    return f"{nanoseconds / 1000:.1f}"
-
-
-def _spread(figure: Figure | None, scale: float = 1.0, digits: int = 2) -> str:
-    if figure is None:
-        return _NOTHING
-    # `z`: what rounds to zero has no sign.
-    value, low, high = (f"{n * scale:z.{digits}f}" for n in (figure.value, figure.low, figure.high))
-    return f"{value} ({low}..{high})"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as they need to be: the first to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for row in [head, *rows]:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip())
-    return "\n".join(lines)
-
-
-def _target_json(figures: TargetFigures, first: TargetFigures) -> dict[str, Any]:
-    target = figures.target
-    leading = target.groups[0].label if target.groups else ""
-    return {
-        "name": target.name,
-        "address": str(target.address),
-        "uri": target.uri,
-        "rounds": [_round_json(one) for one in figures.rounds],
-        "combined": _round_json(figures.combined()),
-        "against_first": _against_json(against(figures, first)),
-        "cpu_ratio": {
-            f"{leading}/{group.label}": _figure_json(cpu_ratio(figures, leading, group.label))
-            for group in target.groups[1:]
-        },
-        "processes": [asdict(standing) for standing in figures.standings],
-    }
-
-
-def _round_json(one: Round) -> dict[str, Any]:
-    work = one.work
-    return {
-        "latency_ns": {
-            **{f"p{percent:g}": one.latencies.percentile(percent) for percent in PERCENTILES},
-            "max": one.latencies.highest,
-        },
-        "latency_samples": one.latencies.count,
-        "calls": work.calls,
-        "elapsed_ns": work.elapsed_ns,
-        "calls_per_s": work.rate,
-        "calls_per_s_of_each_slice": one.rates,
-        "tool_cpu_per_call_ns": work.tool_per_call_ns,
-        "tool_share_of_a_core": work.tool_share,
-        "cpu_per_call_ns": {label: work.per_call_ns(label) for label in work.cpu_ns},
-        "share_of_a_core": {label: work.share(label) for label in work.cpu_ns},
-    }
-
-
-def _against_json(found: Against) -> dict[str, Any]:
-    return {
-        "p50_ratio": _figure_json(found.p50_ratio),
-        "added_p50_ns": _figure_json(found.added_p50_ns),
-        "added_p50_ratio": _figure_json(found.added_ratio),
-        "rate_ratio": _figure_json(found.rate_ratio),
-    }
-
-
-def _figure_json(figure: Figure | None) -> dict[str, Any] | None:
-    if figure is None:
-        return None
-    return {
-        "value": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-        "per_round": list(figure.per_round),
-    }

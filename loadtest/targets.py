@@ -1,7 +1,7 @@
 """Targets: the text `NAME=KIND:ADDRESS,key=value…` as a value. Nothing is opened here.
 
 A new kind of address is a dataclass here, an entry in `KINDS`, and a branch in
-`client.connect`.
+`connecting.secure`.
 """
 
 import re
@@ -13,6 +13,12 @@ from loadtest.failures import UsageError
 
 # A UNIX socket address holds 108 bytes with its NUL: unix(7).
 MAX_UNIX_PATH: Final = 107
+MAX_PORT: Final = 65535
+# A name of 63 characters between dots at the most, or the resolver's encoding breaks on it.
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[\w-]{1,63}(\.[\w-]{1,63})*)):(?P<port>[0-9]{1,5})",
+    re.ASCII,
+)
 _LABEL: Final = re.compile(r"[a-z][a-z0-9_-]*")
 _PIDS: Final = re.compile(r"[1-9][0-9]*(\+[1-9][0-9]*)*")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -22,11 +28,30 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class UnixAddress:
     path: str
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return self.path
+
     def __str__(self) -> str:
-        return f"unix:{self.path}"
+        return f"unix:{self.place}"
 
 
-Address = UnixAddress  # of several kinds one day: a union
+@dataclass(frozen=True, slots=True)
+class TlsAddress:
+    host: str
+    port: int
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"tls:{self.place}"
+
+
+Address = UnixAddress | TlsAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +80,17 @@ def _unix(text: str) -> UnixAddress:
     return UnixAddress(text)
 
 
-KINDS: Final[dict[str, Callable[[str], Address]]] = {"unix": _unix}
+def _tls(text: str) -> TlsAddress:
+    found = _HOST_AND_PORT.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no HOST:PORT or [IPV6]:PORT, as in tls:[::1]:16514")
+    port = int(found["port"])
+    if not 1 <= port <= MAX_PORT:
+        raise UsageError(f"{port} is no port; libvirt's own for TLS is 16514")
+    return TlsAddress(found["six"] or found["host"], port)
+
+
+KINDS: Final[dict[str, Callable[[str], Address]]] = {"tls": _tls, "unix": _unix}
 
 
 def parse_target(text: str) -> Target:

@@ -9,24 +9,28 @@ Several connections each: one target at a time is kept busy for a slice, and the
 alternate. At once they would compete for the same cores and say nothing about each other.
 """
 
-import gc
-import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
 from typing import Final
 
-from loadtest.client import Opening, Session
+from loadtest.client import Opening, Session, open_session
 from loadtest.figures import Round, TargetFigures, Work
-from loadtest.generator import GeneratorProcess, Order, Turn
 from loadtest.processes import Meter, spent
+from loadtest.scenarios.lanes import (
+    Step,
+    busy_lanes,
+    meter_of,
+    no_collections,
+    orders,
+    take_turns,
+)
 from loadtest.targets import Target
+from loadtest.turns import CallOrder, Turn
 
 BLOCKS: Final = 2  # per target and half round: enough to alternate, long enough to read clocks
 LEAST_BLOCK: Final = 25  # calls; clocks read between two calls are wrong by one call at most
-
-Step = Callable[[], None]  # told after each step, for whoever shows progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,28 +74,10 @@ class _Single:
         return Work(calls, ended - began, tool_after - tool, spent(cpu, self.meter.read()))
 
 
-@dataclass(frozen=True, slots=True)
-class _Busy:
-    """A target with a generator that keeps its connections busy."""
-
-    figures: TargetFigures
-    meter: Meter
-    generator: GeneratorProcess
-
-    def slice(self, turn: Turn) -> None:
-        cpu = self.meter.read()
-        done = self.generator.work(turn)
-        cpu_ns = spent(cpu, self.meter.read())
-        samples = done.samples()
-        this_round = self.figures.rounds[-1]
-        this_round.latencies.record(samples)
-        this_round.add(Work(len(samples), done.elapsed_ns, done.cpu_ns, cpu_ns))
-
-
 def run(plan: Plan, step: Step) -> list[TargetFigures]:
     """Raises TargetFailure at the first thing that a target does not do."""
     with ExitStack() as cleanup:
-        cleanup.enter_context(_no_collections())
+        cleanup.enter_context(no_collections())
         if plan.connections == 1:
             return _interleave(plan, step)
         return _alternate(plan, step, cleanup)
@@ -99,7 +85,7 @@ def run(plan: Plan, step: Step) -> list[TargetFigures]:
 
 def _interleave(plan: Plan, step: Step) -> list[TargetFigures]:
     figures = [TargetFigures(target) for target in plan.targets]
-    orders = _orders(len(figures))
+    drawn = orders(len(figures))
     for _ in range(plan.rounds):
         for one in figures:
             one.rounds.append(Round())
@@ -108,22 +94,20 @@ def _interleave(plan: Plan, step: Step) -> list[TargetFigures]:
         for calls, opened in zip(_halves(plan.calls), (figures, figures[::-1]), strict=True):
             with ExitStack() as cleanup:
                 lanes = [_single(plan, one, cleanup) for one in opened]
-                _half_a_round(lanes, orders, calls, step)
+                _half_a_round(lanes, drawn, calls, step)
     return figures
 
 
-def _half_a_round(
-    lanes: list[_Single], orders: Iterator[list[int]], calls: int, step: Step
-) -> None:
+def _half_a_round(lanes: list[_Single], drawn: Iterator[list[int]], calls: int, step: Step) -> None:
     samples: list[list[int]] = [[] for _ in lanes]
     for _ in range(calls):
-        for place in next(orders):
+        for place in next(drawn):
             samples[place].append(lanes[place].session.round_trip())
     for lane, own in zip(lanes, samples, strict=True):
         lane.figures.rounds[-1].latencies.record(own)
     step()
     for _ in range(BLOCKS):
-        for place in next(orders):
+        for place in next(drawn):
             lanes[place].figures.rounds[-1].add(lanes[place].block(_block_calls(calls)))
         step()
     for lane in lanes:
@@ -139,67 +123,26 @@ def _block_calls(calls: int) -> int:
 
 
 def _alternate(plan: Plan, step: Step, cleanup: ExitStack) -> list[TargetFigures]:
-    lanes = [_busy(plan, target, cleanup) for target in plan.targets]
-    for lane in lanes:
-        lane.generator.wait_until_started()
+    lanes = busy_lanes(
+        [CallOrder(target, plan.opening, plan.procedure) for target in plan.targets], cleanup
+    )
     # In turn, and back: libvirtd beside itself made about 2 % more calls/s on the connections
     # that it got first (16 to each target, 13 of 16 runs, whichever was named or called first).
     # In turn the ratio came out as 1.005 on average over 16 runs (0.98..1.03).
     for number in range(plan.connections):
         for lane in lanes if number % 2 == 0 else reversed(lanes):
-            lane.generator.open()
+            lane.open()
     for lane in lanes:
-        lane.generator.work(Turn(0, least_calls=plan.warmup))
-    orders, turn = _orders(len(lanes)), Turn(int(plan.slice_s * 1e9))
-    for _ in range(plan.rounds):
-        for lane in lanes:
-            lane.figures.rounds.append(Round())
-        for _ in range(plan.slices):
-            for place in next(orders):
-                lanes[place].slice(turn)
-            step()
-    for lane in lanes:
-        lane.figures.standings = lane.meter.standings()
-    return [lane.figures for lane in lanes]
+        lane.generator.work(Turn(0, least=plan.warmup))
+    turn = Turn(int(plan.slice_s * 1e9))
+    return take_turns(lanes, rounds=plan.rounds, slices=plan.slices, turn=turn, step=step)
 
 
 def _single(plan: Plan, figures: TargetFigures, cleanup: ExitStack) -> _Single:
-    meter = _meter(figures.target)
-    session = cleanup.enter_context(closing(Session(figures.target, plan.opening)))
+    meter = meter_of(figures.target)
+    session = cleanup.enter_context(closing(open_session(figures.target, plan.opening)))
+    figures.cipher = session.cipher
     session.prepare(plan.procedure)
     for _ in range(plan.warmup):
         session.round_trip()
     return _Single(figures, meter, session)
-
-
-def _busy(plan: Plan, target: Target, cleanup: ExitStack) -> _Busy:
-    order = Order(target, plan.opening, plan.procedure)
-    generator = cleanup.enter_context(closing(GeneratorProcess(order)))
-    return _Busy(TargetFigures(target), _meter(target), generator)
-
-
-def _meter(target: Target) -> Meter:
-    meter = Meter(target)
-    meter.standings()  # a wrong process id is told now and not after the first round
-    return meter
-
-
-def _orders(count: int) -> Iterator[list[int]]:
-    # The same in every run. Rotation would not do: with it each target always follows the
-    # same neighbour.
-    draw = random.Random(1)  # noqa: S311 (nothing secret is drawn)
-    while True:
-        yield draw.sample(range(count), count)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """No garbage collection in the middle of a measured call."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -1,16 +1,21 @@
+import dataclasses
 import itertools
 import json
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from loadtest.client import Opening
+from loadtest.credentials import Credentials
 from loadtest.targets import parse_target
 from tests.loadtest.fake_daemon import FakeDaemon, Script
+from tests.loadtest.fake_tls import FakeTlsDaemon, server_context
+from tests.loadtest.minting import Pki
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,3 +85,64 @@ def start_fake_process(socket_paths):
     """Starts a fake in a process of its own, whose CPU time can be measured."""
     with ExitStack() as running:
         yield lambda *options: running.enter_context(_fake_process(next(socket_paths), options))
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def credentials(pki):
+    """Those that a server of this CA is content with."""
+    return Credentials(pki["ca.pem"], pki["client.pem"], pki["client.key"])
+
+
+@pytest.fixture
+def tls_opening(opening, credentials):
+    return dataclasses.replace(opening, credentials=credentials)
+
+
+@pytest.fixture
+def start_tls_fake(pki):
+    """Starts a fake behind TLS in a thread of this process; gives its script and `tls:HOST:PORT`.
+
+    What it is told is for the context (`version`, `wants_certificate`), for its address (`host`),
+    or behaviour.
+    """
+    with ExitStack() as running:
+
+        def start(*, host="127.0.0.1", version=None, wants_certificate=True, **behaviour):
+            versions = {"version": version} if version else {}
+            context = server_context(pki, wants_certificate=wants_certificate, **versions)
+            script = Script(**behaviour)
+            fake = running.enter_context(FakeTlsDaemon(context, script, host))
+            place = f"[{host}]" if ":" in host else host
+            return script, f"tls:{place}:{fake.port}"
+
+        yield start
+
+
+@pytest.fixture
+def tls_target(start_tls_fake):
+    """A target called `fake` behind TLS, and its script."""
+
+    def make(**behaviour):
+        script, address = start_tls_fake(**behaviour)
+        return script, parse_target(f"fake={address}")
+
+    return make
+
+
+@pytest.fixture
+def run_beside():
+    """Runs a function in a thread while a block lasts; what it raises comes out at the end."""
+
+    @contextmanager
+    def beside(act):
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(act)
+            yield
+            running.result(timeout=10)
+
+    return beside

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from loadtest.procedures import Storage
 from proxyd.wire.failure import internal
 from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header
 from proxyd.wire.programs import VERSION, Keepalive, Program, Remote
@@ -27,6 +28,7 @@ from proxyd.wire.remote import (
     pack_int,
     reply,
 )
+from tests.loadtest.fake_volume import Volume
 
 
 @dataclass
@@ -42,20 +44,28 @@ class Script:
     hang_up: bool = False  # instead of a small reply
     garbage: bool = False  # instead of a small reply
     silent: bool = False  # no small reply at all
+    open_wait_s: float = 0.0  # a real wait before each reply to CONNECT_OPEN
+    open_burn_s: float = 0.0  # CPU time used up for it
+    ignored: set[int] = field(default_factory=set)  # procedures that get no reply
+    confirmation: bytes = b"\1"  # behind TLS; none: it hangs up
+    volume: Volume = field(default_factory=Volume)
     # ----
     opened: list[OpenArguments] = field(default_factory=list)
     closed: int = 0
     pongs: int = 0
     waits_s: list[float] = field(default_factory=list)
     callers: list[str] = field(default_factory=list)  # of each small call: the URI it opened
+    live: set[object] = field(default_factory=set)
+    most_live: int = 0
+    handshakes: list[str] = field(default_factory=list)  # behind TLS: full, resumed, or an error
 
 
-class _Connection(socketserver.BaseRequestHandler):
+class Connection(socketserver.BaseRequestHandler):
     server: "FakeDaemon"
 
     def handle(self):
         frames, script = FrameBuffer(), self.server.script
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError), _counted(self, script):
             while received := self.request.recv(65536):
                 frames.feed(received)
                 while frame := frames.next_frame():
@@ -67,6 +77,11 @@ class _Connection(socketserver.BaseRequestHandler):
     def answer(self, frame, script):
         """False ends the connection."""
         header = frame.header
+        if header.type == FrameType.STREAM:
+            self.send(*script.volume.stream(header, frame.payload))
+            return True
+        if header.procedure in script.ignored:
+            return True
         if message := script.refused.get(header.procedure):
             self.send(internal(message).reply_to(header))
             return True
@@ -76,13 +91,30 @@ class _Connection(socketserver.BaseRequestHandler):
             case Remote.CONNECT_OPEN:
                 self.opened = OpenArguments.unpack(frame.payload)
                 script.opened.append(self.opened)
+                threading.Event().wait(script.open_wait_s)
+                _burn(script.open_burn_s)
                 self.send(reply(header))
             case Remote.CONNECT_CLOSE:
                 script.closed += 1
                 self.send(reply(header))
+            case procedure if procedure in set(Storage):
+                self.of_volume(frame, script.volume)
             case _:
                 return self.small_reply(header, script)
         return True
+
+    def of_volume(self, frame, volume):
+        header, payload = frame.header, frame.payload
+        match header.procedure:
+            case Storage.VOL_LOOKUP_BY_PATH:
+                self.send(*volume.look_up(header, payload))
+            case Storage.VOL_GET_INFO:
+                self.send(*volume.info(header))
+            case Storage.VOL_UPLOAD:
+                self.send(*volume.begin_upload(header, payload))
+            case Storage.VOL_DOWNLOAD:
+                for answer in volume.download(header, payload):
+                    self.send(answer)
 
     def small_reply(self, header, script):
         script.callers.append(self.opened.name)
@@ -108,6 +140,16 @@ class _Connection(socketserver.BaseRequestHandler):
         self.request.sendall(b"".join(frame.pack() for frame in frames))
 
 
+@contextlib.contextmanager
+def _counted(connection, script):
+    script.live.add(connection)
+    script.most_live = max(script.most_live, len(script.live))
+    try:
+        yield
+    finally:
+        script.live.remove(connection)
+
+
 def _wait(script):
     if script.delay_s:
         began = time.perf_counter()
@@ -128,7 +170,7 @@ class FakeDaemon(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, path: Path, script: Script):
         self.script = script
-        super().__init__(str(path), _Connection)
+        super().__init__(str(path), Connection)
 
     def __enter__(self):
         self.serving = threading.Thread(target=self.serve_forever, args=(0.02,))
@@ -146,8 +188,13 @@ def main():
     parser.add_argument("path", type=Path)
     parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--burn-ms", type=float, default=0)
+    parser.add_argument("--open-burn-ms", type=float, default=0)
     options = parser.parse_args()
-    script = Script(delay_s=options.delay_ms / 1000, burn_s=options.burn_ms / 1000)
+    script = Script(
+        delay_s=options.delay_ms / 1000,
+        burn_s=options.burn_ms / 1000,
+        open_burn_s=options.open_burn_ms / 1000,
+    )
     with FakeDaemon(options.path, script):
         print("listening", flush=True)
         sys.stdin.read()

@@ -57,7 +57,7 @@ def test_a_target_that_is_not_there_is_status_1_and_one_line(socket_paths, capsy
     [
         ([], "SCENARIO"),
         (["compare"], "--target"),
-        (["compare", "--target", "a=tcp:x"], "the kinds are: unix"),
+        (["compare", "--target", "a=tcp:x"], "the kinds are: tls, unix"),
         (["compare", "--target", "a=unix:/p", "--calls", "0"], "no whole number above 0"),
         (["compare", "--target", "a=unix:/p", "--slice", "nan"], "no number of seconds"),
         (["compare", "--target", "a=unix:/p", "--procedure", "CONNECT_GET_HOST"], "nearest are"),
@@ -92,3 +92,20 @@ def test_it_runs_as_a_module(start_fake):
     )
     assert (done.returncode, done.stderr) == (OK, "")
     assert json.loads(done.stdout)["machine"]["command"].startswith("proxyd-loadtest compare")
+
+
+@pytest.mark.parametrize("how", [[], ["-c", "3"], ["--sessions"], ["--bulk", "1MiB"]])
+def test_tls_beside_a_plain_socket(start_fake, start_tls_fake, capsys, pki, how):
+    (_, address), (_, secure) = start_fake(), start_tls_fake()
+    asked = ["compare", *targets(f"a={address}", f"b={secure}"), "--rounds", "1", *how]
+    asked += ["--cacert", pki["ca.pem"], "--cert", pki["client.pem"], "--key", pki["client.key"]]
+    asked += {
+        "--sessions": ["--slices", "1", "--slice", "0.02"],
+        "--bulk": ["--volume", "/pool/volume"],
+        "-c": ["--slices", "1", "--slice", "0.02"],
+    }.get(how[0] if how else "", ["--calls", "20"])
+    assert main(asked) == OK
+    printed = capsys.readouterr()
+    assert "beside a" in printed.out
+    assert "b: TLSv1.3 TLS_AES_256_GCM_SHA384" in printed.out
+    assert printed.err == ""

@@ -2,7 +2,7 @@ from contextlib import closing
 
 import pytest
 
-from loadtest.client import Opening, Session
+from loadtest.client import Opening, open_session
 from loadtest.failures import TargetFailure
 from loadtest.targets import parse_target
 from proxyd.wire.programs import AuthMethod, Remote
@@ -12,7 +12,7 @@ SMALL = Remote.CONNECT_GET_LIB_VERSION
 
 
 def measured(target, opening, calls=3):
-    with closing(Session(target, opening)) as session:
+    with closing(open_session(target, opening)) as session:
         session.prepare(SMALL)
         return [session.round_trip() for _ in range(calls)]
 
@@ -25,7 +25,7 @@ def failure(target, opening):
 
 def test_a_session_opens_calls_and_says_goodbye(fake_target, opening):
     script, target = fake_target()
-    with closing(Session(target, opening)) as session:
+    with closing(open_session(target, opening)) as session:
         assert unpack_int(session.call(SMALL).payload) == 42
     assert script.opened == [OpenArguments("test:///default", 0)]
     assert script.closed == 1
@@ -34,7 +34,7 @@ def test_a_session_opens_calls_and_says_goodbye(fake_target, opening):
 def test_a_target_has_a_uri_of_its_own_and_may_be_opened_readonly(start_fake):
     script, address = start_fake()
     target = parse_target(f"fake={address},uri=qemu:///system")
-    Session(target, Opening("test:///default", readonly=True, wait_s=10)).close()
+    open_session(target, Opening("test:///default", readonly=True, wait_s=10)).close()
     assert script.opened == [OpenArguments("qemu:///system", 1)]
 
 
@@ -69,7 +69,7 @@ def test_an_error_reply_is_shown_with_its_message(fake_target, opening):
 
 def test_an_error_in_the_middle_of_measuring_is_shown(fake_target, opening):
     script, target = fake_target()
-    with closing(Session(target, opening)) as session:
+    with closing(open_session(target, opening)) as session:
         session.prepare(SMALL)
         session.round_trip()
         script.refused[SMALL] = "tired"

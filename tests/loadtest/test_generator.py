@@ -4,11 +4,13 @@ import pytest
 
 from loadtest.client import Opening
 from loadtest.failures import TargetFailure
-from loadtest.generator import Generator, GeneratorProcess, Order, Turn
+from loadtest.generator import Generator
+from loadtest.generator_process import GeneratorProcess
+from loadtest.turns import CallOrder, Turn
 from proxyd.wire.programs import Remote
 
 SMALL = Remote.CONNECT_GET_LIB_VERSION
-THIRTY = Turn(0, least_calls=30)
+THIRTY = Turn(0, least=30)
 
 
 def open_three(generator):
@@ -18,7 +20,7 @@ def open_three(generator):
 
 def worked(target, opening, turn=THIRTY):
     """A slice, by a process that is gone when this returns."""
-    with closing(GeneratorProcess(Order(target, opening, SMALL))) as generator:
+    with closing(GeneratorProcess(CallOrder(target, opening, SMALL))) as generator:
         generator.wait_until_started()
         open_three(generator)
         return generator.work(turn)
@@ -41,7 +43,7 @@ def test_it_counts_every_call_and_drains_what_is_under_way(fake_target, opening)
 
 def test_connections_are_served_at_the_same_time(fake_target, opening):
     _, target = fake_target(delay_s=0.02)
-    done = worked(target, opening, Turn(0, least_calls=9))
+    done = worked(target, opening, Turn(0, least=9))
     assert min(done.samples()) >= 20_000_000
     assert done.elapsed_ns < sum(done.samples()) / 2
 
@@ -76,18 +78,34 @@ def test_a_failure_to_open_comes_out_of_the_process(fake_target, opening):
 def test_a_failure_during_a_slice_is_told(fake_target, change, complaint):
     script, target = fake_target()
     impatient = Opening("test:///default", readonly=False, wait_s=0.1)
-    with closing(Generator(Order(target, impatient, SMALL))) as generator:
+    with closing(Generator(CallOrder(target, impatient, SMALL))) as generator:
         open_three(generator)
         for name, value in change.items():
             setattr(script, name, value)
         with pytest.raises(TargetFailure, match=complaint):
-            generator.work(Turn(0, least_calls=10))
+            generator.work(Turn(0, least=10))
 
 
 def test_a_generator_that_dies_is_no_mystery(fake_target, opening):
     _, target = fake_target()
-    with closing(GeneratorProcess(Order(target, opening, SMALL))) as generator:
+    with closing(GeneratorProcess(CallOrder(target, opening, SMALL))) as generator:
         generator.wait_until_started()
         generator._process.kill()
         with pytest.raises(TargetFailure, match="its generator has died"):
-            generator.work(Turn(0, least_calls=10))
+            generator.work(Turn(0, least=10))
+
+
+def test_connections_behind_tls_are_kept_busy_as_well(tls_target, tls_opening):
+    script, target = tls_target(ping_first=True)
+    done = worked(target, tls_opening)
+    assert 30 <= len(done.samples()) <= 32
+    assert script.handshakes == ["full"] * 3
+
+
+def test_a_failure_of_tls_during_a_slice_is_told(tls_target, tls_opening):
+    script, target = tls_target()
+    with closing(Generator(CallOrder(target, tls_opening, SMALL))) as generator:
+        open_three(generator)
+        script.hang_up = True
+        with pytest.raises(TargetFailure, match="the server closed the connection"):
+            generator.work(THIRTY)

@@ -1,8 +1,9 @@
 import pytest
 
 from loadtest.failures import UsageError
-from loadtest.procedures import SMALL_CALLS, procedure_number
-from proxyd.wire.programs import Remote
+from loadtest.procedures import SMALL_CALLS, Storage, procedure_number
+from proxyd.wire.names import procedure_name
+from proxyd.wire.programs import Program, Remote
 
 
 def test_every_listed_call_exists():
@@ -25,3 +26,8 @@ def test_a_name_like_nothing_is_answered_with_the_list():
 def test_a_call_that_cannot_be_measured_is_refused(name):
     with pytest.raises(UsageError, match="takes arguments, changes something or has a large reply"):
         procedure_number(name)
+
+
+@pytest.mark.parametrize("procedure", Storage)
+def test_the_storage_calls_have_their_numbers(procedure):
+    assert procedure_name(Program.REMOTE, procedure) == f"STORAGE_{procedure.name}"

@@ -3,10 +3,12 @@ import json
 import pytest
 
 from loadtest.client import Opening
+from loadtest.document import as_json
 from loadtest.figures import Latencies, Round, TargetFigures, Work
 from loadtest.machine import Machine, this_machine
 from loadtest.processes import Standing
-from loadtest.report import WIDTH, Report, as_json, as_text, notes
+from loadtest.report import WIDTH, Report, as_text, notes
+from loadtest.scenarios import bulk, sessions
 from loadtest.scenarios.compare import Plan
 from loadtest.targets import parse_targets
 
@@ -33,7 +35,36 @@ def a_report(connections=1, tool=0.2, proxyd=0.1, backend=0.4, machine=MACHINE):
     through.standings = [Standing("pid", (1,), 20000, None), Standing("backend", (2,), 25000, 29)]
     opening = Opening("test:///default", readonly=False, wait_s=10)
     plan = Plan(targets=TARGETS, procedure=157, opening=opening, connections=connections)
-    return Report(machine, plan, "CONNECT_GET_LIB_VERSION", [direct, through])
+    return Report(machine, plan, [direct, through])
+
+
+def sessions_report():
+    """The same figures as if they had been of sessions: 10 ms and more for one."""
+    report = a_report()
+    plan = sessions.Plan(targets=TARGETS, opening=report.plan.opening, connections=16)
+    direct, through = report.figures
+    direct.rounds[:] = [a_round(10_000, pid=0.4), a_round(11_000, pid=0.4)]
+    through.rounds[:] = [a_round(p50, pid=0.1, backend=0.4) for p50 in (140_000, 155_000)]
+    through.cipher = "TLSv1.3 TLS_AES_256_GCM_SHA384"
+    return Report(MACHINE, plan, report.figures)
+
+
+def a_transfer(seconds, tool=0.5, **shares):
+    made = Round()
+    cpu_ns = {label: int(share * seconds * 1e9) for label, share in shares.items()}
+    made.add(Work(1, int(seconds * 1e9), int(tool * seconds * 1e9), cpu_ns))
+    return made
+
+
+def bulk_report(tool=0.5):
+    report = a_report()
+    plan = bulk.Plan(
+        targets=TARGETS, opening=report.plan.opening, volume="/v", size=1 << 30, upload=True
+    )
+    direct, through = report.figures
+    direct.rounds[:] = [a_transfer(seconds, tool, pid=0.5) for seconds in (1, 2, 1)]
+    through.rounds[:] = [a_transfer(2, tool, pid=0.5, backend=0.25) for _ in range(3)]
+    return Report(MACHINE, plan, report.figures)
 
 
 def line_of(text, start):
@@ -111,3 +142,66 @@ def test_this_machine_is_described():
     assert machine.cores >= 1
     assert machine.load >= 0
     assert machine.cpu_model
+
+
+def test_sessions_are_shown_in_milliseconds_by_the_same_layout():
+    text = as_text(sessions_report())
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.startswith("compare new sessions: 16 at a time, 3 rounds of 5 slices of 0.4 s per")
+    latency, beside, processes, footnotes = text.split("\n\n")[1:]
+    assert latency.splitlines()[0].split("  ")[0] == "latency, ms"
+    assert "sessions/s" in latency
+    cells = line_of(beside, "proxyd")
+    assert cells[1:3] == ["14.01", "(14.01..14.09)"]
+    assert cells[3:5] == ["130.1", "(130.1..144.1)"]
+    assert "CPU/session, µs" in processes
+    assert "sessions/s ÷ is the median over neighbouring" in footnotes
+    assert "proxyd: TLSv1.3 TLS_AES_256_GCM_SHA384" in footnotes
+
+
+def test_transfers_are_shown_in_seconds_and_megabytes():
+    text = as_text(bulk_report())
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert text.startswith("compare upload of 1 GiB: 3 rounds of 1 transfer per target")
+    transfers, beside, processes, footnotes = text.split("\n\n")[1:]
+    direct = line_of(transfers, "direct")
+    assert direct[1:5] == ["1.000", "(1.000..2.000)", "1074", "(537..1074)"]
+    assert direct[5:] == ["0.667", "50%"]
+    cells = line_of(beside, "proxyd")
+    assert cells[1:3] == ["2.00", "(1.00..2.00)"]
+    assert cells[3:5] == ["1.000", "(0.000..1.000)"]
+    assert cells[5:7] == ["0.50", "(0.50..1.00)"]
+    assert cells[7:] == ["3.00", "(1.50..3.00)"]
+    own = processes.splitlines()[2].split()
+    assert own == ["proxyd", "pid", "1.000", "50%", "20000", "–"]
+    assert "all CPU ÷: all processes of a target together" in footnotes
+
+
+def test_a_tool_that_is_the_limit_of_a_transfer_says_so():
+    told = notes(bulk_report(tool=0.97))
+    assert [note.partition(":")[0] for note in told] == ["direct", "proxyd"]
+    assert "the load tool is the limit: it used 97% of a core" in told[0]
+
+
+def test_the_documents_of_sessions_and_transfers_use_their_own_words():
+    of_sessions, of_bulk = (json.loads(as_json(made())) for made in (sessions_report, bulk_report))
+    assert (of_sessions["mode"], of_sessions["unit"]) == ("sessions", "session")
+    proxyd = of_sessions["targets"][1]
+    assert proxyd["combined"]["cpu_per_session_ns"]["pid"] == 10000
+    assert proxyd["cipher"] == "TLSv1.3 TLS_AES_256_GCM_SHA384"
+    assert (of_bulk["mode"], of_bulk["plan"]["size"]) == ("bulk", 1 << 30)
+    proxyd = of_bulk["targets"][1]
+    assert proxyd["combined"]["cpu_per_transfer_ns"] == {"pid": 1e9, "backend": 0.5e9}
+    assert proxyd["rounds"][0]["bytes_per_s"] == 2**29
+    assert proxyd["against_first"]["seconds_ratio"]["per_round"] == [2, 1, 2]
+    assert proxyd["against_first"]["all_cpu_ratio"]["value"] == 3
+
+
+def test_without_process_ids_there_is_no_ratio_of_their_cpu():
+    report = bulk_report()
+    bare = parse_targets(["direct=unix:/a", "proxyd=unix:/b"])
+    report.figures[:] = [
+        TargetFigures(target, figures.rounds)
+        for target, figures in zip(bare, report.figures, strict=True)
+    ]
+    assert line_of(as_text(report).split("\n\n")[2], "proxyd")[-1] == "–"

@@ -1,7 +1,7 @@
 import pytest
 
 from loadtest.failures import UsageError
-from loadtest.targets import PidGroup, Target, UnixAddress, parse_target, parse_targets
+from loadtest.targets import PidGroup, Target, TlsAddress, UnixAddress, parse_target, parse_targets
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,13 @@ from loadtest.targets import PidGroup, Target, UnixAddress, parse_target, parse_
             "a=unix:/p,pid=1,backend=2",
             Target("a", UnixAddress("/p"), (PidGroup("pid", (1,)), PidGroup("backend", (2,)))),
         ),
+        ("a=tls:host:16514", Target("a", TlsAddress("host", 16514))),
+        ("a=tls:h-1.example.org:1", Target("a", TlsAddress("h-1.example.org", 1))),
+        (
+            "a=tls:127.0.0.1:2,pid=1",
+            Target("a", TlsAddress("127.0.0.1", 2), (PidGroup("pid", (1,)),)),
+        ),
+        ("a=tls:[::1]:65535", Target("a", TlsAddress("::1", 65535))),
         (
             "a=unix:/p=q,uri=test:///default?a=b",
             Target("a", UnixAddress("/p=q"), (), "test:///default?a=b"),
@@ -30,10 +37,18 @@ def test_a_target_is_read(text, target):
     [
         ("unix:/p", "expected NAME=KIND:ADDRESS"),
         ("=unix:/p", "expected NAME=KIND:ADDRESS"),
-        ("a=/p", "the kinds are: unix"),
+        ("a=/p", "the kinds are: tls, unix"),
         ("a=tcp:localhost:16509", "target a: 'tcp:localhost:16509' is no KIND:ADDRESS"),
         ("a=unix:p", "no absolute path"),
         ("a=unix:/" + "p" * 107, "longer than the 107 bytes"),
+        ("a=tls:host", "no HOST:PORT or [IPV6]:PORT, as in tls:[::1]:16514"),
+        ("a=tls:::1:16514", "no HOST:PORT or [IPV6]:PORT"),
+        ("a=tls::16514", "no HOST:PORT"),
+        ("a=tls:no..name:16514", "no HOST:PORT"),
+        ("a=tls:" + "n" * 64 + ":16514", "no HOST:PORT"),
+        ("a=tls:host:https", "no HOST:PORT"),
+        ("a=tls:host:0", "0 is no port; libvirt's own for TLS is 16514"),
+        ("a=tls:host:65536", "65536 is no port"),
         ("a=unix:/p,pid", "no key=value"),
         ("a=unix:/p,pid=x", "pid=x is no process id"),
         ("a=unix:/p,pid=0", "pid=0 is no process id"),
@@ -52,3 +67,8 @@ def test_two_targets_may_share_an_address_but_not_a_name():
     assert len(parse_targets(["a=unix:/p", "b=unix:/p"])) == 2
     with pytest.raises(UsageError, match="target a is given twice"):
         parse_targets(["a=unix:/p", "a=unix:/q"])
+
+
+@pytest.mark.parametrize("address", ["unix:/p", "tls:host:16514", "tls:[::1]:16514"])
+def test_an_address_is_shown_as_it_was_given(address):
+    assert str(parse_target(f"a={address}").address) == address

@@ -1,0 +1,116 @@
+"""From a target's address to a connected channel, with a deadline on every wait.
+
+The deadline is the kernel's own (SO_RCVTIMEO, SO_SNDTIMEO) and not `settimeout`: that one puts
+a poll(2) in front of every call, which would be measured with it and make every ratio look
+better than it is.
+"""
+
+import os
+import socket
+import struct
+from typing import Final, Protocol
+
+from loadtest.credentials import Credentials
+from loadtest.failures import TargetFailure
+from loadtest.targets import Address, Target, TlsAddress, UnixAddress
+from loadtest.tls import TlsChannel
+
+_TIMEVAL: Final = struct.Struct("ll")
+
+
+class Channel(Protocol):
+    """What a session asks of its connection; a socket is one as it stands."""
+
+    def fileno(self) -> int: ...
+    def setblocking(self, flag: bool, /) -> None: ...
+    def sendall(self, data: bytes | bytearray | memoryview, /) -> None: ...
+    def send(self, data: bytes, /) -> int: ...
+    def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
+    def close(self) -> None: ...
+
+
+def connect(target: Target, wait_s: float, credentials: Credentials | None) -> Channel:
+    """A channel on which calls can be made; its operations give up after `wait_s`."""
+    return secure(target, reach(target, wait_s), wait_s, credentials)
+
+
+def reach(target: Target, wait_s: float) -> socket.socket:
+    """A connected, blocking socket whose operations give up after `wait_s`."""
+    try:
+        return _reach(target.address, wait_s)
+    except OSError as error:
+        reason = f"cannot connect to {target.address.place}: {reason_of(error, wait_s)}"
+        raise TargetFailure(target.name, reason) from error
+
+
+def secure(
+    target: Target, sock: socket.socket, wait_s: float, credentials: Credentials | None
+) -> Channel:
+    """What the address asks for on top of a socket. A failure closes the socket."""
+    if isinstance(target.address, UnixAddress):
+        return sock
+    try:
+        channel = tls_channel(sock, target.address, credentials)
+        channel.handshake()
+        channel.confirm()
+    except OSError as error:
+        sock.close()
+        raise TargetFailure(target.name, f"TLS: {reason_of(error, wait_s)}") from error
+    return channel
+
+
+def tls_channel(
+    sock: socket.socket, address: TlsAddress, credentials: Credentials | None
+) -> TlsChannel:
+    """TLS of which nothing has happened yet."""
+    assert credentials is not None, "a TLS target needs them; the command line sees to it"
+    return TlsChannel(sock, address.host, credentials)
+
+
+def cipher_of(channel: Channel) -> str | None:
+    """What protects it, or None."""
+    return channel.cipher if isinstance(channel, TlsChannel) else None
+
+
+def reason_of(error: OSError, wait_s: float) -> str:
+    # A wait that ran out is EAGAIN, whose own text ("try again") would mislead here.
+    if isinstance(error, BlockingIOError):
+        return f"nothing happened for {wait_s:g} s"
+    if isinstance(error, socket.gaierror):  # its numbers are not those of errno
+        return f"{error.strerror}; is the name right?"
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _reach(address: Address, wait_s: float) -> socket.socket:
+    if isinstance(address, UnixAddress):
+        return _connected(socket.AF_UNIX, address.path, wait_s)
+    problem: OSError | None = None
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    for family, _, _, _, place in found:
+        try:
+            return _connected(family, place, wait_s)
+        except OSError as error:
+            problem = problem or error
+    assert problem is not None, "getaddrinfo gives one address or fails"
+    raise problem
+
+
+def _connected(family: int, place: str | tuple[object, ...], wait_s: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    whole_s, rest_s = divmod(wait_s, 1)
+    timeval = _TIMEVAL.pack(int(whole_s), int(rest_s * 1_000_000))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        sock.connect(place)
+        send_at_once(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """No waiting for more to send, as libvirt's own clients have it."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
