@@ -5,12 +5,16 @@ import os
 import shutil
 from pathlib import Path
 
-import hypothesis
-import pytest
+from proxyd.auth.tickets import load_openssl
 
-from tests.bed.command import SYSTEM_PATH, run_to_end
-from tests.bed.daemon import STARTED
-from tests.bed.python_libvirt import INTERPRETER
+load_openssl()  # before anybody else does: it has to be done in a certain way
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from tests.bed.command import SYSTEM_PATH, run_to_end  # noqa: E402
+from tests.bed.daemon import STARTED  # noqa: E402
+from tests.bed.python_libvirt import INTERPRETER  # noqa: E402
 
 # How long an example takes says nothing on a loaded machine; figures belong to loadtest. In CI
 # (hypothesis sees it by itself and then repeats the same examples) there is no clock either.
@@ -18,6 +22,8 @@ hypothesis.settings.register_profile("proxyd", hypothesis.settings.default, dead
 hypothesis.settings.load_profile("proxyd")
 
 COMMANDS = {
+    "certtool": "gnutls-bin",
+    "gnutls-cli": "gnutls-bin",
     "ip": "iproute2",
     "libvirtd": "libvirt-daemon",
     "qemu-img": "qemu-utils",

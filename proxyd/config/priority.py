@@ -24,6 +24,9 @@ left, in the order of the lists, as in GnuTLS. What the words became:
 | %FORCE_ETM, %FORCE_SESSION_HASH | no effect without CBC ciphers, without TLS 1.2; else an error |
 | other % | no effect where proxyd does it anyway, or is stricter; else an error |
 
+`NORMAL:-VERS-TLS1.2` is TLS 1.3 alone. GnuTLS makes TLS 1.0 and 1.1 of it, because it does not
+speak 1.3 when there is a gap below.
+
 An error is what asks for something broken (TLS 1.1, 3DES, anonymous clients), and what would
 forbid something that stays allowed here (-GROUP-X25519): pyOpenSSL has no call for groups and
 signatures. To take away what is never there is no error.
@@ -38,7 +41,8 @@ It holds for all keys and certificates, our own included (3 asks for RSA keys of
 suites that OpenSSL would not use at that level are left out here. Without one OpenSSL's default
 applies, which is no less than NORMAL's profile in GnuTLS.
 
-A DHE suite is used only where the context was given parameters (`load_tmp_dh`).
+A DHE suite needs a client that offers FFDHE groups, as GnuTLS's do. OpenSSL before 4.0 does not
+look at those and uses no DHE suite unless the context was given parameters (`load_tmp_dh`).
 """
 
 from collections.abc import Iterator
@@ -50,7 +54,7 @@ from typing import Final
 
 from proxyd.config.quoting import excerpt
 
-LONGEST: Final = 4096  # characters; with every word that there is a string has half of that
+LONGEST: Final = 4096  # characters; a string of all words that there are has not that many
 
 
 class TlsVersion(IntEnum):
@@ -342,9 +346,16 @@ def parse_priority(text: str | None) -> TlsPolicy:
     """Translates a priority string; None and "" are NORMAL. Raises PriorityError."""
     words = list(_words(text or "NORMAL"))
     choice = _Choice()
-    for word in words[_begin(choice, words[0]) :]:
+    more = words[_begin(choice, words[0]) :]
+    emptied_by = words[0] if _is_empty(choice) else None
+    for word in more:
         _apply(choice, word)
-    return _policy(choice, words)
+        emptied_by = (emptied_by or word) if _is_empty(choice) else None
+    if emptied_by:
+        raise emptied_by.error(f"leaves nothing: {_what_is_missing(choice)}")
+    for word in words:
+        _check_demand(choice, word)
+    return _policy(choice)
 
 
 def check_priority(text: str) -> str | None:
@@ -456,24 +467,20 @@ def _not_understood(word: _Word) -> PriorityError:
     return word.error(f"is not understood: {advice}")
 
 
-def _policy(choice: _Choice, words: list[_Word]) -> TlsPolicy:
-    security = choice.security
-    suites = _suites(choice)
-    ciphers = _ciphers(choice)
-    if not suites and not ciphers:
-        # Whatever was taken away last did it, or nothing was there to begin with.
-        removals = [word for word in words if word.text.startswith(("-", "!"))]
-        raise (removals or words)[-1].error(f"leaves nothing: {_what_is_missing(choice)}")
-    for word in words:
-        _check_demand(word, ciphers)
-    told = ciphers or _ciphers(_normal(security))
-    level = [f"@SECLEVEL={security}"] if security >= _LEAST_TOLD else []
+def _policy(choice: _Choice) -> TlsPolicy:
+    suites, ciphers = _suites(choice), _ciphers(choice)
+    told = ciphers or _ciphers(_normal(choice.security))
+    level = [f"@SECLEVEL={choice.security}"] if choice.security >= _LEAST_TOLD else []
     return TlsPolicy(
         lowest=TlsVersion.TLS1_2 if ciphers else TlsVersion.TLS1_3,
         highest=TlsVersion.TLS1_3 if suites else TlsVersion.TLS1_2,
         ciphers=":".join(level + told),
         suites=":".join(suites),
     )
+
+
+def _is_empty(choice: _Choice) -> bool:
+    return not _suites(choice) and not _ciphers(choice)
 
 
 def _normal(security: int) -> _Choice:
@@ -533,11 +540,13 @@ def _what_is_missing(choice: _Choice) -> str:
     )
 
 
-def _check_demand(word: _Word, ciphers: list[str]) -> None:
-    cbc = [name for name in ciphers if not any(aead in name for aead in _AEAD_IN_NAMES)]
+def _check_demand(choice: _Choice, word: _Word) -> None:
+    """For the words that are fulfilled only when something else is gone in the end."""
+    names = _ciphers(choice)
+    cbc = [name for name in names if not any(aead in name for aead in _AEAD_IN_NAMES)]
     if word.text == _FORCE_ETM and cbc:
         raise word.error(
             "cannot be translated while there are CBC ciphers; add -AES-128-CBC:-AES-256-CBC"
         )
-    if word.text == _FORCE_SESSION_HASH and ciphers:
+    if word.text == _FORCE_SESSION_HASH and names:
         raise word.error("cannot be translated for TLS 1.2; add -VERS-TLS1.2")

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from proxyd.config import checks
 from proxyd.config.kinds import Spec, count, mode, number, strings, switch, text
+from proxyd.config.priority import check_priority
 
 _OPEN_TO_ALL: Final = 0o777
 _OWNER_ONLY: Final = 0o700
@@ -156,6 +157,7 @@ class Settings:
         None,
         "Which protocol versions and ciphers to allow, as a GnuTLS priority string. proxyd speaks"
         " TLS 1.2 and 1.3 and refuses to start with a string that it cannot obey.",
+        check=check_priority,
         example="SECURE256:-VERS-TLS1.2",
     )
 

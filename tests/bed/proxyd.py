@@ -1,12 +1,14 @@
 """proxyd as a process, on sockets of its own directory."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from tests.bed.daemon import ConfigValue, Daemon, conf_text, descriptors, status_field
+from tests.bed.waiting import wait_until
 
 
 class Proxyd:
@@ -87,6 +89,14 @@ class Proxyd:
     def log_text(self) -> str:
         """What it logged so far."""
         return self.daemon.log_text()
+
+    def tls_address(self, host: str = "127.0.0.1") -> str:
+        """HOST:PORT of its TLS listener on that address, as it stands in a URI."""
+        spelled = f"[{host}]" if ":" in host else host
+        pattern = re.compile(rf"serves .*tls ({re.escape(spelled)}:[0-9]+)")
+        return wait_until(
+            lambda: pattern.search(self.log_text()), 10, f"proxyd says that it serves {host}"
+        )[1]
 
     def descriptors(self) -> dict[int, str]:
         """Its open descriptors and what each leads to."""

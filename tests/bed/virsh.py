@@ -19,6 +19,13 @@ def unix_uri(name: str, sock: Path, **query: str) -> str:
     return f"{driver}+unix:{rest}?socket={quote(str(sock))}{more}"
 
 
+def tls_uri(name: str, address: str, pkipath: Path, **query: str) -> str:
+    """A client's URI for a driver's name over TLS to HOST:PORT, with the files in `pkipath`."""
+    driver, rest = name.split(":///", 1)
+    more = urlencode({"pkipath": str(pkipath), **query}, quote_via=quote)
+    return f"{driver}+tls://{address}/{rest}?{more}"
+
+
 def admin_uri(sock: Path, driver: str = "libvirtd") -> str:
     """virt-admin's URI for one admin socket; the driver is the kind of daemon, say virtproxyd."""
     return f"{driver}:///system?socket={quote(str(sock))}"

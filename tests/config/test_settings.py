@@ -31,7 +31,7 @@ COUNTS = [
     "ovs_timeout",
 ]
 NUMBERS = ["keepalive_interval", "admin_keepalive_interval"]
-PLAIN_TEXTS = ["listen_addr", "unix_sock_group", "unix_sock_dir", "tls_priority"]
+PLAIN_TEXTS = ["listen_addr", "unix_sock_group", "unix_sock_dir"]
 MODES = ["unix_sock_ro_perms", "unix_sock_rw_perms", "unix_sock_admin_perms"]
 PLAIN_LISTS = ["tls_allowed_dn_list", "sasl_allowed_username_list"]
 U32 = "a whole number from 0 to 4294967295"

@@ -204,6 +204,20 @@ class TestOverTls:
         session.turn(3)
         assert peer.recv(1000) == reply(1)
 
+    @pytest.mark.parametrize("goodbye", [True, False])
+    def test_a_client_that_closes_right_behind_its_last_byte_is_delivered(self, tls, goodbye):
+        session, peer = tls
+        wire = b"".join(packet(40_000, serial) for serial in range(5))
+        sent = 0
+        while sent < len(wire):
+            sent += send(peer, wire[sent:])
+            session.turn()
+        if goodbye:
+            peer.say_goodbye()
+        peer.close()
+        session.turn_until(lambda: session.at_daemon.take() or session.at_daemon.ended)
+        assert b"".join(session.at_daemon.wires) == wire
+
     def test_a_forged_record_ends_the_session_with_a_reason(self, tls):
         session, peer = tls
         peer.sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))

@@ -411,7 +411,7 @@ def test_a_reload_that_a_lock_would_need_a_restart_for_says_so(start, routes):
     [
         ("max_clients = many\n", ":1:15: expected"),
         ("max_clients = 1\nmax_anonymous_clients = 2\n", "to be at least max_anonymous_clients"),
-        ("listen_tls = 1\n", "listen_tls = 1"),
+        ("listen_tcp = 1\n", "listen_tcp = 1"),
         ('log_outputs = "1:file:/nonexistent/x/log"\n', "cannot log"),
     ],
 )

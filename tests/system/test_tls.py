@@ -1,0 +1,336 @@
+"""Clients over TLS: real virsh, with every kind of certificate."""
+
+import datetime as dt
+import signal
+import socket
+
+import pytest
+
+from proxyd.wire.frame import FrameBuffer
+from proxyd.wire.params import Param, ParamType
+from proxyd.wire.programs import Remote
+from proxyd.wire.remote import pack_identity
+from tests.bed.daemon import short_directory
+from tests.bed.pki import DAY, Pki, write_certificates
+from tests.bed.tap import tapped
+from tests.bed.virsh import tls_uri, unix_uri, virsh
+from tests.bed.waiting import wait_until
+from tests.system.test_same_as_direct import QEMU_COMMANDS, TEST_COMMANDS, files, said
+from tests.system.tls_client import LET_IN, opened_over_tls, tls_connected
+
+__all__ = ["files"]
+
+pytestmark = pytest.mark.system
+
+HOSTS = ["127.0.0.1", "::1"]
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def joe(pki):
+    return pki.client(("O", "Example"), ("CN", "joe"))
+
+
+@pytest.fixture
+def listening(make_proxyd, pki):
+    """Starts a proxyd with a TLS listener on 127.0.0.1; settings add to that."""
+
+    def listening(config=None, **options):
+        settings = {
+            "listen_tls": 1,
+            "listen_addr": "127.0.0.1",
+            "tls_port": "0",
+            **pki.settings(pki.server()),
+            **(config or {}),
+        }
+        return make_proxyd(settings, **options)
+
+    return listening
+
+
+@pytest.fixture(scope="module")
+def fronts(backend_dir, qemu_backend, pki):
+    """One proxyd for each host."""
+    from contextlib import ExitStack  # noqa: PLC0415
+
+    from tests.bed.proxyd import Proxyd  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        fronts = {}
+        for host in HOSTS:
+            fronts[host] = stack.enter_context(
+                Proxyd(
+                    stack.enter_context(short_directory()),
+                    backend_dir=backend_dir,
+                    config={
+                        "proxyd_routes": [f"test={qemu_backend.sock}"],
+                        "listen_tls": 1,
+                        "listen_addr": host,
+                        "tls_port": "0",
+                        **pki.settings(pki.server()),
+                    },
+                )
+            )
+        yield fronts
+
+
+def log_line(front, part):
+    """The line of the log that has this in it; waits for it."""
+    return wait_until(
+        lambda: [line for line in front.log_text().splitlines() if part in line],
+        10,
+        f"the log says {part!r}",
+    )[-1]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("command", TEST_COMMANDS)
+def test_virsh_says_the_same_of_the_test_driver(command, host, qemu_backend, fronts, joe, files):
+    command = command.format(dir=files)
+    direct_uri = unix_uri("test:///default", qemu_backend.sock)
+    tls = tls_uri("test:///default", fronts[host].tls_address(host), joe)
+
+    direct = virsh(direct_uri, command)
+    proxied = virsh(tls, command)
+
+    hide = [direct_uri, tls]  # `uri` prints where the client went
+    assert said(proxied)[0].replace(hide[1], "") == said(direct)[0].replace(hide[0], "")
+    assert said(proxied)[1:] == said(direct)[1:]
+
+
+@pytest.mark.parametrize("command", QEMU_COMMANDS)
+def test_virsh_says_the_same_of_qemu(command, qemu_backend, fronts, joe, files):
+    command = command.format(dir=files)
+    tls = tls_uri("qemu:///system", fronts["127.0.0.1"].tls_address(), joe)
+
+    direct = virsh(unix_uri("qemu:///system", qemu_backend.sock), command, deadline_s=60)
+    proxied = virsh(tls, command, deadline_s=60)
+
+    assert said(proxied) == said(direct)
+
+
+def try_virsh(front, pkipath, **query):
+    uri = tls_uri("test:///default", front.tls_address(), pkipath, **query)
+    return virsh(uri, "list")
+
+
+def test_without_a_certificate_nobody_gets_in(listening, pki):
+    front = listening()
+    assert try_virsh(front, pki.stranger()).status == 1
+    line = log_line(front, "peer did not return a certificate")
+    assert "give the client one" in line
+    assert " warning : " in line
+    assert "from 127.0.0.1:" in line
+
+
+def test_a_certificate_of_another_ca_is_refused(listening, pki, tmp_path):
+    front = listening()
+    other = Pki(tmp_path / "other", name="somebody else")
+    mallory = other.client(("CN", "mallory"))
+    write_certificates(mallory / "cacert.pem", pki.certificate)
+    # no_sanity: the client's own check would not even try.
+    refused = try_virsh(front, mallory, no_sanity="1")
+    assert refused.status == 1
+    line = log_line(front, "was not issued by a CA of ours")
+    assert 'subject "CN=mallory", serial ' in line
+    assert "from 127.0.0.1:" in line
+
+
+def test_an_expired_certificate_is_refused_and_the_log_says_expired(listening, pki):
+    front = listening()
+    refused = try_virsh(front, pki.client(begins=-9 * DAY, ends=-DAY), no_sanity="1")
+    assert refused.status == 1
+    line = log_line(front, "its certificate has expired")
+    ended = dt.datetime.now(dt.UTC) - DAY
+    assert f"to {ended:%Y-%m-%d}" in line
+    assert 'subject "CN=joe"' in line
+
+
+def test_a_certificate_of_the_future_is_refused(listening, pki):
+    front = listening()
+    assert try_virsh(front, pki.client(begins=DAY), no_sanity="1").status == 1
+    assert "clock" in log_line(front, "is not valid yet")
+
+
+def test_a_revoked_certificate_is_refused_and_another_one_is_not(listening, tmp_path):
+    pki = Pki(tmp_path / "pki")
+    joe, revoked = pki.client(), pki.client(("CN", "mallory"))
+    front = listening(
+        {**pki.settings(pki.server()), "crl_file": str(pki.revoke(revoked))},
+    )
+    assert try_virsh(front, revoked).status == 1
+    assert 'subject "CN=mallory"' in log_line(front, "its certificate has been revoked")
+    try_virsh(front, joe).succeeded()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "works"),
+    [
+        (["O=Example,CN=joe"], True),
+        (["O=Example,CN=*"], True),
+        (["CN=fred", "O=Ex?mple,CN=j*"], True),
+        (["*"], True),
+        (["CN=joe"], False),
+        (["O=example,CN=joe"], False),
+        (["CN=joe,O=Example"], False),
+        ([], False),
+    ],
+)
+def test_the_list_of_names_decides(listening, joe, allowed, works):
+    front = listening({"tls_allowed_dn_list": allowed})
+    tried = try_virsh(front, joe)
+    assert (tried.status == 0) is works
+    if not works:
+        assert 'subject "O=Example,CN=joe"' in log_line(front, "is not in tls_allowed_dn_list")
+        assert "server verification (of our certificate or IP address) failed" in tried.stderr
+
+
+def test_without_verification_anybody_gets_in_and_nobody_has_a_name(listening, pki, tmp_path):
+    front = listening({"tls_no_verify_certificate": 1, "tls_allowed_dn_list": []})
+    mallory = Pki(tmp_path / "other", name="somebody else").client(("CN", "mallory"))
+    write_certificates(mallory / "cacert.pem", pki.certificate)
+    try_virsh(front, mallory, no_sanity="1").succeeded()
+    try_virsh(front, pki.stranger()).succeeded()
+    assert log_line(front, "is not verified: its certificate was not issued by a CA of ours")
+    assert log_line(front, "is not verified: it sent no certificate")
+    assert "anonymous" in log_line(front, " opened: tls 127.0.0.1:")
+
+
+def test_the_daemon_behind_is_told_the_name_and_nothing_else(listening, joe, qemu_backend):
+    with short_directory() as directory, tapped(directory / "tap", qemu_backend.sock) as tap:
+        front = listening({"proxyd_routes": [f"test={tap.path}"]})
+        with opened_over_tls(front.tls_address(), joe):
+            assert "x509 'O=Example,CN=joe'" in log_line(front, " opened: tls 127.0.0.1:")
+    buffer = FrameBuffer()
+    buffer.feed(tap.seen[0])
+    calls = iter(buffer.next_frame, None)
+    (told,) = (each for each in calls if each.header.procedure == Remote.CONNECT_SET_IDENTITY)
+    expected = [Param("x509-distinguished-name", ParamType.STRING, "O=Example,CN=joe")]
+    assert told.payload == pack_identity(expected)
+
+
+def test_an_old_client_gets_in_by_tls_1_2(listening, joe):
+    front = listening()
+    # The GnuTLS client of this system, told to be an old one.
+    try_virsh(front, joe, tls_priority="NORMAL:-VERS-TLS1.3").succeeded()
+
+
+def test_the_administrator_decides_on_the_version(listening, joe):
+    front = listening({"tls_priority": "NORMAL:-VERS-TLS1.3"})
+    with tls_connected(front.tls_address(), joe) as sock:
+        assert sock.version() == "TLSv1.2"
+        assert sock.recv(1) == LET_IN
+    front = listening({"tls_priority": "SECURE256:-VERS-TLS1.2"})
+    with tls_connected(front.tls_address(), joe) as sock:
+        assert sock.version() == "TLSv1.3"
+        assert sock.recv(1) == LET_IN
+    assert try_virsh(front, joe, tls_priority="NORMAL:-VERS-TLS1.3").status == 1
+    assert "tls_priority" in log_line(front, "no TLS: ")
+
+
+def test_nothing_but_the_byte_comes_after_the_handshake(listening, joe):
+    """No session tickets: with them no libvirt client gets in by TLS 1.3."""
+    front = listening()
+    with tls_connected(front.tls_address(), joe) as sock:
+        assert sock.version() == "TLSv1.3"
+        assert sock.recv(100) == LET_IN
+        assert sock.session.ticket_lifetime_hint == 0
+        assert not sock.session.has_ticket
+    # What this host's administrator has set is left alone; then it is noticed and said.
+    assert "OPENSSL_CONF" not in front.log_text()
+
+
+def test_tickets_that_cannot_be_switched_off_switch_off_tls_1_3(make_proxyd, pki, joe, tmp_path):
+    (tmp_path / "openssl.cnf").write_text("")
+    front = make_proxyd(
+        {
+            "listen_tls": 1,
+            "listen_addr": "127.0.0.1",
+            "tls_port": "0",
+            **pki.settings(pki.server()),
+        },
+        environment={"OPENSSL_CONF": str(tmp_path / "openssl.cnf")},
+    )
+    assert "unset OPENSSL_CONF" in log_line(front, "TLS 1.3 is switched off")
+    try_virsh(front, joe).succeeded()
+
+
+def test_two_certificates_are_served_to_whom_they_suit(listening, pki, joe):
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+
+    second = pki.server(key=rsa.generate_private_key(65537, 2048))
+    front = listening({"proxyd_more_certificates": [f"{second.cert_file}:{second.key_file}"]})
+    for only in ("RSA", "ECDSA"):
+        excluded = {"RSA": "-ECDHE-ECDSA", "ECDSA": "-ECDHE-RSA"}[only]
+        priority = f"NORMAL:-VERS-TLS1.3:{excluded}"
+        try_virsh(front, joe, tls_priority=priority).succeeded()
+
+
+def test_a_second_daemon_on_the_port_is_told_who_holds_it(listening, pki, make_proxyd):
+    front = listening()
+    address = front.tls_address()
+    port = address.rpartition(":")[2]
+    with pytest.raises(ChildProcessError) as failed:
+        listening({"tls_port": port})
+    told = "".join(getattr(failed.value, "__notes__", ()))
+    assert f"{address} is in use by pid {front.pid} (" in told
+    assert "ended with 6" in str(failed.value)
+
+
+def test_a_certificate_that_does_not_fit_is_status_6_with_the_file_and_the_remedy(listening, pki):
+    server = pki.server(ends=-dt.timedelta(hours=1), begins=-DAY)
+    with pytest.raises(ChildProcessError, match="ended with 6") as failed:
+        listening(pki.settings(server))
+    told = "".join(getattr(failed.value, "__notes__", ()))
+    assert str(server.cert_file) in told
+    assert "expired" in told
+
+
+def test_reloading_brings_new_files_and_keeps_open_sessions(listening, tmp_path):
+    pki = Pki(tmp_path / "pki")
+    server, joe, fred = pki.server(), pki.client(), pki.client(("CN", "fred"))
+    crl = pki.revoke()
+    front = listening(
+        {**pki.settings(server), "crl_file": str(crl), "tls_allowed_dn_list": ["CN=*"]}
+    )
+    with opened_over_tls(front.tls_address(), joe) as living:
+        pki.revoke(joe)
+        reload(front)
+        assert try_virsh(front, joe).status == 1
+        try_virsh(front, fred).succeeded()
+        assert living.call(157).header.status == 0
+
+        renewed = pki.server()
+        write_certificates(server.cert_file, renewed.certificate)
+        front.daemon.send(signal.SIGHUP)
+        line = log_line(front, "reload failed, everything stays as it was")
+        assert str(server.key_file) in line
+        try_virsh(front, fred).succeeded()
+        assert living.call(157).header.status == 0
+
+        server.key_file.write_bytes(renewed.key_file.read_bytes())
+        reload(front)
+        with tls_connected(front.tls_address(), fred) as sock:
+            shown = sock.getpeercert()
+            assert int(shown["serialNumber"], 16) == renewed.certificate.serial_number
+
+
+def reload(front):
+    before = front.log_text().count("configuration reloaded")
+    front.daemon.send(signal.SIGHUP)
+    wait_until(
+        lambda: front.log_text().count("configuration reloaded") > before, 10, "it has reloaded"
+    )
+
+
+def test_the_listener_is_gone_with_the_daemon(listening):
+    front = listening()
+    address = front.tls_address()
+    assert front.stop() == 0
+    host, _, port = address.rpartition(":")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)))
