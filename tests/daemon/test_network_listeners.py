@@ -59,7 +59,8 @@ def test_the_settings_decide_whether_where_and_for_whom():
         Transport.TLS,
         AuthMethod.NONE,
     )
-    assert not (door.readonly or door.own_uid_only)
+    assert not door.readonly
+    assert not door.own_uid_only
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from proxyd.daemon.in_force import Options
 from proxyd.daemon.loaded import Source
 from proxyd.daemon.places import Places
-from proxyd.daemon.in_force import Options
 from proxyd.daemon.serve import run_daemon
 from tests.bed.command import run_to_end
 from tests.bed.daemon import accepts, conf_text, short_directory

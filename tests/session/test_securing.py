@@ -6,8 +6,8 @@ import threading
 import pytest
 import trio
 from OpenSSL import SSL
-from proxyd.auth.certificates import CertificateFiles, load_credentials
 
+from proxyd.auth.certificates import CertificateFiles, load_credentials
 from proxyd.auth.server_tls import make_server_tls
 from proxyd.config.listening import Door, Transport
 from proxyd.config.priority import parse_priority
