@@ -90,7 +90,10 @@ class Libvirtd:
             sock=self.sock,
             environment={**NO_BUS, **self._environment},
         )
-        self._namespace_fd = os.open(mount_namespace(self.pid), os.O_RDONLY)
+        try:
+            self._namespace_fd = os.open(mount_namespace(self.pid), os.O_RDONLY)
+        except FileNotFoundError:
+            raise ChildProcessError("libvirtd ended right after its start") from None
         # Otherwise stop() would take every process of the host for a child.
         assert not self._is_ours(os.getpid())
 
