@@ -18,10 +18,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from tests.bed.daemon import SOCKET_PATH_LIMIT
+from certs.authority import Authority
+from certs.places import flat
+from tests.bed.daemon import SOCKET_PATH_LIMIT, ConfigValue
 from tests.bed.libvirtd import Libvirtd, kill_if_there
 from tests.bed.proxyd import Proxyd
-from tests.bed.virsh import admin_uri, held_virsh, unix_uri, virt_admin
+from tests.bed.virsh import admin_uri, held_virsh, tls_uri, unix_uri, virt_admin
 from tests.bed.waiting import wait_until
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
@@ -42,12 +44,13 @@ def main() -> int:
         try:
             run = stack.enter_context(run_directory())
             say("Starting libvirtd and proxyd")
+            make_certificates(run)
             backend = stack.enter_context(backend_in(run))
             proxyd = stack.enter_context(proxyd_in(run, backend))
             # It stays connected, so that the daemon behind has a client to tell about.
             uri = unix_uri(backend.uri("test"), proxyd.sock)
             held = stack.enter_context(held_virsh(uri, "event", "--all", "--loop"))
-            say(*tour(backend, proxyd, held.pid), "Ctrl-C stops all of it. proxyd's log:", "")
+            say(*tour(backend, proxyd, run, held.pid), "Ctrl-C stops all of it. proxyd's log:", "")
         except (TimeoutError, ChildProcessError, AssertionError) as failure:
             say(str(failure), *getattr(failure, "__notes__", ()))
             return 1
@@ -144,13 +147,29 @@ def backend_in(run: Path) -> Libvirtd:
     return backend
 
 
+def make_certificates(run: Path) -> None:
+    """A CA of the demo's own, its server's certificate, and one for a client."""
+    authority = Authority.create(run / "pki", name="proxyd demo CA")
+    authority.server("localhost", names=["127.0.0.1"])
+    authority.client("demo", to=flat(run / "client"))
+
+
 def proxyd_in(run: Path, backend: Libvirtd) -> Proxyd:
     """The proxyd, which finds the daemons there and is told where the test hypervisor is."""
-    routes = {"proxyd_routes": [f"test={backend.sock}"]}
-    return Proxyd(run, backend_dir=run / "daemons", config=routes)
+    pki = run / "pki"
+    config: dict[str, ConfigValue] = {
+        "proxyd_routes": [f"test={backend.sock}"],
+        "listen_tls": 1,
+        "listen_addr": "127.0.0.1",
+        "tls_port": "0",  # any that is free
+        "ca_file": str(pki / "CA/cacert.pem"),
+        "cert_file": str(pki / "libvirt/servercert.pem"),
+        "key_file": str(pki / "libvirt/private/serverkey.pem"),
+    }
+    return Proxyd(run, backend_dir=run / "daemons", config=config)
 
 
-def tour(backend: Libvirtd, proxyd: Proxyd, held_pid: int) -> list[str]:
+def tour(backend: Libvirtd, proxyd: Proxyd, run: Path, held_pid: int) -> list[str]:
     """The commands to paste, each below a line that says what it shows."""
     stops = [
         ("libvirt's test hypervisor", virsh_line(backend.uri("test"), proxyd.sock, "list --all")),
@@ -158,6 +177,10 @@ def tour(backend: Libvirtd, proxyd: Proxyd, held_pid: int) -> list[str]:
         (
             "the same, read-only",
             virsh_line(backend.uri(), proxyd.sock_ro or proxyd.sock, "--readonly list --all"),
+        ),
+        (
+            "over TLS, with a certificate made by python -m certs",
+            f"virsh -c {shlex.quote(over_tls(backend, proxyd, run / 'client'))} list --all",
         ),
         ("networks", virsh_line(backend.uri("network"), proxyd.sock, "net-list --all")),
         ("the clients of the daemon behind proxyd", admin_line(backend, "client-list libvirtd")),
@@ -171,6 +194,10 @@ def tour(backend: Libvirtd, proxyd: Proxyd, held_pid: int) -> list[str]:
 
 def virsh_line(name: str, sock: Path, command: str) -> str:
     return f"virsh -c {shlex.quote(unix_uri(name, sock))} {command}"
+
+
+def over_tls(backend: Libvirtd, proxyd: Proxyd, client: Path) -> str:
+    return tls_uri(backend.uri(), proxyd.tls_address(), client)
 
 
 def admin_line(backend: Libvirtd, command: str) -> str:

@@ -57,6 +57,12 @@ _REASONS: Final[dict[int, str]] = {
     _Code.ERR_CRL_HAS_EXPIRED: "cannot be looked up: the revocation list has expired; make a new"
     " one (python -m certs crl) and reload",
     _Code.ERR_CERT_CHAIN_TOO_LONG: "has too long a chain",
+    _Code.ERR_KEYUSAGE_NO_CRL_SIGN: "cannot be looked up: its CA may not sign revocation"
+    " lists (keyUsage lacks cRLSign)",
+    _Code.ERR_UNHANDLED_CRITICAL_CRL_EXTENSION: "cannot be looked up: the revocation list has a"
+    " critical extension that is not understood",
+    _Code.ERR_DIFFERENT_CRL_SCOPE: "cannot be looked up: the revocation list is for other"
+    " certificates only",
     _Code.ERR_CERT_REVOKED: "has been revoked",
     _Code.ERR_INVALID_CA: "may not issue certificates (basicConstraints)",
     _Code.ERR_PATH_LENGTH_EXCEEDED: "may not issue certificates this far down (pathLenConstraint)",

@@ -14,12 +14,9 @@ from proxyd.auth.tickets import load_openssl
 
 load_openssl()
 
-from proxyd.auth.certificates import (  # noqa: E402
-    CertificateError,
-    CertificateFiles,
-    Credentials,
-    load_credentials,
-)
+from proxyd.auth.certificates import Credentials, load_credentials  # noqa: E402
+from proxyd.auth.files import CertificateFiles  # noqa: E402
+from proxyd.auth.problems import CertificateError  # noqa: E402
 from proxyd.auth.server_tls import (  # noqa: E402
     ServerTls,
     TlsUnusable,

@@ -14,7 +14,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxyd.auth.certificates import CertificateError, CertificateFiles, load_credentials
+from proxyd.auth.certificates import load_credentials
+from proxyd.auth.files import CertificateFiles
+from proxyd.auth.problems import CertificateError
 from tests.auth import minting
 from tests.auth.minting import (
     CONSTRAINTS_OF_CA,
@@ -294,7 +296,7 @@ def test_what_may_not_be_read_is_told_with_the_uid(files, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("proxyd.auth.certificates.os.open", refuse)
+    monkeypatch.setattr("proxyd.auth.files.os.open", refuse)
     problems = files.problems()
     assert [each.path for each in problems] == [str(files.ca), *map(str, files.pairs[0])]
     for each in problems:

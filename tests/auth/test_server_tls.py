@@ -6,8 +6,9 @@ import datetime as dt
 import pytest
 from cryptography import x509
 from OpenSSL import SSL
-from proxyd.auth.certificates import CertificateFiles, load_credentials
 
+from proxyd.auth.certificates import load_credentials
+from proxyd.auth.files import CertificateFiles
 from proxyd.auth.server_tls import TlsUnusable, make_server_tls, sends_tickets
 from proxyd.auth.verify import ClientJudge, Inspection
 from proxyd.config.priority import parse_priority

@@ -7,7 +7,8 @@ import pytest
 import trio
 from OpenSSL import SSL
 
-from proxyd.auth.certificates import CertificateFiles, load_credentials
+from proxyd.auth.certificates import load_credentials
+from proxyd.auth.files import CertificateFiles
 from proxyd.auth.server_tls import make_server_tls
 from proxyd.config.listening import Door, Transport
 from proxyd.config.priority import parse_priority
