@@ -32,6 +32,19 @@ class NeedsPolkit:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedsSasl:
+    """Give this token to the mechanism, then call `sasl_goes_on`, `sasl_succeeded` or
+    `sasl_failed`; read nothing until then.
+
+    A name begins a new attempt, and what an older one left is to be forgotten; without a name the
+    token is the next of the attempt that is going on.
+    """
+
+    mechanism: str | None
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class WantsOpen:
     """Find the daemon and open it, then call `opened` or `refused`; read nothing until then.
 
@@ -55,5 +68,5 @@ class DaemonRefused:
     failure: Failure
 
 
-ServerEvent = Send | HangUp | NeedsPolkit | WantsOpen
+ServerEvent = Send | HangUp | NeedsPolkit | NeedsSasl | WantsOpen
 BackendEvent = Send | DaemonOpened | DaemonRefused

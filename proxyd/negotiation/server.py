@@ -5,7 +5,9 @@ that a real daemon sends (reference/wire.md, section 6, "Dispatch failures"), an
 connection stays as it was. What must stay true:
 
 * Only `AUTH_LIST` from a peer that needs no proof, or a verdict that came in through
-  `polkit_says`, leads from GREETED to TRUSTED. No frame does.
+  `polkit_says` or `sasl_succeeded`, leads from GREETED to TRUSTED. No frame does.
+* Each token that goes to a SASL mechanism belongs to one attempt: INIT, START with an offered name,
+  STEPs. Anything else ends the attempt, so that tokens of two of them never meet.
 * Only TRUSTED answers CONNECT_OPEN. WantsOpen is therefore never an unproven client's.
 * While a verdict is awaited (DECIDING) nothing is read: `wanted` is zero. A client cannot pile
   up calls behind a slow daemon or a password prompt, and has at most one OPEN on its way.
@@ -13,15 +15,22 @@ connection stays as it was. What must stay true:
   connection is ever taken from the socket here. What a client pipelined, with the descriptors
   that ride on it, is still in the kernel when the relay takes over.
 
-Frames are bounded (FRAME_LIMIT) and so is their number (CALL_LIMIT): a client that has not
-opened anything costs one small buffer and a bounded number of turns.
+Frames are bounded (FRAME_LIMIT, more where SASL is asked for) and so is their number (CALL_LIMIT):
+a client that has not opened anything costs one small buffer and a bounded number of turns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, WantsOpen
+from proxyd.negotiation.events import (
+    HangUp,
+    NeedsPolkit,
+    NeedsSasl,
+    Send,
+    ServerEvent,
+    WantsOpen,
+)
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
@@ -31,6 +40,9 @@ from proxyd.wire.xdr import MalformedFrame
 
 # The longest frame that has business here is a CONNECT_OPEN; a URI is bounded far below this.
 FRAME_LIMIT: Final = 65536
+
+# A Kerberos ticket may bring a large PAC: a START with the longest token and a mechanism's name.
+SASL_FRAME_LIMIT: Final = 4 * remote.MAX_SASL_DATA + 4096
 
 # virsh makes four calls before its connection is open, and retries polkit five times.
 CALL_LIMIT: Final = 100
@@ -45,6 +57,19 @@ _AUTHENTICATION: Final = frozenset(
         Remote.AUTH_POLKIT,
     }
 )
+
+
+_OPEN: Final = frozenset({Remote.CONNECT_OPEN})
+_POLKIT: Final = frozenset({Remote.AUTH_POLKIT})
+_SASL_TOKENS: Final = frozenset({Remote.AUTH_SASL_START, Remote.AUTH_SASL_STEP})
+
+
+class Attempt(Enum):
+    """How far a SASL exchange is."""
+
+    NONE = auto()
+    OFFERED = auto()  # the client knows the mechanisms
+    RUNNING = auto()  # it has chosen one
 
 
 class Stage(Enum):
@@ -68,7 +93,8 @@ ANSWERED: Final[dict[Stage, frozenset[Remote]]] = {
 class ServerNegotiation:
     """The sans-io server side. Feed it `wanted` bytes at a time, carry out its events.
 
-    `method` is the listener's authentication; `is_root` is what the kernel says of a UNIX peer;
+    `method` is the listener's authentication; `mechanisms` is what it offers where that is SASL,
+    the best one first; `is_root` is what the kernel says of a UNIX peer;
     `unknown` is the failure that every call gets when the kernel's answer about the peer could
     not be understood (reference/handshake.md, section 3).
     """
@@ -78,23 +104,25 @@ class ServerNegotiation:
         *,
         method: AuthMethod,
         readonly: bool,
+        mechanisms: Sequence[str] = (),
         is_root: bool = False,
         unknown: Failure | None = None,
     ) -> None:
         self._method = method
+        self._mechanisms = mechanisms
+        self._attempt = Attempt.NONE
         self._readonly = readonly
         self._is_root = is_root
         self._unknown = unknown
-        self._buffer = FrameBuffer(FRAME_LIMIT)
+        asks_for_sasl = method is AuthMethod.SASL
+        self._buffer = FrameBuffer(SASL_FRAME_LIMIT if asks_for_sasl else FRAME_LIMIT)
         self._calls = 0
         self._keepalive = False
         self._awaiting: Header | None = None
         self.stage = Stage.TRUSTED if method is AuthMethod.NONE else Stage.GREETED
         self._handlers: dict[Remote, Callable[[Header], list[ServerEvent]]] = {
             Remote.AUTH_LIST: self._auth_list,
-            Remote.AUTH_SASL_INIT: self._auth_sasl,
-            Remote.AUTH_SASL_START: self._auth_sasl,
-            Remote.AUTH_SASL_STEP: self._auth_sasl,
+            Remote.AUTH_SASL_INIT: self._sasl_init,
             Remote.AUTH_POLKIT: self._auth_polkit,
             Remote.CONNECT_CLOSE: self._close,
         }
@@ -131,24 +159,40 @@ class ServerNegotiation:
 
     def opened(self) -> bytes:
         """The daemon is open: the reply that the client waits for. The relay takes over."""
-        return remote.reply(self._decided(Remote.CONNECT_OPEN, Stage.OPEN)).pack()
+        return remote.reply(self._decided(_OPEN, Stage.OPEN)).pack()
 
     def refused(self, reason: Failure) -> bytes:
         """The connection could not be opened: the error reply. The client may try again."""
-        return reason.reply_to(self._decided(Remote.CONNECT_OPEN, Stage.TRUSTED)).pack()
+        return reason.reply_to(self._decided(_OPEN, Stage.TRUSTED)).pack()
 
     def polkit_says(self, denial: Failure | None) -> bytes:
         """polkit's verdict; None means that it said yes."""
         if denial is None:
-            header = self._decided(Remote.AUTH_POLKIT, Stage.TRUSTED)
+            header = self._decided(_POLKIT, Stage.TRUSTED)
             return remote.reply(header, remote.pack_int(1)).pack()
-        return denial.reply_to(self._decided(Remote.AUTH_POLKIT, Stage.GREETED)).pack()
+        return denial.reply_to(self._decided(_POLKIT, Stage.GREETED)).pack()
 
-    def _decided(self, call: Remote, stage: Stage) -> Header:
-        """Ends the wait for the verdict on `call`; one on another call must lead nowhere."""
+    def sasl_goes_on(self, data: bytes | None) -> bytes:
+        """The mechanism's answer, upon which the client takes the next step."""
+        header = self._decided(_SASL_TOKENS, Stage.GREETED)
+        return remote.reply(header, remote.SaslReply(complete=False, data=data).pack()).pack()
+
+    def sasl_succeeded(self, data: bytes | None) -> bytes:
+        """The mechanism knows who the client is, and that one may come in."""
+        self._attempt = Attempt.NONE
+        header = self._decided(_SASL_TOKENS, Stage.TRUSTED)
+        return remote.reply(header, remote.SaslReply(complete=True, data=data).pack()).pack()
+
+    def sasl_failed(self) -> bytes:
+        """Whatever was wrong, the client is not told; it may begin again."""
+        header = self._decided(_SASL_TOKENS, Stage.GREETED)
+        return self._no_sasl().reply_to(header).pack()
+
+    def _decided(self, calls: frozenset[Remote], stage: Stage) -> Header:
+        """Ends the wait for the verdict on `calls`; one on another call must lead nowhere."""
         header = self._awaiting
-        if header is None or header.procedure != call:
-            raise ValueError(f"no verdict is awaited on {call.name}")
+        if header is None or header.procedure not in calls:
+            raise ValueError(f"no verdict is awaited on {' or '.join(call.name for call in calls)}")
         self._awaiting = None
         self.stage = stage
         return header
@@ -206,6 +250,12 @@ class ServerNegotiation:
             case Remote.CONNECT_OPEN:
                 arguments = remote.OpenArguments.unpack(frame.payload)
                 return self._known(header) or self._open(header, arguments)
+            case Remote.AUTH_SASL_START:
+                start = remote.SaslStart.unpack(frame.payload)
+                return self._known(header) or self._sasl_start(header, start)
+            case Remote.AUTH_SASL_STEP:
+                data = remote.unpack_sasl_step(frame.payload)
+                return self._known(header) or self._sasl_step(header, data)
             case _:
                 return self._known(header) or self._handlers[Remote(header.procedure)](header)
 
@@ -219,8 +269,31 @@ class ServerNegotiation:
         method = AuthMethod.NONE if self.stage is Stage.TRUSTED else self._method
         return [Send(remote.reply(header, remote.pack_auth_methods([method])).pack())]
 
-    def _auth_sasl(self, header: Header) -> list[ServerEvent]:
-        return [Send(failure.authentication_failed().reply_to(header).pack())]
+    def _sasl_init(self, header: Header) -> list[ServerEvent]:
+        greeted = self.stage is Stage.GREETED and self._method is AuthMethod.SASL
+        if not greeted or self._attempt is not Attempt.NONE or not self._mechanisms:
+            # An attempt that is going on is not disturbed by this.
+            return [Send(failure.authentication_failed().reply_to(header).pack())]
+        self._attempt = Attempt.OFFERED
+        return [Send(remote.reply(header, remote.pack_sasl_mechanisms(self._mechanisms)).pack())]
+
+    def _sasl_start(self, header: Header, start: remote.SaslStart) -> list[ServerEvent]:
+        if self._attempt is not Attempt.OFFERED or start.mechanism not in self._mechanisms:
+            return [Send(self._no_sasl().reply_to(header).pack())]
+        self._attempt = Attempt.RUNNING
+        self._await_verdict(header)
+        return [NeedsSasl(start.mechanism, start.data)]
+
+    def _sasl_step(self, header: Header, data: bytes | None) -> list[ServerEvent]:
+        if self._attempt is not Attempt.RUNNING:
+            return [Send(self._no_sasl().reply_to(header).pack())]
+        self._await_verdict(header)
+        return [NeedsSasl(None, data)]
+
+    def _no_sasl(self) -> Failure:
+        """Ends the attempt. The same answer for every reason (reference/handshake.md, 7)."""
+        self._attempt = Attempt.NONE
+        return failure.authentication_failed()
 
     def _auth_polkit(self, header: Header) -> list[ServerEvent]:
         if self.stage is not Stage.GREETED or self._method is not AuthMethod.POLKIT:

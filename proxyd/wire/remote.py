@@ -3,6 +3,7 @@
 Source: reference/wire.md, sections 3, 8 and 11, and reference/routing.md, sections 1 and 5.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +14,40 @@ from proxyd.wire.xdr import Reader, Writer
 
 MAX_AUTH_METHODS: Final = 20
 MAX_IDENTITY_PARAMS: Final = 20
+MAX_SASL_DATA: Final = 65536  # bytes of a token; four times as many on the wire
 OPEN_READONLY: Final = 1  # bit 0 of CONNECT_OPEN's flags; a server looks at no other
+
+
+@dataclass(frozen=True, slots=True)
+class SaslStart:
+    """Arguments of AUTH_SASL_START. None is a NULL, which in SASL is not the same as empty."""
+
+    mechanism: str
+    data: bytes | None
+
+    def pack(self) -> bytes:
+        return _write_token(Writer().string(self.mechanism), self.data).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "SaslStart":
+        reader = Reader(payload)
+        return cls(reader.string(), _read_token(reader))
+
+
+@dataclass(frozen=True, slots=True)
+class SaslReply:
+    """What AUTH_SASL_START and AUTH_SASL_STEP return."""
+
+    complete: bool
+    data: bytes | None
+
+    def pack(self) -> bytes:
+        return _write_token(Writer().i32(self.complete), self.data).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "SaslReply":
+        reader = Reader(payload)
+        return cls(reader.i32() != 0, _read_token(reader))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +108,35 @@ def pack_int(value: int) -> bytes:
 
 def unpack_int(payload: bytes) -> int:
     return Reader(payload).i32()
+
+
+def pack_sasl_mechanisms(names: Sequence[str]) -> bytes:
+    """What AUTH_SASL_INIT returns."""
+    return Writer().string(",".join(names)).take()
+
+
+def unpack_sasl_mechanisms(payload: bytes) -> list[str]:
+    return [name for name in Reader(payload).string().split(",") if name]
+
+
+def pack_sasl_step(data: bytes | None) -> bytes:
+    """Arguments of AUTH_SASL_STEP."""
+    return _write_token(Writer(), data).take()
+
+
+def unpack_sasl_step(payload: bytes) -> bytes | None:
+    return _read_token(Reader(payload))
+
+
+def _write_token(out: Writer, data: bytes | None) -> Writer:
+    return out.i32(data is None).chars(data or b"")
+
+
+def _read_token(reader: Reader) -> bytes | None:
+    """The bytes that come with a NULL count for nothing."""
+    is_null = reader.i32() != 0
+    data = reader.chars(MAX_SASL_DATA)
+    return None if is_null else data
 
 
 def pack_identity(params: list[Param]) -> bytes:

@@ -16,6 +16,8 @@ _U64: Final = Struct(">Q")
 _I64: Final = Struct(">q")
 _DOUBLE: Final = Struct(">d")
 
+_SIGNS: Final = bytes(128) + b"\xff" * 128  # of a byte as a C char, in each byte of its extension
+
 Item = TypeVar("Item")
 
 
@@ -141,9 +143,11 @@ class Writer:
 
     def chars(self, value: bytes) -> "Writer":
         """Each byte as a sign-extended 32-bit word, which is how rpcgen sends a `char<>`."""
+        words = bytearray(4 * len(value))
+        words[3::4] = value
+        words[0::4] = words[1::4] = words[2::4] = value.translate(_SIGNS)
         self.u32(len(value))
-        for byte in value:
-            self.i32(byte - 256 if byte > 127 else byte)
+        self._out += words
         return self
 
     def optional_string(self, value: str | None) -> "Writer":

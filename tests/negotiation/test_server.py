@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, WantsOpen
-from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT, ServerNegotiation, Stage
+from proxyd.negotiation.events import HangUp, NeedsPolkit, NeedsSasl, Send, WantsOpen
+from proxyd.negotiation.server import (
+    CALL_LIMIT,
+    FRAME_LIMIT,
+    SASL_FRAME_LIMIT,
+    ServerNegotiation,
+    Stage,
+)
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import (
@@ -18,7 +24,7 @@ from proxyd.wire.frame import (
 )
 from proxyd.wire.programs import VERSION, AuthMethod, Keepalive, Program, Remote
 from proxyd.wire.remote import OpenArguments
-from proxyd.wire.xdr import Writer
+from proxyd.wire.xdr import Reader, Writer
 from tests.negotiation.talk import (
     call_header,
     failure_of,
@@ -32,6 +38,12 @@ from tests.wire.table import procedures
 
 SYSTEM = OpenArguments("qemu:///system", 0)
 SASL_CALLS = (Remote.AUTH_SASL_INIT, Remote.AUTH_SASL_START, Remote.AUTH_SASL_STEP)
+PAYLOADS = {
+    Remote.AUTH_SASL_INIT: b"",
+    Remote.AUTH_SASL_START: remote.SaslStart("PLAIN", b"x").pack(),
+    Remote.AUTH_SASL_STEP: remote.pack_sasl_step(b"x"),
+}
+OFFERED = ("GSSAPI", "SCRAM-SHA-256")
 DENIAL = Failure(45, 60, "authentication failed: polkit said no")
 LOOKUP = Failure(38, 0, "no name for user 4711", int1=2)
 REQUIRED = (39, 7, "authentication required")
@@ -107,6 +119,12 @@ def test_every_call_that_is_listed_is_taken(stage):
         assert not {"authentication required", "internal error: connection not open"} & set(texts)
 
 
+@pytest.mark.parametrize("method", [AuthMethod.NONE, AuthMethod.POLKIT])
+def test_where_no_token_comes_frames_are_shorter(method):
+    (event,) = feed(a_server(method), (FRAME_LIMIT + 1).to_bytes(LENGTH_SIZE, "big"))
+    assert isinstance(event, HangUp)
+
+
 @reading_stages
 @pytest.mark.parametrize(
     ("program", "number"),
@@ -151,7 +169,7 @@ def test_nothing_is_read_while_a_verdict_is_awaited_or_afterwards(stage):
 
 
 @pytest.mark.parametrize("method", AuthMethod)
-@pytest.mark.parametrize("length", [0, 3, 4, 27, FRAME_LIMIT + 1, 0x80000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("length", [0, 3, 4, 27, SASL_FRAME_LIMIT + 1, 0x80000000, 0xFFFFFFFF])
 def test_a_length_that_cannot_be_is_hung_up_on_without_a_word(method, length):
     server = a_server(method)
     (event,) = feed(server, length.to_bytes(LENGTH_SIZE, "big"))
@@ -346,10 +364,130 @@ def test_whoever_was_let_in_cannot_ask_polkit_again():
 def test_sasl_where_it_is_not_asked_for_fails_as_sasl_does(method, procedure):
     server = a_server(method)
     stage = server.stage
-    payload = Writer().string("PLAIN").i32(0).chars(b"x").take()
+    payload = PAYLOADS[procedure]
     said = failure_of(only_sent(feed(server, call(procedure, payload))))
     assert said == failure.authentication_failed()
     assert server.stage is stage
+
+
+# ---- SASL
+
+
+def a_sasl_server(**more):
+    return ServerNegotiation(method=AuthMethod.SASL, readonly=False, mechanisms=OFFERED, **more)
+
+
+def start_call(mechanism="GSSAPI", data=b"token", serial=0):
+    return call(Remote.AUTH_SASL_START, remote.SaslStart(mechanism, data).pack(), serial=serial)
+
+
+def step_call(data=b"token", serial=0):
+    return call(Remote.AUTH_SASL_STEP, remote.pack_sasl_step(data), serial=serial)
+
+
+def started(**more):
+    """A server whose first verdict is awaited."""
+    server = a_sasl_server(**more)
+    feed(server, call(Remote.AUTH_SASL_INIT))
+    feed(server, start_call(serial=3))
+    return server
+
+
+def assert_fails_as_sasl_does(server, wire):
+    assert failure_of(only_sent(feed(server, wire))) == failure.authentication_failed()
+    assert server.stage is Stage.GREETED
+
+
+def test_sasl_in_one_attempt():
+    server = a_sasl_server()
+    offered = only_sent(feed(server, call(Remote.AUTH_SASL_INIT)))
+    assert Reader(offered.payload).string() == "GSSAPI,SCRAM-SHA-256"
+
+    assert feed(server, start_call(data=b"first", serial=3)) == [NeedsSasl("GSSAPI", b"first")]
+    (reply,) = frames_in(server.sasl_goes_on(b"challenge"))
+    assert reply.header == call_header(Remote.AUTH_SASL_START, 3).replied(Status.OK)
+    assert remote.SaslReply.unpack(reply.payload) == remote.SaslReply(False, b"challenge")
+    assert not server.authenticated
+
+    assert feed(server, step_call(data=None, serial=4)) == [NeedsSasl(None, None)]
+    (reply,) = frames_in(server.sasl_succeeded(None))
+    assert reply.header == call_header(Remote.AUTH_SASL_STEP, 4).replied(Status.OK)
+    assert remote.SaslReply.unpack(reply.payload) == remote.SaslReply(True, None)
+    assert server.authenticated
+    assert server.stage is Stage.TRUSTED
+
+
+def test_the_wire_tells_nothing_from_empty():
+    # reference/handshake.md, section 7: the two differ in SASL.
+    assert remote.unpack_sasl_step(remote.pack_sasl_step(None)) is None
+    assert remote.unpack_sasl_step(remote.pack_sasl_step(b"")) == b""
+    assert remote.pack_sasl_step(b"\x82") == bytes.fromhex("00000000 00000001 ffffff82")
+
+
+def test_a_failed_attempt_may_be_followed_by_another():
+    server = started()
+    (reply,) = frames_in(server.sasl_failed())
+    assert failure_of(reply) == failure.authentication_failed()
+    assert_fails_as_sasl_does(server, step_call())
+    feed(server, call(Remote.AUTH_SASL_INIT))
+    assert feed(server, start_call()) == [NeedsSasl("GSSAPI", b"token")]
+
+
+def test_a_second_init_fails_and_leaves_the_first_attempt_alone():
+    server = started()
+    server.sasl_goes_on(b"challenge")
+    assert_fails_as_sasl_does(server, call(Remote.AUTH_SASL_INIT))
+    assert feed(server, step_call()) == [NeedsSasl(None, b"token")]
+
+
+@pytest.mark.parametrize("wire", [start_call(), step_call()])
+def test_a_token_before_init_fails(wire):
+    assert_fails_as_sasl_does(a_sasl_server(), wire)
+
+
+def test_a_second_start_ends_the_attempt():
+    server = started()
+    server.sasl_goes_on(b"challenge")
+    assert_fails_as_sasl_does(server, start_call("SCRAM-SHA-256"))
+    assert_fails_as_sasl_does(server, step_call())
+
+
+@pytest.mark.parametrize("name", ["PLAIN", "", "gssapi", "GSSAPI,SCRAM-SHA-256", "ANONYMOUS"])
+def test_what_was_not_offered_fails(name):
+    server = a_sasl_server()
+    feed(server, call(Remote.AUTH_SASL_INIT))
+    assert_fails_as_sasl_does(server, start_call(name))
+
+
+def test_a_listener_that_can_offer_nothing_fails():
+    server = ServerNegotiation(method=AuthMethod.SASL, readonly=False)
+    assert_fails_as_sasl_does(server, call(Remote.AUTH_SASL_INIT))
+
+
+def test_nobody_proves_it_twice():
+    server = started()
+    server.sasl_succeeded(None)
+    for wire in (call(Remote.AUTH_SASL_INIT), start_call(), step_call()):
+        assert failure_of(only_sent(feed(server, wire))) == failure.authentication_failed()
+        assert server.authenticated
+    listed = only_sent(feed(server, call(Remote.AUTH_LIST)))
+    assert remote.unpack_auth_methods(listed.payload) == [AuthMethod.NONE]
+
+
+def test_a_token_of_the_longest_size_comes_through_and_no_longer_one():
+    server = a_sasl_server()
+    feed(server, call(Remote.AUTH_SASL_INIT))
+    longest = b"\xff" * remote.MAX_SASL_DATA
+    assert feed(server, start_call(data=longest)) == [NeedsSasl("GSSAPI", longest)]
+    server.sasl_goes_on(None)
+    (reply,) = frames_in(feed(server, step_call(data=longest + b"x"))[0].wire)
+    assert failure_of(reply).code == failure.undecodable("").code
+
+
+def test_root_proves_itself_like_everybody_by_sasl():
+    server = a_sasl_server(is_root=True)
+    listed = only_sent(feed(server, call(Remote.AUTH_LIST)))
+    assert remote.unpack_auth_methods(listed.payload) == [AuthMethod.SASL]
 
 
 # ---- opening
@@ -429,7 +567,7 @@ def test_a_peer_that_could_not_be_looked_up_is_refused_every_call(number):
 @pytest.mark.parametrize("number", sorted(ALLOWED[Stage.GREETED]))
 def test_a_root_that_could_not_be_looked_up_is_not_let_in(number):
     server = a_server(AuthMethod.POLKIT, is_root=True, unknown=LOOKUP)
-    reply = only_sent(feed(server, call(number)))
+    reply = only_sent(feed(server, call(number, PAYLOADS.get(number, b""))))
     assert failure_of(reply) == LOOKUP
     assert server.stage is Stage.GREETED
 

@@ -14,8 +14,21 @@ from hypothesis.stateful import (
     rule,
 )
 
-from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, WantsOpen
-from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT, ServerNegotiation, Stage
+from proxyd.negotiation.events import (
+    HangUp,
+    NeedsPolkit,
+    NeedsSasl,
+    Send,
+    ServerEvent,
+    WantsOpen,
+)
+from proxyd.negotiation.server import (
+    CALL_LIMIT,
+    FRAME_LIMIT,
+    SASL_FRAME_LIMIT,
+    ServerNegotiation,
+    Stage,
+)
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameType, Header, Status
@@ -24,6 +37,7 @@ from proxyd.wire.remote import OpenArguments
 from tests.negotiation.talk import frames_in
 from tests.wire.strategies import FRAMES, U32
 
+OFFERED = ("GSSAPI", "SCRAM-SHA-256")
 DENIAL = Failure(45, 60, "no")
 LOOKUP = Failure(38, 0, "nobody")
 FOREVER_DEAF = {Stage.OPEN, Stage.ENDED}
@@ -34,14 +48,22 @@ _WAY_IN = st.sampled_from(
     [
         Remote.AUTH_LIST,
         Remote.AUTH_POLKIT,
-        Remote.AUTH_POLKIT,
+        Remote.AUTH_SASL_INIT,
+        Remote.AUTH_SASL_START,
+        Remote.AUTH_SASL_START,
+        Remote.AUTH_SASL_STEP,
         Remote.CONNECT_SUPPORTS_FEATURE,
         Remote.CONNECT_OPEN,
         Remote.CONNECT_OPEN,
     ]
 )
 _PROCEDURES = st.sampled_from([*Remote, 454]) | st.integers(-2, 500)
+_TOKENS = st.sampled_from([None, b"", b"token", b"token", b"token", bytes(65536), bytes(65537)])
 _PAYLOADS = st.one_of(
+    st.builds(remote.SaslStart, st.sampled_from([*OFFERED, "PLAIN", ""]), _TOKENS).map(
+        remote.SaslStart.pack
+    ),
+    _TOKENS.map(remote.pack_sasl_step),
     st.builds(OpenArguments, st.none() | st.just("qemu:///system"), U32).map(OpenArguments.pack),
     st.sampled_from([0, 1, 10, 14]).map(remote.pack_int),
     st.binary(max_size=20),
@@ -93,7 +115,11 @@ class Conversation(RuleBasedStateMachine):
     )
     def meet(self, method, readonly, is_root, unknown):
         self.server = ServerNegotiation(
-            method=method, readonly=readonly, is_root=is_root, unknown=unknown
+            method=method,
+            readonly=readonly,
+            mechanisms=OFFERED,
+            is_root=is_root,
+            unknown=unknown,
         )
         self.method, self.readonly, self.is_root = method, readonly, is_root
         self.unknown = unknown
@@ -101,6 +127,7 @@ class Conversation(RuleBasedStateMachine):
         # The event that waits for a verdict, and the call that it is about.
         self.awaited: tuple[ServerEvent, Header] | None = None
         self.frames = 0
+        self.attempt = False  # a SASL mechanism was chosen and has not ended
 
     def reads(self):
         return self.server.wanted > 0
@@ -126,6 +153,7 @@ class Conversation(RuleBasedStateMachine):
                 case Send():
                     (reply,) = frames_in(event.wire)
                     assert echoes(reply, call)
+                    self.note_the_end_of_an_attempt(reply)
                     self.note_a_root_that_was_let_in(reply)
                 case WantsOpen():
                     assert self.proven
@@ -137,10 +165,28 @@ class Conversation(RuleBasedStateMachine):
                     assert self.method is AuthMethod.POLKIT
                     assert not self.proven
                     self.awaited = event, call
+                case NeedsSasl():
+                    assert self.method is AuthMethod.SASL
+                    assert self.unknown is None
+                    assert not self.proven
+                    # A token without a name belongs to the attempt that goes on, if one does.
+                    assert (event.mechanism is None) is self.attempt
+                    assert event.mechanism in {None, *OFFERED}
+                    assert event.data is None or len(event.data) <= remote.MAX_SASL_DATA
+                    self.attempt = True
+                    self.awaited = event, call
                 case HangUp():
                     assert event.reason
                     assert event is events[-1]
                     assert self.server.stage is Stage.ENDED
+
+    def note_the_end_of_an_attempt(self, reply):
+        token = reply.header.procedure in {Remote.AUTH_SASL_START, Remote.AUTH_SASL_STEP}
+        if not (token and reply.header.program == Program.REMOTE):
+            return
+        # Undecodable arguments are told of before anybody looks at what they are for.
+        if Failure.unpack(reply.payload).message.startswith("authentication failed"):
+            self.attempt = False
 
     def note_a_root_that_was_let_in(self, reply):
         asked = reply.header.procedure == Remote.AUTH_LIST and reply.header.status == Status.OK
@@ -151,14 +197,20 @@ class Conversation(RuleBasedStateMachine):
             assert remote.unpack_auth_methods(reply.payload) == [told]
 
     @precondition(lambda self: self.awaited is not None)
-    @rule(yes=st.booleans())
-    def a_verdict_comes(self, yes):
+    @rule(yes=st.booleans(), step=st.booleans())
+    def a_verdict_comes(self, yes, step):
         assert self.awaited is not None
         (event, call), self.awaited = self.awaited, None
         match event:
             case NeedsPolkit():
                 wire = self.server.polkit_says(None if yes else DENIAL)
                 self.proven = yes
+            case NeedsSasl() if yes and step:
+                wire = self.server.sasl_goes_on(b"challenge")
+            case NeedsSasl():
+                wire = self.server.sasl_succeeded(None) if yes else self.server.sasl_failed()
+                self.proven = yes
+                self.attempt = False
             case WantsOpen():
                 wire = self.server.opened() if yes else self.server.refused(DENIAL)
         (reply,) = frames_in(wire)
@@ -180,7 +232,8 @@ class Conversation(RuleBasedStateMachine):
         deaf = self.awaited is not None or self.server.stage in FOREVER_DEAF
         assert (self.server.wanted == 0) is deaf
         assert (self.server.stage is Stage.DECIDING) is (self.awaited is not None)
-        assert self.server.wanted <= FRAME_LIMIT
+        longest = SASL_FRAME_LIMIT if self.method is AuthMethod.SASL else FRAME_LIMIT
+        assert self.server.wanted <= longest
 
     @invariant()
     def it_believes_what_was_proven(self):
