@@ -41,7 +41,7 @@ class PlainEndpoint:
         except BlockingIOError:
             return NOTHING
         except OSError as error:
-            raise _hung_up(error, while_writing=False) from error
+            raise hung_up(error, while_writing=False) from error
 
     def write(self, view: memoryview) -> int:
         try:
@@ -49,7 +49,7 @@ class PlainEndpoint:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise _hung_up(error, while_writing=True) from error
+            raise hung_up(error, while_writing=True) from error
 
     def write_descriptor(self, descriptor: int) -> bool:
         raise NotImplementedError("only UNIX sockets carry descriptors")
@@ -60,7 +60,7 @@ class PlainEndpoint:
         except BlockingIOError:
             return NOTHING
         except OSError as error:
-            raise _hung_up(error, while_writing=False) from error
+            raise hung_up(error, while_writing=False) from error
 
     def splice_from(self, pipe: int, count: int) -> int:
         try:
@@ -68,7 +68,7 @@ class PlainEndpoint:
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise _hung_up(error, while_writing=True) from error
+            raise hung_up(error, while_writing=True) from error
 
     def drop_descriptors(self) -> None:
         for descriptor in self.descriptors:
@@ -102,7 +102,7 @@ class UnixEndpoint(PlainEndpoint):
         except BlockingIOError:
             return NOTHING
         except OSError as error:
-            raise _hung_up(error, while_writing=False) from error
+            raise hung_up(error, while_writing=False) from error
         if ancillary:
             self.descriptors.extend(_descriptors(ancillary))
         return got
@@ -114,7 +114,7 @@ class UnixEndpoint(PlainEndpoint):
         except BlockingIOError:
             return False
         except OSError as error:
-            raise _hung_up(error, while_writing=True) from error
+            raise hung_up(error, while_writing=True) from error
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> Iterable[int]:
@@ -125,5 +125,5 @@ def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> Iterable[int]:
             yield from numbers
 
 
-def _hung_up(error: OSError, *, while_writing: bool) -> HungUp:
+def hung_up(error: OSError, *, while_writing: bool) -> HungUp:
     return HungUp(os.strerror(error.errno or 0), while_writing=while_writing)

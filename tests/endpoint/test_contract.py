@@ -12,6 +12,7 @@ import pytest
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
+from tests.fakes.layer import layered
 from tests.fakes.tls import TLS_1_2, TLS_1_3, secured
 
 SCRATCH = 65536
@@ -45,6 +46,7 @@ KINDS = {
     **BARE,
     "TLS 1.3": lambda: secured(*tcp_pair(), version=TLS_1_3),
     "TLS 1.2": lambda: secured(*tcp_pair(), version=TLS_1_2),
+    "SASL": lambda: layered(*tcp_pair()),
 }
 
 

@@ -1,0 +1,142 @@
+"""An endpoint whose bytes go through a SASL security layer: 4 bytes of length, then a token.
+
+Source: reference/handshake.md, section 7, "Which bytes are wrapped". The layer is whatever wraps
+and unwraps; both planes drive the endpoint, one after the other.
+
+What such a layer does that a bare socket does not:
+
+* Tokens know nothing of frames, and the socket nothing of tokens. What came of a token in parts is
+  held back, at most one token and one receive. What a token brought beyond the caller's buffer, or
+  a further token that came with it, is there although the socket may be empty: `pending`.
+* A token that the socket did not take whole must go out as it is, because the layer counts its
+  tokens. Its plain bytes are not reported as taken until then; by the contract they come again, in
+  front of the next offer, and are passed over.
+* A token that is too long, empty, or not the next one of this peer ends the session: nothing behind
+  it could be believed.
+"""
+
+import socket
+from typing import Final, Protocol
+
+from proxyd.endpoint.contract import NOTHING, HungUp
+from proxyd.endpoint.plain import PlainEndpoint, hung_up
+
+_LENGTH_SIZE: Final = 4
+_RECEIVE: Final = 65536 + _LENGTH_SIZE  # the longest token of any libvirt client, in one call
+
+
+class Layer(Protocol):
+    """A security layer that was negotiated; each direction is used by one thread at a time.
+
+    `longest_token` is what the peer may send in one token, `longest_plain` what one of ours may
+    hold so that the peer takes it.
+    """
+
+    longest_token: int
+    longest_plain: int
+
+    def wrap(self, plain: bytes) -> bytes: ...
+
+    def unwrap(self, token: bytes) -> bytes:
+        """Raises ValueError for anything but the peer's next token; its text is for the log."""
+
+
+class SaslEndpoint(PlainEndpoint):
+    """A connected stream socket below a layer that is in force from its next byte on."""
+
+    __slots__ = ("_held", "_layer", "_plain", "_unsent", "_wrapped", "pending")
+
+    may_splice = False
+
+    def __init__(self, sock: socket.socket, layer: Layer) -> None:
+        super().__init__(sock)
+        self._layer = layer
+        self._held = bytearray()  # tokens as they came, the last one perhaps in part
+        self._plain = memoryview(b"")  # of a token, not yet taken
+        self._unsent = bytearray()  # of our own token
+        self._wrapped = 0  # how many plain bytes that token stands for
+        self.pending = False
+
+    def read_into(self, view: memoryview) -> int:
+        """One token's bytes at most, so that a broken token costs nothing of what came before."""
+        while not self._plain:
+            if not self._is_next_whole():
+                got = self._receive()
+                if got <= 0:
+                    return got
+            else:
+                self._plain = memoryview(self._unwrapped())
+        part = self._plain[: len(view)]
+        view[: len(part)] = part
+        self._plain = self._plain[len(part) :]
+        self.pending = bool(self._plain) or self._is_next_whole()
+        return len(part)
+
+    def _receive(self) -> int:
+        """Bytes added to the tokens held; 0 at the end, NOTHING when there are none now."""
+        self.pending = False
+        try:
+            received = self._sock.recv(_RECEIVE)
+        except BlockingIOError:
+            return NOTHING
+        except OSError as error:
+            raise hung_up(error, while_writing=False) from error
+        self._held += received
+        return len(received)
+
+    def _next_length(self) -> int:
+        return int.from_bytes(self._held[:_LENGTH_SIZE], "big")
+
+    def _is_next_whole(self) -> bool:
+        """Whether a token can be unwrapped, or refused for its length."""
+        if len(self._held) < _LENGTH_SIZE:
+            return False
+        length = self._next_length()
+        return length > self._layer.longest_token or len(self._held) >= _LENGTH_SIZE + length
+
+    def _unwrapped(self) -> bytes:
+        """What is in the next token; never empty, or nobody would end the caller's loop."""
+        length = self._next_length()
+        if not 0 < length <= self._layer.longest_token:
+            raise HungUp(f"SASL: a token of {length} bytes", while_writing=False)
+        token = bytes(self._held[_LENGTH_SIZE : _LENGTH_SIZE + length])
+        del self._held[: _LENGTH_SIZE + length]
+        try:
+            plain = self._layer.unwrap(token)
+        except ValueError as error:
+            raise HungUp(f"SASL: {error}", while_writing=False) from error
+        if not plain:
+            raise HungUp("SASL: a token with nothing in it", while_writing=False)
+        return plain
+
+    def write(self, view: memoryview) -> int:
+        taken = 0
+        while True:
+            if self._unsent:
+                if not self._sent():
+                    return taken
+                taken += self._wrapped
+            if taken >= len(view):
+                return taken
+            plain = bytes(view[taken : taken + self._layer.longest_plain])
+            token = self._layer.wrap(plain)
+            self._unsent += len(token).to_bytes(_LENGTH_SIZE, "big")
+            self._unsent += token
+            self._wrapped = len(plain)
+
+    def _sent(self) -> bool:
+        """Whether the socket has taken the rest of our token."""
+        try:
+            sent = self._sock.send(self._unsent)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise hung_up(error, while_writing=True) from error
+        del self._unsent[:sent]
+        return not self._unsent
+
+    def splice_to(self, pipe: int, count: int) -> int:
+        raise NotImplementedError("what is wrapped cannot be spliced")
+
+    def splice_from(self, pipe: int, count: int) -> int:
+        raise NotImplementedError("what is wrapped cannot be spliced")
