@@ -21,6 +21,7 @@ _SO_PEERSEC: Final = 31  # the peer's label, where a security module keeps one
 _LABEL_SIZE: Final = 4096
 _SELINUX: Final = Path("/sys/fs/selinux/enforce")
 _START_FIELD: Final = 22 - 3  # of /proc/PID/stat, counted behind the name's closing bracket
+_LONGEST_STAT: Final = 4096  # 52 numbers and a name of 64 characters at most
 
 
 class Denied(Exception):
@@ -86,7 +87,7 @@ def _nameless(kind: str, number_name: str, number: int) -> Denied:
 def _start_ticks(pid: int) -> int:
     try:
         # The name may hold anything, brackets and spaces included: count from its end.
-        behind_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        behind_name = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         return int(behind_name[_START_FIELD])
     except (FileNotFoundError, ProcessLookupError, IndexError, ValueError) as error:
         text = f"process {pid} has ended, so nobody can say who it was"
@@ -94,6 +95,15 @@ def _start_ticks(pid: int) -> int:
     except OSError as error:
         number = error.errno or errno.EIO
         raise Denied(f"cannot look at process {pid}: {os.strerror(number)}", number) from error
+
+
+def _read(path: str) -> bytes:
+    """The beginning of a file of /proc; a tenth of what a file object costs."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _LONGEST_STAT)
+    finally:
+        os.close(descriptor)
 
 
 def _selinux_context(sock: socket.socket) -> str | None:

@@ -51,8 +51,11 @@ class TlsGreeting:
     async def meet(self, client: Client) -> None:
         client.address = self._address
         try:
-            while not await trio.to_thread.run_sync(self._handshake, limiter=self._limiter):
+            while True:
+                # Before the first step, too: without the client's words a thread has no work.
                 await wait_to_read(self.endpoint)
+                if await trio.to_thread.run_sync(self._handshake, limiter=self._limiter):
+                    break
         except HandshakeFailed as error:
             raise Untrusted(self._tls.explain(self._inspection, str(error))) from error
         verdict = self._inspection.verdict
