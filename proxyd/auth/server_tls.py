@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
 from proxyd.auth.certificates import Credentials
@@ -25,6 +26,7 @@ _OPTIONS: Final = (
     | SSL.OP_NO_COMPRESSION
     | SSL.OP_CIPHER_SERVER_PREFERENCE
 )
+_EXPORTER_SIZE: Final = 32
 _ASK_FOR_CERTIFICATE: Final = SSL.VERIFY_PEER
 _DEMAND_CERTIFICATE: Final = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 
@@ -87,6 +89,29 @@ def make_server_tls(
         texts = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else ""
         raise TlsUnusable(f"OpenSSL refuses the certificates or ciphers: {texts}") from error
     return ServerTls(context, ClientJudge(enforce=enforce, allowed=allowed))
+
+
+def channel_bindings(connection: SSL.Connection) -> dict[str, bytes]:
+    """What an established connection can be told by (RFC 9266, RFC 5929, section 4).
+
+    Both ends know it and nobody between them could have the same with each of them.
+    """
+    found = {}
+    if connection.get_protocol_version() >= SSL.TLS1_3_VERSION:
+        # Below it takes the extended master secret, and nobody here can say whether that is used.
+        found["tls-exporter"] = connection.export_keying_material(
+            b"EXPORTER-Channel-Binding", _EXPORTER_SIZE, b""
+        )
+    shown = connection.get_certificate()
+    if shown is not None:
+        certificate = shown.to_cryptography()
+        digest = certificate.signature_hash_algorithm
+        if digest is not None:  # RFC 5929 does not say what to do for Ed25519
+            weak = isinstance(digest, hashes.MD5 | hashes.SHA1)
+            found["tls-server-end-point"] = certificate.fingerprint(
+                hashes.SHA256() if weak else digest
+            )
+    return found
 
 
 def sends_tickets(tls: ServerTls) -> bool:

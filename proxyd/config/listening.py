@@ -81,6 +81,41 @@ class NetworkListening:
         )
 
 
+def network_listenings(settings: Settings) -> list[NetworkListening]:
+    """The ports that the settings ask for."""
+    found = (tcp_listening(settings), tls_listening(settings))
+    return [each for each in found if each is not None]
+
+
+def sasl_transports(settings: Settings, *, privileged: bool) -> dict[Transport, str]:
+    """Where clients prove themselves by SASL, and the setting that says so."""
+    asking = {
+        "auth_unix_ro": (Transport.UNIX, privileged),
+        "auth_unix_rw": (Transport.UNIX, True),
+        "auth_tcp": (Transport.TCP, settings.listen_tcp),
+        "auth_tls": (Transport.TLS, settings.listen_tls),
+    }
+    return {
+        transport: key
+        for key, (transport, listens) in asking.items()
+        if listens and getattr(settings, key) == "sasl"
+    }
+
+
+def tcp_listening(settings: Settings) -> NetworkListening | None:
+    """The port for TCP clients, if the settings ask for it."""
+    if not settings.listen_tcp:
+        return None
+    return NetworkListening(
+        transport=Transport.TCP,
+        key="tcp_port",
+        host=settings.listen_addr,
+        port=settings.tcp_port,
+        backlog=_backlog(settings),
+        method=_METHODS[settings.auth_tcp],
+    )
+
+
 def tls_listening(settings: Settings) -> NetworkListening | None:
     """The port for TLS clients, if the settings ask for it."""
     if not settings.listen_tls:

@@ -118,6 +118,28 @@ class Settings:
         check=checks.strong_enough,
         example=112,
     )
+    proxyd_sasl_mechanisms: tuple[str, ...] = strings(
+        (),
+        'Which SASL mechanisms are offered: "GSSAPI" (Kerberos), "SCRAM-SHA-256-PLUS" and'
+        ' "SCRAM-SHA-256" (passwords; never on TCP). Empty: all that the listener allows and that'
+        " have what they need.",
+        each=checks.one_of("GSSAPI", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"),
+        example=("GSSAPI",),
+    )
+    proxyd_keytab: str | None = text(
+        None,
+        "Keytab for GSSAPI; each of its libvirt/HOST keys serves. Unset: KRB5_KTNAME of the"
+        " environment, or else /etc/libvirt/krb5.tab.",
+        check=checks.absolute_path,
+        example="/etc/libvirt/krb5.tab",
+    )
+    proxyd_passwords: str | None = text(
+        None,
+        "What SCRAM compares passwords with; proxyd passwd NAME writes it. Unset:"
+        " proxyd-passwords beside this file's usual place.",
+        check=checks.absolute_path,
+        example="/etc/libvirt/proxyd-passwords",
+    )
 
     # Certificates
     key_file: str | None = text(

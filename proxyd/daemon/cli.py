@@ -9,6 +9,7 @@ from typing import Final, NoReturn
 
 from proxyd import __version__
 from proxyd.config.report import report, report_json
+from proxyd.config.settings import Settings
 from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.loaded import Source, demand_what_exists
 from proxyd.daemon.places import Places, places_of
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         environ=dict(os.environ),
     )
     if arguments.check_config:
-        return _check(source, as_json=arguments.json)
+        return _check(source, places, as_json=arguments.json)
     return _run(arguments, source, places)
 
 
@@ -94,7 +95,15 @@ def _here() -> str:
         return "/"
 
 
-def _check(source: Source, *, as_json: bool) -> int:
+def _load_what_it_names(settings: Settings, places: Places) -> None:
+    """Certificates, keytab, passwords. Raises StartFailed."""
+    from proxyd.daemon.entrances import load_sasl_for, load_tls_for  # noqa: PLC0415
+
+    load_tls_for(settings, places)
+    load_sasl_for(settings, places)
+
+
+def _check(source: Source, places: Places, *, as_json: bool) -> int:
     """Prints what is in force; 0 when a daemon would start with it, 1 when not."""
     try:
         loaded = source.load()
@@ -104,6 +113,7 @@ def _check(source: Source, *, as_json: bool) -> int:
             sys.stdout.reconfigure(errors="backslashreplace")  # a path may be in no encoding
         print(report_json(loaded) if as_json else report(loaded), end="")
         demand_what_exists(loaded.settings)
+        _load_what_it_names(loaded.settings, places)
     except StartFailed as error:
         _complain(str(error))
         return Exit.FAILED

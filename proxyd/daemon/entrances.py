@@ -11,7 +11,8 @@ from proxyd.config.listening import (
     NetworkListening,
     Transport,
     UnixListening,
-    tls_listening,
+    network_listenings,
+    sasl_transports,
     unix_listenings,
 )
 from proxyd.config.settings import Settings
@@ -25,11 +26,15 @@ from proxyd.endpoint.tcp import tune
 from proxyd.session.greeting import Greeting
 from proxyd.session.local import LocalGreeting
 from proxyd.session.names import NameService
+from proxyd.session.proving import Policy, Proof, proving_limiter
+from proxyd.session.remote import TcpGreeting
 
 if TYPE_CHECKING:
+    from proxyd.auth.offering import Offering
     from proxyd.auth.server_tls import ServerTls
 
 Greet = Callable[[socket.socket, Door], Greeting]
+_GreetRemote = Callable[[socket.socket, str], Greeting]
 
 
 def open_entrances(
@@ -40,8 +45,11 @@ def open_entrances(
     Raises StartFailed. `given_back` closes them.
     """
     # A port may be somebody else's: that is found out before the first client can connect.
-    network = tls_listening(settings)
-    entrances = [] if network is None else _listen_on_network(network, given_back)
+    entrances = [
+        entrance
+        for asked in network_listenings(settings)
+        for entrance in _listen_on_network(asked, given_back)
+    ]
     gid = group_id(settings.unix_sock_group)
     asked_for = unix_listenings(
         settings,
@@ -61,6 +69,16 @@ def load_tls_for(settings: Settings, places: Places) -> "ServerTls | None":
     from proxyd.daemon.tls import load_tls  # noqa: PLC0415 (see the top)
 
     return load_tls(settings, places)
+
+
+def load_sasl_for(settings: Settings, places: Places) -> "dict[Transport, Offering]":
+    """Raises StartFailed. Reads files."""
+    transports = sasl_transports(settings, privileged=places.privileged)
+    if not transports:
+        return {}
+    from proxyd.daemon.sasl import load_offerings  # noqa: PLC0415 (see the top)
+
+    return load_offerings(settings, places, transports)
 
 
 def _listen_on_network(
@@ -88,18 +106,43 @@ def _listen(asked: UnixListening, gid: int | None, given_back: ExitStack) -> soc
 def greeter(in_force: InForce) -> Greet:
     """How whoever comes in by a door is met; what a reload changes holds for the next one."""
     names = NameService()
-    if in_force.tls is None:
-        return lambda sock, _: LocalGreeting(sock, names)
-    from proxyd.session.securing import TlsGreeting, handshake_limiter  # noqa: PLC0415
-
-    limiter = handshake_limiter()
+    by_network: dict[Transport, _GreetRemote] = {Transport.TCP: TcpGreeting}
+    if in_force.tls is not None:
+        by_network[Transport.TLS] = _tls_greeter(in_force)
 
     def greet(sock: socket.socket, door: Door) -> Greeting:
         if door.transport is Transport.UNIX:
             return LocalGreeting(sock, names)
-        assert in_force.tls is not None
         settings = in_force.settings
         tune(sock, interval_s=settings.keepalive_interval, count=settings.keepalive_count)
-        return TlsGreeting(sock, spelled(sock.getpeername()), in_force.tls, limiter)
+        return by_network[door.transport](sock, spelled(sock.getpeername()))
+
+    return greet
+
+
+def prover(in_force: InForce) -> Callable[[Door], Proof]:
+    """What a door that asks for SASL asks of its next client."""
+    limiter = proving_limiter()
+
+    def proof(door: Door) -> Proof:
+        settings = in_force.settings
+        least_ssf = settings.tcp_min_ssf if door.transport is Transport.TCP else 0
+        return Proof(
+            offering=in_force.offerings[door.transport],
+            policy=Policy(allowed=settings.sasl_allowed_username_list, least_ssf=least_ssf),
+            limiter=limiter,
+        )
+
+    return proof
+
+
+def _tls_greeter(in_force: InForce) -> _GreetRemote:
+    from proxyd.session.securing import TlsGreeting, handshake_limiter  # noqa: PLC0415
+
+    limiter = handshake_limiter()
+
+    def greet(sock: socket.socket, address: str) -> Greeting:
+        assert in_force.tls is not None
+        return TlsGreeting(sock, address, in_force.tls, limiter)
 
     return greet

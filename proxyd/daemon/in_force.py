@@ -1,17 +1,18 @@
 """What the daemon was asked for, and what of it is in force right now."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from proxyd.config.listening import Door
+from proxyd.config.listening import Door, Transport
 from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import Settings
 from proxyd.daemon.loaded import Source
 from proxyd.daemon.places import Places
 
-if TYPE_CHECKING:  # it brings OpenSSL with it, which a host without TLS need not carry
+if TYPE_CHECKING:  # these bring libraries with them that not every host need carry
+    from proxyd.auth.offering import Offering
     from proxyd.auth.server_tls import ServerTls
 
 
@@ -37,4 +38,5 @@ class InForce:
     settings: Settings
     routes: RoutingTable
     tls: "ServerTls | None"
+    offerings: "Mapping[Transport, Offering]"
     doors: Sequence[tuple[socket.socket, Door]] = field(default_factory=tuple)

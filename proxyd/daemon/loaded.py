@@ -60,30 +60,7 @@ def load_checked(source: Source) -> Loaded:
 
 
 def demand_what_exists(settings: Settings) -> None:
-    """Raises StartFailed for a missing group, and for what this version does not have.
-
-    Ignoring such a key would leave an administrator believing in a door that is not there, or
-    in a lock that is not there.
-    """
-    if settings.listen_tcp:
-        raise StartFailed(
-            Exit.NETWORK,
-            "listen_tcp = 1: this version of proxyd has no such listener; set listen_tcp = 0 and"
-            " let remote clients come over TLS (listen_tls) or SSH",
-        )
-    for key in ("auth_unix_rw", "auth_unix_ro"):
-        if getattr(settings, key) == "sasl":
-            raise StartFailed(
-                Exit.NETWORK,
-                f'{key} = "sasl": this version of proxyd cannot ask for it; use "polkit" (only'
-                ' root gets in) or "none" with the socket\'s permissions',
-            )
-    if settings.listen_tls and settings.auth_tls == "sasl":
-        raise StartFailed(
-            Exit.NETWORK,
-            'auth_tls = "sasl": this version of proxyd cannot ask for it; use "none", which asks'
-            " for a certificate of your CA (tls_allowed_dn_list says whose)",
-        )
+    """Raises StartFailed for a group that is missing."""
     group_id(settings.unix_sock_group)
 
 

@@ -20,6 +20,7 @@ class Places:
     runtime_dir: str
     pid_file: str
     log_file: str
+    passwords: str
     pki: str = ""  # directory of a user's own certificates
 
 
@@ -32,6 +33,7 @@ def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
             runtime_dir=_SYSTEM_RUNTIME,
             pid_file="/run/virtproxyd.pid",
             log_file="/var/log/libvirt/virtproxyd.log",
+            passwords="/etc/libvirt/proxyd-passwords",
         )
 
     def absolute(name: str, otherwise: str) -> str:
@@ -49,6 +51,7 @@ def places_of(environ: Mapping[str, str], *, euid: int) -> Places:
         runtime_dir=runtime,
         pid_file=f"{runtime}/virtproxyd.pid",
         log_file=f"{cache}/libvirt/virtproxyd.log",
+        passwords=f"{config}/libvirt/proxyd-passwords",
         pki=f"{home}/.pki/libvirt",
     )
 

@@ -26,7 +26,14 @@ from proxyd.config.listening import (
 )
 from proxyd.config.loading import Loaded
 from proxyd.daemon.background import Foreground, Readiness, become_daemon
-from proxyd.daemon.entrances import Greet, greeter, load_tls_for, open_entrances
+from proxyd.daemon.entrances import (
+    Greet,
+    greeter,
+    load_sasl_for,
+    load_tls_for,
+    open_entrances,
+    prover,
+)
 from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.in_force import InForce, Options
 from proxyd.daemon.loaded import load_checked
@@ -41,6 +48,7 @@ from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.handover import Relay, RelayDied
 from proxyd.session.roster import Roster
+from proxyd.wire.programs import AuthMethod
 
 _LOG_FLUSH_S: Final = 2.0
 
@@ -100,8 +108,9 @@ def _take_what_is_needed(loaded: Loaded, options: Options, given_back: ExitStack
             raise StartFailed(Exit.FAILED, str(error)) from error
     _raise_descriptor_limit()
     tls = load_tls_for(settings, places)
+    offerings = load_sasl_for(settings, places)
     doors = open_entrances(settings, options, given_back)
-    return InForce(settings, routing_table(settings, places), tls, doors)
+    return InForce(settings, routing_table(settings, places), tls, offerings, doors)
 
 
 def _make_run_dir(places: Places) -> None:
@@ -135,6 +144,7 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
         relay=relay,
         routes=lambda: in_force.routes,
         timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
+        proof=prover(in_force),
     )
     with received_signals() as signals:
         async with trio.open_nursery() as outer:
@@ -169,7 +179,7 @@ async def _listen_at(
             return
         nursery.start_soon(serve_client, Arrival(greeting, door, services))
 
-    await accept_clients(listener, door.name, services.roster.admission, start)
+    await accept_clients(listener, door, services.roster.admission, start)
 
 
 def _say_ready(in_force: InForce) -> None:
@@ -179,7 +189,13 @@ def _say_ready(in_force: InForce) -> None:
     )
     log.info("proxyd %s serves %s", __version__, served)
     for _, door in in_force.doors:
-        if door.method.name == "POLKIT":
+        if door.transport is Transport.TCP and door.method is AuthMethod.NONE:
+            log.warning(
+                "%s lets in EVERYBODY who can reach it, and encrypts nothing: whoever connects"
+                ' owns this host. Set auth_tcp = "sasl", or listen_tcp = 0',
+                door.name,
+            )
+        if door.method is AuthMethod.POLKIT:
             log.warning(
                 "%s asks for polkit, which this version cannot do: it lets in root and nobody"
                 ' else; for others set auth_unix_rw or auth_unix_ro = "none" and the permissions',

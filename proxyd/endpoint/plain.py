@@ -35,6 +35,10 @@ class PlainEndpoint:
     def fileno(self) -> int:
         return self._fd
 
+    def release(self) -> socket.socket:
+        """The socket, for an endpoint that takes this one's place."""
+        return self._sock
+
     def read_into(self, view: memoryview) -> int:
         try:
             return self._sock.recv_into(view)

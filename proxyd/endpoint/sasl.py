@@ -32,10 +32,14 @@ class Layer(Protocol):
     hold so that the peer takes it.
     """
 
-    longest_token: int
-    longest_plain: int
+    @property
+    def longest_token(self) -> int: ...
 
-    def wrap(self, plain: bytes) -> bytes: ...
+    @property
+    def longest_plain(self) -> int: ...
+
+    def wrap(self, plain: bytes) -> bytes:
+        """Raises ValueError when it cannot be done any more; its text is for the log."""
 
     def unwrap(self, token: bytes) -> bytes:
         """Raises ValueError for anything but the peer's next token; its text is for the log."""
@@ -119,10 +123,16 @@ class SaslEndpoint(PlainEndpoint):
             if taken >= len(view):
                 return taken
             plain = bytes(view[taken : taken + self._layer.longest_plain])
-            token = self._layer.wrap(plain)
+            token = self._wrap(plain)
             self._unsent += len(token).to_bytes(_LENGTH_SIZE, "big")
             self._unsent += token
             self._wrapped = len(plain)
+
+    def _wrap(self, plain: bytes) -> bytes:
+        try:
+            return self._layer.wrap(plain)
+        except ValueError as error:
+            raise HungUp(f"SASL: {error}", while_writing=True) from error
 
     def _sent(self) -> bool:
         """Whether the socket has taken the rest of our token."""

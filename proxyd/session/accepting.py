@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from proxyd.config.listening import Door
 from proxyd.session.admission import Admission
 
 log = logging.getLogger("rpc.netserverservice")
@@ -19,18 +20,18 @@ _BACK_OFF_S: Final = 0.5
 
 async def accept_clients(
     listener: socket.socket,
-    name: str,
+    door: Door,
     admission: Admission,
     start: Callable[[socket.socket], None],
 ) -> None:
     """Accepts for ever; `start` takes each connection over. The listener is non-blocking."""
     short = False
     while True:
-        await admission.room()
+        await admission.room(door.transport)
         try:
             sock, _ = listener.accept()
         except BlockingIOError:
-            admission.nobody_waits()
+            admission.nobody_waits(door.transport)
             await trio.lowlevel.wait_readable(listener)
         except OSError as error:
             if error.errno in _SHORT_OF:
@@ -38,18 +39,18 @@ async def accept_clients(
                     short = True
                     log.warning(
                         "%s: cannot accept: %s; new clients wait until something is freed",
-                        name,
+                        door.name,
                         error.strerror,
                     )
                 await trio.sleep(_BACK_OFF_S)
             else:
                 # ECONNABORTED and its like: that client is gone, the next one is not.
-                log.debug("%s: accept: %s", name, error.strerror)
+                log.debug("%s: accept: %s", door.name, error.strerror)
                 await trio.lowlevel.checkpoint()
         else:
             if short:
                 short = False
-                log.warning("%s: accepting again", name)
+                log.warning("%s: accepting again", door.name)
             start(sock)
             # A burst of connections must not keep the loop from those that are here.
             await trio.lowlevel.checkpoint()

@@ -2,18 +2,23 @@
 
 At a limit nobody is refused: the listeners stop accepting and clients wait in the kernel's
 backlog, as libvirt does it (reference/handshake.md, section 2). Unlike libvirt, the log says so,
-once per episode: from the limit until a listener has room and finds nobody waiting.
+once per episode: from the limit until a listener has room and finds nobody waiting. And each
+transport has the limit of unauthenticated clients for itself, so that strangers of the network
+never keep clients of this host waiting.
 """
 
 import logging
+from collections import Counter
 
 import trio
+
+from proxyd.config.listening import Transport
 
 log = logging.getLogger("rpc.netserver")
 
 
 class Admission:
-    """Counts clients, and among them those whose identity has not been proven.
+    """Counts clients, and for each transport those whose identity has not been proven.
 
     `max_anonymous` 0 means no limit. Limits may be changed at any time.
     """
@@ -22,9 +27,14 @@ class Admission:
         self._max_clients = max_clients
         self._max_anonymous = max_anonymous
         self.clients = 0
-        self.anonymous = 0
+        self._anonymous = Counter[Transport]()
         self._waiting = trio.lowlevel.ParkingLot()
-        self._told = False
+        self._told = set[Transport]()  # whose episode goes on
+
+    @property
+    def anonymous(self) -> int:
+        """Of all transports together."""
+        return self._anonymous.total()
 
     def change(self, *, max_clients: int, max_anonymous: int) -> None:
         """New limits; nobody who is in is sent away."""
@@ -32,47 +42,51 @@ class Admission:
         self._max_anonymous = max_anonymous
         self._let_in()
 
-    @property
-    def has_room(self) -> bool:
+    def has_room(self, transport: Transport) -> bool:
         return self.clients < self._max_clients and not (
-            self._max_anonymous and self.anonymous >= self._max_anonymous
+            self._max_anonymous and self._anonymous[transport] >= self._max_anonymous
         )
 
-    async def room(self) -> None:
+    async def room(self, transport: Transport) -> None:
         """Returns at once, or when a client has left."""
-        while not self.has_room:
-            if not self._told:
-                self._told = True
+        while not self.has_room(transport):
+            if transport not in self._told:
+                self._told.add(transport)
                 log.warning(
-                    "no room for more clients: %d of %d are connected, %d of %s of them"
+                    "no room for more clients by %s: %d of %d are connected, %d of %s"
                     " unauthenticated; others wait (see max_clients, max_anonymous_clients)",
+                    transport.name,
                     self.clients,
                     self._max_clients,
-                    self.anonymous,
+                    self._anonymous[transport],
                     self._max_anonymous or "any number",
                 )
             await self._waiting.park()
 
-    def arrived(self, *, anonymous: bool) -> None:
+    def arrived(self, transport: Transport, *, anonymous: bool) -> None:
         self.clients += 1
-        self.anonymous += anonymous
+        self._anonymous[transport] += anonymous
 
-    def proved(self) -> None:
+    def proved(self, transport: Transport) -> None:
         """One client is no longer anonymous."""
-        self.anonymous -= 1
+        self._anonymous[transport] -= 1
         self._let_in()
 
-    def left(self, *, anonymous: bool) -> None:
+    def left(self, transport: Transport, *, anonymous: bool) -> None:
         self.clients -= 1
-        self.anonymous -= anonymous
+        self._anonymous[transport] -= anonymous
         self._let_in()
 
-    def nobody_waits(self) -> None:
+    def nobody_waits(self, transport: Transport) -> None:
         """A listener found its backlog empty: an episode, if there was one, is over."""
-        if self._told and self.has_room:
-            self._told = False
-            log.info("nobody waits any more: %d clients are connected", self.clients)
+        if transport in self._told and self.has_room(transport):
+            self._told.discard(transport)
+            log.info(
+                "nobody waits any more by %s: %d clients are connected",
+                transport.name,
+                self.clients,
+            )
 
     def _let_in(self) -> None:
-        if self.has_room:
+        if self.clients < self._max_clients:
             self._waiting.unpark_all()

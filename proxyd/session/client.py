@@ -12,21 +12,32 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
 
+from proxyd.auth.mechanism import Challenge, Refused
 from proxyd.config.listening import Door
 from proxyd.config.quoting import excerpt
 from proxyd.config.routes import Destination, RoutingTable, Unroutable
 from proxyd.endpoint.contract import HungUp
-from proxyd.negotiation.events import HangUp, NeedsPolkit, Send, ServerEvent, WantsOpen
+from proxyd.endpoint.plain import PlainEndpoint
+from proxyd.endpoint.sasl import SaslEndpoint
+from proxyd.negotiation.events import (
+    HangUp,
+    NeedsPolkit,
+    NeedsSasl,
+    Send,
+    ServerEvent,
+    WantsOpen,
+)
 from proxyd.negotiation.server import ServerNegotiation, Stage
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation
 from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
+from proxyd.session.proving import Proof, SaslExchange
 from proxyd.session.roster import Client, Roster
 from proxyd.wire import failure
 from proxyd.wire.programs import AuthMethod
@@ -45,6 +56,7 @@ class Services:
     relay: Relay
     routes: Callable[[], RoutingTable]
     timeout_s: Callable[[], int]
+    proof: Callable[[Door], Proof]  # for doors that ask for SASL
 
 
 async def serve_client(session: "Arrival") -> None:
@@ -87,15 +99,20 @@ class Arrival:
         )
         self.machine: ServerNegotiation | None = None
         self._greeting = greeting
+        self._sasl: SaslExchange | None = None
         self._refusals = 0
         self.timeout_s = services.timeout_s()
 
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
         unknown = await self._greeting.meet(self.client)
+        if self.door.method is AuthMethod.SASL:
+            proof = self.services.proof(self.door)
+            self._sasl = SaslExchange(proof, self._greeting.bindings)
         machine = self.machine = ServerNegotiation(
             method=self.door.method,
             readonly=self.door.readonly,
+            mechanisms=() if self._sasl is None else self._sasl.offered,
             is_root=self.client.identity.uid == 0,
             unknown=unknown,
         )
@@ -120,6 +137,8 @@ class Arrival:
             case NeedsPolkit(action):
                 denial = failure.polkit_unavailable(action)
                 await self.conversation.send(machine.polkit_says(denial))
+            case NeedsSasl():
+                await self._prove(machine, event)
             case WantsOpen():
                 if await self._open(machine, event):
                     return "", logging.INFO
@@ -140,6 +159,34 @@ class Arrival:
         self.endpoint.write(memoryview(reply))
         return text
 
+    async def _prove(self, machine: ServerNegotiation, wanted: NeedsSasl) -> None:
+        """One step of SASL; after the last one the client has a name and perhaps a layer."""
+        assert self._sasl is not None
+        try:
+            answer = await self._sasl.answer(wanted)
+        except Refused as error:
+            self._log_refusal(f"{self._sasl.name}: {_told(error)}")
+            await self.conversation.send(machine.sasl_failed())
+            return
+        if isinstance(answer, Challenge):
+            await self.conversation.send(machine.sasl_goes_on(answer.data))
+            return
+        self.client.identity = replace(self.client.identity, sasl_user_name=answer.username)
+        log.info(
+            "client %d: %s: came in by %s, %s, %d bits",
+            self.client.number,
+            self.client,
+            self._sasl.name,
+            answer.detail,
+            answer.ssf,
+        )
+        # Told in the clear; from the next byte on, both ways, the layer is in force.
+        await self.conversation.send(machine.sasl_succeeded(answer.data))
+        if answer.layer is not None:
+            assert isinstance(self.endpoint, PlainEndpoint)
+            self.endpoint = SaslEndpoint(self.endpoint.release(), answer.layer)
+            self.conversation = Conversation(self.endpoint)
+
     async def _open(self, machine: ServerNegotiation, wanted: WantsOpen) -> bool:
         """Opens the daemon and hands over; False when the client was told why not."""
         arguments = wanted.arguments
@@ -151,7 +198,7 @@ class Arrival:
                 destination, arguments.flags, self.client.identity, keepalive=wanted.keepalive
             )
         except (Unroutable, OpenFailed) as error:
-            self._log_refusal(arguments.name, error)
+            self._log_refusal(f"cannot open {excerpt(arguments.name or '')}: {error}")
             await self.conversation.send(machine.refused(error.failure))
             return False
         try:
@@ -167,17 +214,16 @@ class Arrival:
         self.services.roster.opened(self.client, pair)
         return True
 
-    def _log_refusal(self, name: str | None, error: Exception) -> None:
+    def _log_refusal(self, what: str) -> None:
         """One line for a client's first attempts; one that goes on trying must not fill the log."""
         self._refusals += 1
         if self._refusals > _REFUSALS_LOGGED:
             return
         log.warning(
-            "client %d: %s: cannot open %s: %s%s",
+            "client %d: %s: %s%s",
             self.client.number,
             self.client,
-            excerpt(name or ""),
-            error,
+            what,
             " (further attempts are not logged)" if self._refusals == _REFUSALS_LOGGED else "",
         )
 
@@ -193,3 +239,10 @@ class Arrival:
             if os.path.exists(path):
                 return name
         raise Unroutable(failure.not_open())
+
+
+def _told(refusal: Refused) -> str:
+    """For the log: who it was if that is known, why, and what mends it."""
+    who = f"{excerpt(refusal.username)}: " if refusal.username else ""
+    hint = f"; {refusal.hint}" if refusal.hint else ""
+    return f"{who}{refusal}{hint}"

@@ -4,6 +4,7 @@ Each kind of listener has its own way: `local.py` asks the kernel, `securing.py`
 handshake.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from proxyd.endpoint.contract import Endpoint
@@ -19,6 +20,7 @@ class Greeting(Protocol):
     """One accepted connection. `step` is what is going on, for the log if it takes too long."""
 
     step: str
+    bindings: Mapping[str, bytes]  # what tells a TLS connection from others (RFC 5929), once met
 
     @property
     def endpoint(self) -> Endpoint:

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from proxyd.auth.peercred import Denied, PeerCredentials, credentials_of
 from proxyd.endpoint.plain import UnixEndpoint
@@ -17,6 +19,7 @@ class LocalGreeting:
     """An accepted UNIX connection. Owns the socket."""
 
     step = "looking up who the client is"
+    bindings: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(self, sock: socket.socket, names: NameService) -> None:
         self.endpoint = UnixEndpoint(sock)

@@ -51,7 +51,7 @@ class Roster:
         self._last += 1
         client = Client(number=self._last, door=door, connected_s=time.time(), anonymous=anonymous)
         self.clients[client.number] = client
-        self.admission.arrived(anonymous=anonymous)
+        self.admission.arrived(door.transport, anonymous=anonymous)
         self._tell()
         return client
 
@@ -59,7 +59,7 @@ class Roster:
         """The client has authenticated; saying so twice is harmless."""
         if client.anonymous:
             client.anonymous = False
-            self.admission.proved()
+            self.admission.proved(client.door.transport)
 
     def opened(self, client: Client, pair: RelayedPair) -> None:
         """The session is open and belongs to the relay from here on."""
@@ -71,7 +71,7 @@ class Roster:
     def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
         """The client is gone, for whatever reason."""
         del self.clients[client.number]
-        self.admission.left(anonymous=client.anonymous)
+        self.admission.left(client.door.transport, anonymous=client.anonymous)
         seconds = (time.monotonic_ns() - client.started_ns) / 1e9
         pair = client.pair
         if pair is None:

@@ -11,17 +11,19 @@ reload in the meantime is for the next one.
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from typing import Final
 
 import trio
 
-from proxyd.auth.server_tls import ServerTls
+from proxyd.auth.server_tls import ServerTls, channel_bindings
 from proxyd.auth.verify import Inspection
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.conversation import Conversation, wait_to_read
 from proxyd.session.greeting import Untrusted
 from proxyd.session.roster import Client
+from proxyd.wire.programs import AuthMethod
 
 # reference/handshake.md, section 4: the client waits for exactly this, in a record of its own.
 LET_IN: Final = b"\x01"
@@ -47,6 +49,7 @@ class TlsGreeting:
         self._address = address
         self._tls = tls
         self._limiter = limiter
+        self.bindings: Mapping[str, bytes] = {}
 
     async def meet(self, client: Client) -> None:
         client.address = self._address
@@ -64,6 +67,8 @@ class TlsGreeting:
             # A goodbye instead of the byte: virsh then says that its certificate was refused.
             self.endpoint.end_write()
             raise Untrusted(verdict.refusal)
+        if client.door.method is AuthMethod.SASL:
+            self.bindings = channel_bindings(self.endpoint.connection)
         for remark in verdict.remarks:
             log.info("client %d: %s: its certificate %s", client.number, client, remark)
         await Conversation(self.endpoint).send(LET_IN)

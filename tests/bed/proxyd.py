@@ -92,8 +92,15 @@ class Proxyd:
 
     def tls_address(self, host: str = "127.0.0.1") -> str:
         """HOST:PORT of its TLS listener on that address, as it stands in a URI."""
+        return self._address("tls", host)
+
+    def tcp_address(self, host: str = "127.0.0.1") -> str:
+        """HOST:PORT of its TCP listener, likewise."""
+        return self._address("tcp", host)
+
+    def _address(self, transport: str, host: str) -> str:
         spelled = f"[{host}]" if ":" in host else host
-        pattern = re.compile(rf"serves .*tls ({re.escape(spelled)}:[0-9]+)")
+        pattern = re.compile(rf"serves .*{transport} ({re.escape(spelled)}:[0-9]+)")
         return wait_until(
             lambda: pattern.search(self.log_text()), 10, f"proxyd says that it serves {host}"
         )[1]

@@ -142,6 +142,9 @@ def test_the_full_access_socket_is_open_to_all_only_where_polkit_guards_it(text,
 def test_the_keys_only_proxyd_knows_are_named_so():
     ours = [key for key in SPECS if key.startswith("proxyd_")]
     assert ours == [
+        "proxyd_sasl_mechanisms",
+        "proxyd_keytab",
+        "proxyd_passwords",
         "proxyd_more_certificates",
         "proxyd_handshake_timeout",
         "proxyd_backend_dir",

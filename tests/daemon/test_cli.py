@@ -152,15 +152,24 @@ def test_a_wrong_value_is_status_1_with_file_line_and_column(conf, capsys, more)
 
 
 @pytest.mark.parametrize(
-    "text", ["listen_tcp = 1", 'auth_unix_rw = "sasl"', 'auth_unix_ro = "sasl"']
+    ("text", "says"),
+    [
+        ("listen_tcp = 1", 'auth_tcp = "sasl": no SASL mechanism can serve clients by TCP; GSSAPI'),
+        ('auth_unix_rw = "sasl"', 'auth_unix_rw = "sasl": no SASL mechanism can serve'),
+        ('auth_unix_ro = "sasl"', 'auth_unix_ro = "sasl": no SASL mechanism can serve'),
+        ("listen_tls = 1", "cannot listen for TLS clients: "),
+    ],
 )
-def test_what_this_version_cannot_do_is_status_1(conf, capsys, text):
-    conf.write_text(text)
+def test_a_listener_without_the_files_that_it_needs_is_status_1(conf, tmp_path, capsys, text, says):
+    missing = [f'{key}_file = "{tmp_path}/no-{key}"' for key in ("ca", "cert", "key")]
+    missing += [f'proxyd_{key} = "{tmp_path}/no-{key}"' for key in ("keytab", "passwords")]
+    conf.write_text("\n".join([text, *missing]))
 
     assert check(conf) == 1
 
     said = capsys.readouterr()
-    assert text in said.err
+    assert says in said.err
+    assert f"{tmp_path}/no-" in said.err
     assert "# As by default:" in said.out
 
 

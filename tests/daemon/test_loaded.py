@@ -128,21 +128,6 @@ def test_who_runs_it_decides_the_defaults(conf):
     assert source(conf, privileged=False).load().settings.auth_unix_rw == "none"
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"listen_tls": True, "auth_tls": "sasl"}, 'auth_tls = "sasl": this version of proxyd'),
-        ({"listen_tcp": True}, "listen_tcp = 1: this version of proxyd has no such listener"),
-        ({"auth_unix_rw": "sasl"}, 'auth_unix_rw = "sasl": this version of proxyd cannot ask'),
-        ({"auth_unix_ro": "sasl"}, 'auth_unix_ro = "sasl": this version of proxyd cannot ask'),
-    ],
-)
-def test_a_door_or_a_lock_that_does_not_exist_is_not_passed_over(settings, says):
-    with pytest.raises(StartFailed, match=says) as failed:
-        demand_what_exists(Settings(**settings))
-    assert failed.value.status == Exit.NETWORK
-
-
 def test_the_defaults_ask_for_nothing_that_does_not_exist():
     demand_what_exists(Settings())
     demand_what_exists(Settings(auth_unix_rw="none", auth_unix_ro="none", auth_tls="sasl"))

@@ -19,6 +19,7 @@ def test_roots_places_are_the_systems_whatever_the_environment_says():
         runtime_dir="/run/libvirt",
         pid_file="/run/virtproxyd.pid",
         log_file="/var/log/libvirt/virtproxyd.log",
+        passwords="/etc/libvirt/proxyd-passwords",
     )
 
 
@@ -29,6 +30,7 @@ def test_a_users_places_follow_the_xdg_directories():
         runtime_dir="/run/user/1000/libvirt",
         pid_file="/run/user/1000/libvirt/virtproxyd.pid",
         log_file="/k/libvirt/virtproxyd.log",
+        passwords="/c/libvirt/proxyd-passwords",
         pki="/home/fred/.pki/libvirt",
     )
 
@@ -40,6 +42,7 @@ def test_without_them_a_users_places_are_in_the_home_directory():
         runtime_dir="/home/fred/.cache/libvirt",
         pid_file="/home/fred/.cache/libvirt/virtproxyd.pid",
         log_file="/home/fred/.cache/libvirt/virtproxyd.log",
+        passwords="/home/fred/.config/libvirt/proxyd-passwords",
         pki="/home/fred/.pki/libvirt",
     )
 

@@ -71,6 +71,7 @@ class Stage:
                 runtime_dir=str(self.runtime_dir),
                 pid_file=str(self.pid_file),
                 log_file=str(self.log),
+                passwords=str(self.directory / "passwords"),
             ),
             pid_file=str(self.pid_file) if pid_file is None else pid_file,
             directory=str(directory or self.directory),
@@ -316,10 +317,13 @@ def test_a_log_that_cannot_be_opened_is_status_1_and_takes_nothing(stage, capfd)
     assert not stage.runtime_dir.exists()
 
 
-def test_a_listener_that_does_not_exist_is_status_6(stage, capfd):
-    stage.configure(listen_tcp=1)
+def test_a_listener_that_nobody_could_come_in_by_is_status_6(stage, capfd):
+    stage.configure(listen_tcp=1, proxyd_keytab=str(stage.directory / "missing"))
     assert status_of(stage) == 6
-    assert "listen_tcp = 1" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert 'auth_tcp = "sasl": no SASL mechanism can serve clients by TCP; GSSAPI' in said
+    assert f"{stage.directory / 'missing'}: there is no such file" in said
+    assert stage.left() == []
 
 
 def test_a_directory_that_is_missing_is_status_6_and_gives_the_pid_file_back(stage, capfd):

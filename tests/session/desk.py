@@ -149,7 +149,9 @@ class Desk:
                 privileged=True, system_dir=directory, session_dir=directory, routes=self.routes
             ),
             timeout_s=lambda: self.timeout_s,
+            proof=lambda _: self.proof,
         )
+        self.proof = None  # for a door that asks for SASL
         self.nursery = nursery
         self.callers = []
         self.descriptors = open_descriptors()

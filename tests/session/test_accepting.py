@@ -7,9 +7,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from proxyd.config.listening import Transport
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
-from tests.session.desk import lines, no_more_descriptors
+from tests.session.desk import OPEN_TO_ALL, lines, no_more_descriptors
+
+UNIX = Transport.UNIX
 
 
 class Listener:
@@ -53,10 +56,10 @@ class Bench:
 
     def start(self, sock):
         self.started.append(sock)
-        self.admission.arrived(anonymous=False)
+        self.admission.arrived(UNIX, anonymous=False)
 
     async def run(self):
-        await accept_clients(self.listener, "libvirt-sock", self.admission, self.start)
+        await accept_clients(self.listener, OPEN_TO_ALL, self.admission, self.start)
 
     def close(self):
         for sock in (self.listener.sock, *self.started, *self.callers):
@@ -91,7 +94,7 @@ async def test_nobody_is_accepted_beyond_the_limit(bench, nursery):
     await wait_all_tasks_blocked()
     assert len(bench.started) == 2
 
-    bench.admission.left(anonymous=False)
+    bench.admission.left(UNIX, anonymous=False)
     await wait_all_tasks_blocked()
     assert len(bench.started) == 3
 
@@ -103,7 +106,7 @@ async def test_while_others_wait_a_client_that_leaves_is_no_news(bench, nursery,
     await wait_all_tasks_blocked()
 
     for _ in range(2):
-        bench.admission.left(anonymous=False)
+        bench.admission.left(UNIX, anonymous=False)
         await wait_all_tasks_blocked()
 
     assert len(bench.started) == 4

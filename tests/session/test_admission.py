@@ -4,7 +4,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from proxyd.config.listening import Transport
 from proxyd.session.admission import Admission
+
+UNIX, TCP = Transport.UNIX, Transport.TCP
 
 
 @pytest.fixture
@@ -20,22 +23,23 @@ def admission(max_clients=2, max_anonymous=0):
 class Waiter:
     """A listener that waits for room; `let_in` counts how often it found some."""
 
-    def __init__(self, gate, nursery):
+    def __init__(self, gate, nursery, transport=UNIX):
         self.gate = gate
+        self.transport = transport
         self.let_in = 0
         nursery.start_soon(self._wait)
 
     async def _wait(self):
-        await self.gate.room()
+        await self.gate.room(self.transport)
         self.let_in += 1
 
 
 async def test_there_is_room_until_the_limit_is_reached(nursery):
     gate = admission(max_clients=2)
-    gate.arrived(anonymous=False)
-    assert gate.has_room
-    gate.arrived(anonymous=False)
-    assert not gate.has_room
+    gate.arrived(UNIX, anonymous=False)
+    assert gate.has_room(UNIX)
+    gate.arrived(UNIX, anonymous=False)
+    assert not gate.has_room(UNIX)
 
     waiter = Waiter(gate, nursery)
     await wait_all_tasks_blocked()
@@ -45,16 +49,16 @@ async def test_there_is_room_until_the_limit_is_reached(nursery):
 
 async def test_room_is_found_at_once_when_there_is_some():
     with trio.fail_after(0):
-        await admission().room()
+        await admission().room(UNIX)
 
 
 async def test_everybody_who_waits_is_woken_when_a_client_leaves(nursery):
     gate = admission(max_clients=1)
-    gate.arrived(anonymous=False)
+    gate.arrived(UNIX, anonymous=False)
     waiters = [Waiter(gate, nursery) for _ in range(3)]
     await wait_all_tasks_blocked()
 
-    gate.left(anonymous=False)
+    gate.left(UNIX, anonymous=False)
     await wait_all_tasks_blocked()
 
     assert [waiter.let_in for waiter in waiters] == [1, 1, 1]
@@ -62,12 +66,12 @@ async def test_everybody_who_waits_is_woken_when_a_client_leaves(nursery):
 
 async def test_a_listener_that_is_woken_too_late_goes_on_waiting(nursery):
     gate = admission(max_clients=1)
-    gate.arrived(anonymous=False)
+    gate.arrived(UNIX, anonymous=False)
     waiter = Waiter(gate, nursery)
     await wait_all_tasks_blocked()
 
-    gate.left(anonymous=False)
-    gate.arrived(anonymous=False)  # another listener was quicker
+    gate.left(UNIX, anonymous=False)
+    gate.arrived(UNIX, anonymous=False)  # another listener was quicker
     await wait_all_tasks_blocked()
 
     assert waiter.let_in == 0
@@ -75,14 +79,14 @@ async def test_a_listener_that_is_woken_too_late_goes_on_waiting(nursery):
 
 async def test_anonymous_clients_have_a_limit_of_their_own(nursery):
     gate = admission(max_clients=10, max_anonymous=2)
-    gate.arrived(anonymous=True)
-    gate.arrived(anonymous=False)
-    gate.arrived(anonymous=True)
+    gate.arrived(UNIX, anonymous=True)
+    gate.arrived(UNIX, anonymous=False)
+    gate.arrived(UNIX, anonymous=True)
     waiter = Waiter(gate, nursery)
     await wait_all_tasks_blocked()
-    assert (gate.has_room, waiter.let_in) == (False, 0)
+    assert (gate.has_room(UNIX), waiter.let_in) == (False, 0)
 
-    gate.proved()
+    gate.proved(UNIX)
     await wait_all_tasks_blocked()
 
     assert (gate.clients, gate.anonymous, waiter.let_in) == (3, 1, 1)
@@ -90,15 +94,15 @@ async def test_anonymous_clients_have_a_limit_of_their_own(nursery):
 
 async def test_one_limit_that_is_clear_does_not_open_the_other(nursery):
     gate = admission(max_clients=2, max_anonymous=1)
-    gate.arrived(anonymous=True)
-    gate.arrived(anonymous=False)
+    gate.arrived(UNIX, anonymous=True)
+    gate.arrived(UNIX, anonymous=False)
     waiter = Waiter(gate, nursery)
 
-    gate.proved()
+    gate.proved(UNIX)
     await wait_all_tasks_blocked()
     assert waiter.let_in == 0
 
-    gate.left(anonymous=False)
+    gate.left(UNIX, anonymous=False)
     await wait_all_tasks_blocked()
     assert waiter.let_in == 1
 
@@ -106,13 +110,13 @@ async def test_one_limit_that_is_clear_does_not_open_the_other(nursery):
 def test_zero_means_any_number_of_anonymous_clients():
     gate = admission(max_clients=100, max_anonymous=0)
     for _ in range(99):
-        gate.arrived(anonymous=True)
-    assert gate.has_room
+        gate.arrived(UNIX, anonymous=True)
+    assert gate.has_room(UNIX)
 
 
 async def test_a_raised_limit_lets_those_in_who_wait(nursery):
     gate = admission(max_clients=1)
-    gate.arrived(anonymous=False)
+    gate.arrived(UNIX, anonymous=False)
     waiter = Waiter(gate, nursery)
     await wait_all_tasks_blocked()
 
@@ -125,12 +129,12 @@ async def test_a_raised_limit_lets_those_in_who_wait(nursery):
 async def test_a_lowered_limit_sends_nobody_away_and_lets_nobody_in(nursery):
     gate = admission(max_clients=3)
     for _ in range(3):
-        gate.arrived(anonymous=False)
+        gate.arrived(UNIX, anonymous=False)
 
     gate.change(max_clients=1, max_anonymous=0)
     waiter = Waiter(gate, nursery)
-    gate.left(anonymous=False)
-    gate.left(anonymous=False)
+    gate.left(UNIX, anonymous=False)
+    gate.left(UNIX, anonymous=False)
     await wait_all_tasks_blocked()
 
     assert (gate.clients, waiter.let_in) == (1, 0)
@@ -138,36 +142,51 @@ async def test_a_lowered_limit_sends_nobody_away_and_lets_nobody_in(nursery):
 
 async def test_the_log_says_once_that_there_is_no_room_and_names_the_keys(nursery, log):
     gate = admission(max_clients=2, max_anonymous=1)
-    gate.arrived(anonymous=True)
+    gate.arrived(UNIX, anonymous=True)
     for _ in range(3):
         Waiter(gate, nursery)
     await wait_all_tasks_blocked()
 
     (told,) = log.messages
-    assert told.startswith("no room for more clients: 1 of 2 are connected, 1 of 1 of them")
+    assert told.startswith("no room for more clients by UNIX: 1 of 2 are connected, 1 of 1 unauth")
     assert "max_clients, max_anonymous_clients" in told
 
 
 async def test_the_log_says_when_nobody_waits_any_more(nursery, log):
     gate = admission(max_clients=1)
-    gate.arrived(anonymous=False)
+    gate.arrived(UNIX, anonymous=False)
     Waiter(gate, nursery)
     await wait_all_tasks_blocked()
 
-    gate.left(anonymous=False)
-    gate.arrived(anonymous=False)
-    gate.nobody_waits()  # there may be nobody, but there is no room either
-    gate.left(anonymous=False)
-    gate.nobody_waits()
-    gate.nobody_waits()
+    gate.left(UNIX, anonymous=False)
+    gate.arrived(UNIX, anonymous=False)
+    gate.nobody_waits(UNIX)  # there may be nobody, but there is no room either
+    gate.left(UNIX, anonymous=False)
+    gate.nobody_waits(UNIX)
+    gate.nobody_waits(UNIX)
 
     assert [record.levelno for record in log.records] == [logging.WARNING, logging.INFO]
-    assert log.messages[1] == "nobody waits any more: 0 clients are connected"
+    assert log.messages[1] == "nobody waits any more by UNIX: 0 clients are connected"
 
 
 def test_nothing_is_logged_while_nobody_waits(log):
     gate = admission(max_clients=1)
     for _ in range(3):
-        gate.arrived(anonymous=False)
-        gate.left(anonymous=False)
+        gate.arrived(UNIX, anonymous=False)
+        gate.left(UNIX, anonymous=False)
     assert log.messages == []
+
+
+async def test_strangers_of_the_network_keep_nobody_of_this_host_waiting(nursery, log):
+    gate = admission(max_clients=10, max_anonymous=2)
+    for _ in range(2):
+        gate.arrived(TCP, anonymous=True)
+    remote, local = Waiter(gate, nursery, TCP), Waiter(gate, nursery, UNIX)
+    await wait_all_tasks_blocked()
+    assert (remote.let_in, local.let_in) == (0, 1)
+
+    gate.nobody_waits(UNIX)  # says nothing of those by TCP
+    gate.left(TCP, anonymous=True)
+    await wait_all_tasks_blocked()
+    assert remote.let_in == 1
+    assert [message[:35] for message in log.messages] == ["no room for more clients by TCP: 2 "]
