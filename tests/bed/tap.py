@@ -1,42 +1,51 @@
-"""A UNIX socket before a daemon's that passes everything on and keeps what clients sent."""
+"""A listener that passes everything on to another one and keeps all bytes."""
 
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+Connect = Callable[[], socket.socket]
+
 
 class Tap:
-    """`seen` holds the bytes of every connection, in the order of their coming."""
+    """`seen` holds what came of each client, `answers` what it got, in their order."""
 
-    def __init__(self, path: Path, daemon: Path) -> None:
-        self.path = path
+    def __init__(self, listener: socket.socket, connect: Connect) -> None:
         self.seen: list[bytearray] = []
-        self._daemon = daemon
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
+        self.answers: list[bytearray] = []
+        self.listener = listener
+        self._connect = connect
         self._open: list[socket.socket] = []
+
+    @property
+    def path(self) -> Path:
+        """Of a tap on a UNIX socket."""
+        return Path(self.listener.getsockname())
+
+    @property
+    def address(self) -> str:
+        """Of a tap on a port, HOST:PORT."""
+        host, port = self.listener.getsockname()
+        return f"{host}:{port}"
 
     def serve(self) -> None:
         """Accepts until it is closed; in a thread of its own."""
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
-                daemon = socket.socket(socket.AF_UNIX)
-                daemon.connect(str(self._daemon))
-                self._open += [client, daemon]
-                sent = bytearray()
+                client, _ = self.listener.accept()
+                server = self._connect()
+                self._open += [client, server]
+                sent, got = bytearray(), bytearray()
                 self.seen.append(sent)
-                for source, target, keep in ((client, daemon, sent), (daemon, client, bytearray())):
-                    threading.Thread(
-                        target=_pass_on, args=(source, target, keep), daemon=True
-                    ).start()
+                self.answers.append(got)
+                for ends in ((client, server, sent), (server, client, got)):
+                    threading.Thread(target=_pass_on, args=ends, daemon=True).start()
 
     def close(self) -> None:
-        for each in (self._listener, *self._open):
+        for each in (self.listener, *self._open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
@@ -52,8 +61,31 @@ def _pass_on(source: socket.socket, target: socket.socket, keep: bytearray) -> N
 
 @contextmanager
 def tapped(path: Path, daemon: Path) -> Iterator[Tap]:
-    """A tap that listens on `path` for as long as the block lasts."""
-    tap = Tap(path, daemon)
+    """A tap that listens on `path` before a daemon's UNIX socket, while the block lasts."""
+
+    def connect() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(daemon))
+        return sock
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    with _serving(Tap(listener, connect)) as tap:
+        yield tap
+
+
+@contextmanager
+def tapped_port(address: str) -> Iterator[Tap]:
+    """A tap on a free port before another port of 127.0.0.1, while the block lasts."""
+    port = int(address.rpartition(":")[2])
+    listener = socket.create_server(("127.0.0.1", 0))
+    with _serving(Tap(listener, lambda: socket.create_connection(("127.0.0.1", port)))) as tap:
+        yield tap
+
+
+@contextmanager
+def _serving(tap: Tap) -> Iterator[Tap]:
     thread = threading.Thread(target=tap.serve, daemon=True)
     thread.start()
     try:
