@@ -5,13 +5,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 from proxyd import __version__
 from proxyd.config.report import report, report_json
 from proxyd.config.settings import Settings
 from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.loaded import Source, demand_what_exists
+from proxyd.daemon.parsing import Ended, Parser, complain
+from proxyd.daemon.passwd import passwd
 from proxyd.daemon.places import Places, places_of
 
 _LONGEST_TIMEOUT_S: Final = 2147483  # INT_MAX milliseconds
@@ -20,43 +22,27 @@ examples:
   proxyd                                  serve the legacy sockets in the foreground
   proxyd --check-config                   what is in force, and where each value came from
   proxyd -v -f ./virtproxyd.conf -p ""    try a configuration, with more in the log
+  proxyd passwd joe                       set the password of a SASL user (see its --help)
 
 signals: SIGTERM, SIGINT and SIGQUIT stop the daemon; SIGHUP reads the configuration again.
 exit status: 0 ok; 1 command line, configuration, logging or pid file; 2 run-time directory;
-             6 sockets.
+             6 sockets, certificates, keytab.
 """
-
-
-class _Ended(Exception):
-    """The command line has been dealt with: what argparse would exit with."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse without sys.exit, and with libvirt's exit status for a wrong command line."""
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        if message:
-            self._print_message(message, sys.stderr)
-        raise _Ended(status)
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(Exit.FAILED, f"{self.prog}: error: {message} (try --help)\n")
+_COMMANDS: Final = {"passwd": passwd}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     places = places_of(os.environ, euid=os.geteuid())
+    if argv and argv[0] in _COMMANDS:
+        return _COMMANDS[argv[0]](argv[1:], places)
     try:
         arguments = _parser(places).parse_args(argv)
-    except _Ended as ended:
+    except Ended as ended:
         return ended.status
     if arguments.json and not arguments.check_config:
-        _complain("error: --json goes with --check-config (try --help)")
+        complain("error: --json goes with --check-config (try --help)")
         return Exit.FAILED
     source = Source(
         path=os.path.abspath(arguments.config or places.config_file),
@@ -108,20 +94,16 @@ def _check(source: Source, places: Places, *, as_json: bool) -> int:
     try:
         loaded = source.load()
         for doubt in () if as_json else loaded.doubts:
-            _complain(f"warning: {doubt}")
+            complain(f"warning: {doubt}")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a path may be in no encoding
         print(report_json(loaded) if as_json else report(loaded), end="")
         demand_what_exists(loaded.settings)
         _load_what_it_names(loaded.settings, places)
     except StartFailed as error:
-        _complain(str(error))
+        complain(str(error))
         return Exit.FAILED
     return Exit.OK
-
-
-def _complain(message: str) -> None:
-    print(f"proxyd: {message}", file=sys.stderr)
 
 
 def _seconds(text: str) -> int:
@@ -134,7 +116,7 @@ def _seconds(text: str) -> int:
 
 
 def _parser(places: Places) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="proxyd",
         description="Listens where libvirt's monolithic daemon did and takes each client to the"
         " modular daemon that its URI asks for.",

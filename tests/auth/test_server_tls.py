@@ -5,11 +5,17 @@ import datetime as dt
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
 from proxyd.auth.certificates import load_credentials
 from proxyd.auth.files import CertificateFiles
-from proxyd.auth.server_tls import TlsUnusable, make_server_tls, sends_tickets
+from proxyd.auth.server_tls import (
+    TlsUnusable,
+    channel_bindings,
+    make_server_tls,
+    sends_tickets,
+)
 from proxyd.auth.verify import ClientJudge, Inspection
 from proxyd.config.priority import parse_priority
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
@@ -197,6 +203,25 @@ def test_what_else_was_sent_must_be_in_date(pki):
     judge = ClientJudge(enforce=True, allowed=None)
     verdict = judge.verdict("", [leaf, old], dt.datetime.now(dt.UTC))
     assert 'another one that is out of date (subject "CN=old"' in verdict.refusal
+
+
+def test_both_ends_have_the_same_channel_bindings(pki, meet, version):
+    server = pki.server()
+    meeting = meet(tls_of(pki, server=server), pki.client(), version)
+    found = channel_bindings(meeting.endpoint.connection)
+    certificate = meeting.peer.connection.get_peer_certificate(as_cryptography=True)
+    expected = {"tls-server-end-point": certificate.fingerprint(hashes.SHA256())}
+    if version == TLS_1_3:
+        exporter = meeting.peer.connection.export_keying_material
+        expected["tls-exporter"] = exporter(b"EXPORTER-Channel-Binding", 32, b"")
+    assert found == expected
+
+
+def test_another_connection_has_other_channel_bindings(pki, meet):
+    tls, joe = tls_of(pki), pki.client()
+    one, other = (channel_bindings(meet(tls, joe).endpoint.connection) for _ in range(2))
+    assert one["tls-exporter"] != other["tls-exporter"]
+    assert one["tls-server-end-point"] == other["tls-server-end-point"]
 
 
 def test_no_session_tickets_are_sent(pki):

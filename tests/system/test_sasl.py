@@ -1,12 +1,21 @@
 """Clients that prove themselves by SASL: real virsh with cyrus-sasl, real Kerberos."""
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from scramp import ScramClient
 
 from proxyd.auth.passwords import PasswordFile
 from proxyd.wire.frame import FrameBuffer, Status
 from proxyd.wire.params import Param, ParamType
 from proxyd.wire.programs import Remote
-from proxyd.wire.remote import unpack_identity
+from proxyd.wire.remote import (
+    SaslReply,
+    SaslStart,
+    pack_sasl_step,
+    unpack_identity,
+    unpack_sasl_mechanisms,
+)
 from tests.bed.daemon import short_directory
 from tests.bed.kdc import Kdc
 from tests.bed.pki import Pki
@@ -15,9 +24,11 @@ from tests.bed.sasl import SERVICE, auth_file, tcp_uri, with_tickets
 from tests.bed.tap import tapped, tapped_port
 from tests.bed.virsh import tls_uri, unix_uri, virsh
 from tests.bed.waiting import wait_until
+from tests.system.rpc import RpcClient
 from tests.system.sasl_client import by_gssapi
 from tests.system.test_same_as_direct import QEMU_COMMANDS, TEST_COMMANDS, files, said
 from tests.system.test_tls import log_line, reload
+from tests.system.tls_client import LET_IN, tls_connected
 
 __all__ = ["files"]
 
@@ -305,6 +316,31 @@ def test_a_wrong_password_is_refused(over_tls, tmp_path, user, password):
     assert refused.status == 1
     assert f'"{user}"' in log_line(front, "SCRAM-SHA-256: ")
     assert password not in front.log_text()
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_password_that_is_bound_to_the_connection(over_tls, pki, bound):
+    """SCRAM-SHA-256-PLUS, which no libvirt client speaks yet: nobody sits between both ends."""
+    front, _ = over_tls
+    with tls_connected(front.tls_address(), pki.client()) as sock:
+        assert sock.recv(1) == LET_IN
+        client = RpcClient(sock)
+        offered = client.call(Remote.AUTH_SASL_INIT)
+        assert "SCRAM-SHA-256-PLUS" in unpack_sasl_mechanisms(offered.payload)
+        shown = x509.load_der_x509_certificate(sock.getpeercert(binary_form=True))
+        mark = shown.fingerprint(hashes.SHA256()) if bound else bytes(32)
+        scram = ScramClient(["SCRAM-SHA-256-PLUS"], "ann", PASSWORD, ("tls-server-end-point", mark))
+        begun = SaslStart("SCRAM-SHA-256-PLUS", scram.get_client_first().encode())
+        said = client.call(Remote.AUTH_SASL_START, begun.pack())
+        scram.set_server_first(SaslReply.unpack(said.payload).data.decode())
+        proof = pack_sasl_step(scram.get_client_final().encode())
+        said = client.call(Remote.AUTH_SASL_STEP, proof)
+        assert (said.header.status == Status.OK) is bound
+        if bound:
+            scram.set_server_final(SaslReply.unpack(said.payload).data.decode())
+            assert client.open("test:///default").header.status == Status.OK
+    if not bound:
+        assert "SCRAM-SHA-256-PLUS" in log_line(front, "bound to another connection")
 
 
 def test_no_certificate_is_made_good_by_a_ticket(listening, pki, joe):

@@ -1,0 +1,33 @@
+"""argparse with the manners of this program: no sys.exit, and libvirt's status for a wrong line."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from proxyd.daemon.exits import Exit
+
+
+class Ended(Exception):
+    """The command line has been dealt with: what argparse would exit with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises Ended instead of ending the process."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        if message:
+            self._print_message(message, sys.stderr)
+        raise Ended(status)
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(Exit.FAILED, f"{self.prog}: error: {message} (try --help)\n")
+
+
+def complain(message: str) -> None:
+    """One line to whoever sits before it."""
+    print(f"proxyd: {message}", file=sys.stderr)
