@@ -195,6 +195,11 @@ class Settings:
     max_anonymous_clients: int = count(
         20, "Of max_clients, how many may still be proving who they are. 0: any number."
     )
+    proxyd_max_clients_per_peer: int = count(
+        0,
+        "Of max_clients, how many may be of one user of this host, or come from one address of the"
+        " network. Who is beyond that gets an error. 0: any number.",
+    )
     max_client_requests: int = count(
         5, "Calls of one client that may be under way at one time, as virt-admin shows it."
     )

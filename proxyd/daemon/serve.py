@@ -145,6 +145,7 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
         routes=lambda: in_force.routes,
         timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
         proof=prover(in_force),
+        most_per_peer=lambda: in_force.settings.proxyd_max_clients_per_peer,
     )
     with received_signals() as signals:
         async with trio.open_nursery() as outer:

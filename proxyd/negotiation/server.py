@@ -96,7 +96,8 @@ class ServerNegotiation:
     `method` is the listener's authentication; `mechanisms` is what it offers where that is SASL,
     the best one first; `is_root` is what the kernel says of a UNIX peer;
     `unknown` is the failure that every call gets when the kernel's answer about the peer could
-    not be understood (reference/handshake.md, section 3).
+    not be understood (reference/handshake.md, section 3). `turned_away` is what the first call of
+    a client is answered with that is not to make a second one.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class ServerNegotiation:
         mechanisms: Sequence[str] = (),
         is_root: bool = False,
         unknown: Failure | None = None,
+        turned_away: Failure | None = None,
     ) -> None:
         self._method = method
         self._mechanisms = mechanisms
@@ -114,6 +116,7 @@ class ServerNegotiation:
         self._readonly = readonly
         self._is_root = is_root
         self._unknown = unknown
+        self._turned_away = turned_away
         asks_for_sasl = method is AuthMethod.SASL
         self._buffer = FrameBuffer(SASL_FRAME_LIMIT if asks_for_sasl else FRAME_LIMIT)
         self._calls = 0
@@ -218,6 +221,9 @@ class ServerNegotiation:
             return self._hang_up("descriptors before the connection was opened")
         if header.type != FrameType.CALL:
             return []
+        if self._turned_away is not None:
+            said = Send(self._turned_away.reply_to(header).pack())
+            return [said, *self._hang_up(self._turned_away.message)]
         refusal = self._refusal(header)
         if refusal is not None:
             return [Send(refusal.reply_to(header).pack())]

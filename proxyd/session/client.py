@@ -40,6 +40,7 @@ from proxyd.session.handover import Relay
 from proxyd.session.proving import Proof, SaslExchange
 from proxyd.session.roster import Client, Roster
 from proxyd.wire import failure
+from proxyd.wire.failure import Failure
 from proxyd.wire.programs import AuthMethod
 from proxyd.wire.remote import OPEN_READONLY
 
@@ -57,6 +58,7 @@ class Services:
     routes: Callable[[], RoutingTable]
     timeout_s: Callable[[], int]
     proof: Callable[[Door], Proof]  # for doors that ask for SASL
+    most_per_peer: Callable[[], int]  # 0: any number
 
 
 async def serve_client(session: "Arrival") -> None:
@@ -115,6 +117,7 @@ class Arrival:
             mechanisms=() if self._sasl is None else self._sasl.offered,
             is_root=self.client.identity.uid == 0,
             unknown=unknown,
+            turned_away=self._one_too_many(),
         )
         while True:
             received = await self.conversation.receive(machine.wanted)
@@ -124,6 +127,13 @@ class Arrival:
                     return over
             if machine.authenticated:
                 self.services.roster.proved(self.client)
+
+    def _one_too_many(self) -> Failure | None:
+        """What a client gets whose user or address has as many here as it may."""
+        others = self.services.roster.met(self.client) - 1
+        if 0 < self.services.most_per_peer() <= others:
+            return failure.too_many_clients(self.client.peer, others)
+        return None
 
     async def _carry_out(
         self, machine: ServerNegotiation, event: ServerEvent

@@ -6,6 +6,7 @@ counted is given back.
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 import trio
@@ -27,6 +28,7 @@ class Client:
     connected_s: float  # CLOCK_REALTIME, what virt-admin shows
     started_ns: int = field(default_factory=time.monotonic_ns)
     address: str = ""  # of the network: HOST:PORT
+    peer: str = ""  # whose clients are counted together, once that is known
     identity: ClientIdentity = field(default_factory=ClientIdentity)
     anonymous: bool = False
     uri: str = ""
@@ -44,6 +46,7 @@ class Roster:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self.clients: dict[int, Client] = {}
+        self._peers = Counter[str]()
         self._last = 0
         self._changed = trio.Event()
 
@@ -54,6 +57,17 @@ class Roster:
         self.admission.arrived(door.transport, anonymous=anonymous)
         self._tell()
         return client
+
+    def met(self, client: Client) -> int:
+        """Who it is, is known: counts it; returns how many clients of the same peer there are."""
+        if client.address:
+            client.peer = client.address.rpartition(":")[0]
+        elif client.identity.uid is not None:
+            client.peer = f"uid {client.identity.uid}"
+        else:
+            client.peer = "unknown users"
+        self._peers[client.peer] += 1
+        return self._peers[client.peer]
 
     def proved(self, client: Client) -> None:
         """The client has authenticated; saying so twice is harmless."""
@@ -71,6 +85,10 @@ class Roster:
     def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
         """The client is gone, for whatever reason."""
         del self.clients[client.number]
+        if client.peer:
+            self._peers[client.peer] -= 1
+            if not self._peers[client.peer]:
+                del self._peers[client.peer]  # addresses are many
         self.admission.left(client.door.transport, anonymous=client.anonymous)
         seconds = (time.monotonic_ns() - client.started_ns) / 1e9
         pair = client.pair

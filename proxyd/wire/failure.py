@@ -120,6 +120,11 @@ def polkit_unavailable(action: str) -> Failure:
     return _ordinary(ErrorCode.AUTH_FAILED, Domain.POLKIT, detail)
 
 
+def too_many_clients(whose: str, count: int) -> Failure:
+    detail = f"{count} clients of {whose} are connected already (proxyd_max_clients_per_peer)"
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
+
+
 def unknown_program(program: int, version: int) -> Failure:
     # Both in signed decimal, as libvirt prints them.
     return _ordinary(

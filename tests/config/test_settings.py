@@ -146,6 +146,7 @@ def test_the_keys_only_proxyd_knows_are_named_so():
         "proxyd_keytab",
         "proxyd_passwords",
         "proxyd_more_certificates",
+        "proxyd_max_clients_per_peer",
         "proxyd_handshake_timeout",
         "proxyd_backend_dir",
         "proxyd_routes",

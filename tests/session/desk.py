@@ -150,7 +150,9 @@ class Desk:
             ),
             timeout_s=lambda: self.timeout_s,
             proof=lambda _: self.proof,
+            most_per_peer=lambda: self.most_per_peer,
         )
+        self.most_per_peer = 0
         self.proof = None  # for a door that asks for SASL
         self.nursery = nursery
         self.callers = []

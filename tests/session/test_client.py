@@ -416,6 +416,28 @@ async def test_the_own_uid_is_served_by_a_users_own_daemon(desk):
     assert succeeded(await desk.connect(OWN).open())
 
 
+async def test_one_user_has_no_more_clients_than_a_user_may_have(desk, log):
+    desk.most_per_peer = 2
+    first, second = await desk.opened(uid=NOBODY, gid=NOBODY), desk.connect(uid=NOBODY, gid=NOBODY)
+    assert succeeded(await second.open())
+    third = desk.connect(uid=NOBODY, gid=NOBODY)
+
+    said = failure_of(await third.call(Remote.AUTH_LIST))
+
+    assert said.message.startswith("Too many active clients: 2 clients of uid 65534 are connected")
+    assert "proxyd_max_clients_per_peer" in said.message
+    assert await third.ended()
+    (line,) = lines(log, "Too many active clients", logging.WARNING)
+    assert "uid 65534 (nobody)" in line
+    assert succeeded(await desk.connect().open())  # another user has places of his own
+
+    first.close()
+    await eventually(lambda: len(desk.roster.clients) == 2, "the first one's place is free")
+    assert succeeded(await desk.connect(uid=NOBODY, gid=NOBODY).open())
+    desk.most_per_peer = 0
+    await desk.is_as_before()
+
+
 async def test_root_is_let_in_by_polkit_once_it_has_asked(desk):
     caller = desk.connect(POLKIT)
     before = failure_of(await caller.open())
