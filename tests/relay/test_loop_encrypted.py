@@ -1,12 +1,14 @@
 """Endpoints that hold bytes which epoll cannot see, or that read only when they can write."""
 
 import os
+import socket
 
 import pytest
 from OpenSSL import SSL
 
 from proxyd.endpoint.contract import NOTHING
 from proxyd.endpoint.plain import UnixEndpoint
+from tests.fakes.layer import framed, layered
 from tests.fakes.tls import TLS_1_2, TLS_1_3, secured
 from tests.relay.frames import call, packet, reply
 from tests.relay.session import tcp_pair
@@ -223,6 +225,81 @@ class TestOverTls:
         peer.sock.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
         session.turn_until(lambda: session.ended)
         assert session.reason.startswith("the client is gone: TLS: ")
+
+
+class TestBelowASaslLayer:
+    @pytest.fixture
+    def sasl(self, start):
+        """A session whose client wraps everything, and that client."""
+        pairs, peers = [], []
+
+        def pair():
+            pairs.append(tcp_pair())
+            return pairs[-1]
+
+        def client_end(sock):
+            peer, endpoint = layered(pairs[0][0], sock)
+            peers.append(peer)
+            return endpoint
+
+        session = start(pair=pair, client_end=client_end)
+        return session, peers[0]
+
+    def test_calls_go_up_and_replies_come_down(self, sasl):
+        session, peer = sasl
+        for serial in range(5):
+            peer.sendall(call(serial))
+            session.turn_until(lambda: session.at_daemon.take() or session.at_daemon.wires)
+            session.daemon.sendall(reply(serial))
+            session.turn(2)
+            assert peer.recv(1000) == reply(serial)
+
+    def test_many_tokens_at_once_go_up_to_the_last_one(self, sasl):
+        session, peer = sasl
+        wires = [call(serial, os.urandom(100)) for serial in range(50)]
+        peer.sock.sendall(b"".join(peer.token(wire) for wire in wires))
+        session.turn_until(lambda: session.at_daemon.take() or len(session.at_daemon.wires) == 50)
+        assert session.at_daemon.wires == wires
+        assert session.waits()
+
+    def test_long_frames_arrive_whole_in_both_directions(self, sasl):
+        session, peer = sasl
+        wire = packet(262_148)
+        received, sent = bytearray(), 0
+        session.daemon.setblocking(False)
+        peer.sock.setblocking(False)
+        while len(received) < len(wire):
+            if sent < len(wire):
+                sent += try_to(session.daemon.send, wire[sent:])
+            session.turn()
+            received += try_to(peer.recv, 1 << 16) or b""
+        assert received == wire
+        tokens = b"".join(peer.token(wire[at : at + 50_000]) for at in range(0, len(wire), 50_000))
+        while not session.at_daemon.wires:
+            if tokens:
+                tokens = tokens[try_to(peer.sock.send, tokens) :]
+            session.turn()
+            session.at_daemon.take()
+        assert session.at_daemon.wires == [wire]
+
+    def test_a_client_that_ends_its_half_still_gets_the_answer(self, sasl):
+        session, peer = sasl
+        peer.sendall(call(1))
+        peer.shutdown(socket.SHUT_WR)
+        session.turn_until(lambda: session.up.done)
+        session.at_daemon.take()
+        assert session.at_daemon.ended
+        session.daemon.sendall(reply(1))
+        session.turn(3)
+        assert peer.recv(1000) == reply(1)
+
+    def test_a_bad_token_ends_the_session_behind_what_was_good(self, sasl):
+        session, peer = sasl
+        peer.sock.sendall(peer.token(call(1)) + framed(bytes(40)))
+        session.turn_until(lambda: session.ended)
+        session.at_daemon.take()
+        assert session.at_daemon.serials == [1]
+        assert session.reason == "the client is gone: SASL: a token that is not the next one"
 
 
 def try_to(method, data):
