@@ -47,6 +47,7 @@ from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.handover import Relay, RelayDied
+from proxyd.session.presence import Presence
 from proxyd.session.roster import Roster
 from proxyd.wire.programs import AuthMethod
 
@@ -139,8 +140,10 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
     )
     roster = Roster(admission)
     relay = Relay(roster.relay_ended)
+    presence = Presence()
     services = Services(
         roster=roster,
+        presence=presence,
         relay=relay,
         routes=lambda: in_force.routes,
         timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
@@ -153,6 +156,7 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
             # Sessions that are not handed over end before the relay does: nothing is ever
             # handed to a relay that has stopped.
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(presence.run)
                 greet = greeter(in_force)
                 for listener, door in in_force.doors:
                     nursery.start_soon(_listen_at, listener, door, greet, services, nursery)

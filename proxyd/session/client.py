@@ -21,7 +21,7 @@ from proxyd.auth.mechanism import Challenge, Refused
 from proxyd.config.listening import Door
 from proxyd.config.quoting import excerpt
 from proxyd.config.routes import Destination, RoutingTable, Unroutable
-from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.contract import Endpoint, HungUp
 from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.endpoint.sasl import SaslEndpoint
 from proxyd.negotiation.events import (
@@ -37,6 +37,7 @@ from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation
 from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
+from proxyd.session.presence import Presence
 from proxyd.session.proving import Proof, SaslExchange
 from proxyd.session.roster import Client, Roster
 from proxyd.wire import failure
@@ -59,6 +60,7 @@ class Services:
     timeout_s: Callable[[], int]
     proof: Callable[[Door], Proof]  # for doors that ask for SASL
     most_per_peer: Callable[[], int]  # 0: any number
+    presence: Presence
 
 
 async def serve_client(session: "Arrival") -> None:
@@ -66,9 +68,11 @@ async def serve_client(session: "Arrival") -> None:
     services = session.services
     reason, level = "an error of proxyd's own", logging.ERROR
     try:
-        with trio.move_on_after(session.timeout_s) as deadline:
+        with session.deadline:
             reason, level = await session.negotiate()
-        if deadline.cancelled_caught:
+        if session.gone:
+            reason, level = "the client is gone: closed", logging.INFO
+        elif session.deadline.cancelled_caught:
             reason, level = session.out_of_time(), logging.WARNING
     except Untrusted as error:
         reason, level = str(error), logging.WARNING
@@ -104,6 +108,8 @@ class Arrival:
         self._sasl: SaslExchange | None = None
         self._refusals = 0
         self.timeout_s = services.timeout_s()
+        self.deadline = trio.CancelScope(relative_deadline=self.timeout_s)
+        self.gone = False  # while something was decided about it
 
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
@@ -150,7 +156,10 @@ class Arrival:
             case NeedsSasl():
                 await self._prove(machine, event)
             case WantsOpen():
-                if await self._open(machine, event):
+                with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):
+                    backend = await self._opened(machine, event)
+                if backend is not None:
+                    await self._hand_over(machine, backend)
                     return "", logging.INFO
         return None
 
@@ -168,6 +177,10 @@ class Arrival:
         # One try without waiting: a client that does not even take an error has had its time.
         self.endpoint.write(memoryview(reply))
         return text
+
+    def _has_gone(self) -> None:
+        self.gone = True
+        self.deadline.cancel()
 
     async def _prove(self, machine: ServerNegotiation, wanted: NeedsSasl) -> None:
         """One step of SASL; after the last one the client has a name and perhaps a layer."""
@@ -197,20 +210,22 @@ class Arrival:
             self.endpoint = SaslEndpoint(self.endpoint.release(), answer.layer)
             self.conversation = Conversation(self.endpoint)
 
-    async def _open(self, machine: ServerNegotiation, wanted: WantsOpen) -> bool:
-        """Opens the daemon and hands over; False when the client was told why not."""
+    async def _opened(self, machine: ServerNegotiation, wanted: WantsOpen) -> Endpoint | None:
+        """The daemon's connection; None when the client was told why there is none."""
         arguments = wanted.arguments
         readonly = bool(arguments.flags & OPEN_READONLY)
         try:
             destination = self._route(arguments.name, readonly=readonly)
             self.client.uri, self.client.backend = destination.name, destination.path
-            backend = await open_backend(
+            return await open_backend(
                 destination, arguments.flags, self.client.identity, keepalive=wanted.keepalive
             )
         except (Unroutable, OpenFailed) as error:
             self._log_refusal(f"cannot open {excerpt(arguments.name or '')}: {error}")
             await self.conversation.send(machine.refused(error.failure))
-            return False
+            return None
+
+    async def _hand_over(self, machine: ServerNegotiation, backend: Endpoint) -> None:
         try:
             await self.conversation.send(machine.opened())
             # From here to the end of the task nothing waits: the session is in one plane or the
@@ -222,7 +237,6 @@ class Arrival:
             backend.close()
             raise
         self.services.roster.opened(self.client, pair)
-        return True
 
     def _log_refusal(self, what: str) -> None:
         """One line for a client's first attempts; one that goes on trying must not fill the log."""

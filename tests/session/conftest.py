@@ -64,6 +64,7 @@ async def desk(daemon, nursery):
     """Sessions with real names, a real relay and the system's own clock."""
     made = Desk(daemon, NameService(), nursery)
     nursery.start_soon(made.relay.run)
+    nursery.start_soon(made.presence.run)
     yield made
     made.hang_up()
 
@@ -73,5 +74,6 @@ async def slow_desk(mock_clock, daemon, nursery):
     """The same with a clock that stands until it is told to jump."""
     made = Desk(daemon, KnownNames(), nursery)
     nursery.start_soon(made.relay.run)
+    nursery.start_soon(made.presence.run)
     yield made
     made.hang_up()

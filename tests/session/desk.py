@@ -14,6 +14,7 @@ from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.handover import Relay
 from proxyd.session.local import LocalGreeting
+from proxyd.session.presence import Presence
 from proxyd.session.roster import Roster
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
@@ -139,6 +140,7 @@ class Desk:
         self.roster = Roster(self.admission)
         self.relay = Relay(self.roster.relay_ended)
         self.timeout_s = TIMEOUT_S
+        self.presence = Presence()
         self.routes = {"test": daemon.path}
         directory = os.path.dirname(daemon.path)
         self.names = names
@@ -151,6 +153,7 @@ class Desk:
             timeout_s=lambda: self.timeout_s,
             proof=lambda _: self.proof,
             most_per_peer=lambda: self.most_per_peer,
+            presence=self.presence,
         )
         self.most_per_peer = 0
         self.proof = None  # for a door that asks for SASL

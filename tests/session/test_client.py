@@ -619,10 +619,22 @@ async def test_a_client_that_hangs_up_while_the_daemon_stalls_leaves_nothing(
 
     caller.close()
     await wait_all_tasks_blocked()
-    mock_clock.jump(TIMEOUT_S + 1)
+    mock_clock.jump(1)  # it is noticed long before the deadline
 
     await slow_desk.is_as_before()
     assert not tracebacks(log)
+    assert lines(log, "the client is gone: closed", logging.INFO)
+
+
+async def test_a_client_with_more_to_say_is_not_taken_for_gone(slow_desk, daemon, mock_clock):
+    daemon.script[Remote.CONNECT_OPEN] = SILENCE
+    caller = slow_desk.connect()
+    caller.send(caller.opening() + caller.frame(Remote.CONNECT_GET_LIB_VERSION))
+    for _ in range(5):
+        await wait_all_tasks_blocked()
+        mock_clock.jump(1)
+    await wait_all_tasks_blocked()
+    assert slow_desk.roster.clients
 
 
 @pytest.mark.parametrize(
