@@ -231,10 +231,10 @@ class Authority:
         now = self._clock()
         fatal = [flaw for flaw in flaws_of_authority(self.certificate, now) if flaw.fatal]
         if fatal:
-            raise CannotDo(
-                f"the CA in {self.places.ca} {fatal[0].text}; make a new one (python -m certs init"
-                f" --force) and issue all certificates anew"
-            )
+            early = now < self.certificate.not_valid_before_utc
+            anew = "make a new CA (python -m certs init --force) and issue all certificates anew"
+            fix = "set the clock" if early else anew
+            raise CannotDo(f"the CA in {self.places.ca} {fatal[0].text}; {fix}")
         validity = _validity(now, days)
         # Nobody trusts what outlives the CA.
         return replace(validity, ends=min(validity.ends, self.certificate.not_valid_after_utc))
@@ -293,7 +293,7 @@ class Authority:
                 continue
             if ours == self.places.ca and self.certificate in certificates_in(theirs):
                 continue  # perhaps among others
-            _publish(theirs, ours.read_bytes(), replace=True)
+            _publish(theirs, storage.read_file(ours, ""), replace=True)
             shared.append(theirs)
         return shared
 
@@ -323,9 +323,9 @@ class Authority:
     def _publish_list(self, ledger: Ledger, validity: Validity) -> x509.CertificateRevocationList:
         if not may_revoke(self.certificate):
             raise CannotDo(
-                f"the CA in {self.places.ca} may not sign revocation lists (keyUsage lacks cRLSign);"
-                f" shut clients out with tls_allowed_dn_list, or make a new CA (python -m certs init"
-                f" --force) and issue all certificates anew"
+                f"the CA in {self.places.ca} may not sign revocation lists (keyUsage lacks"
+                f" cRLSign); shut clients out with tls_allowed_dn_list, or make a new CA (python -m"
+                f" certs init --force) and issue all certificates anew"
             )
         present = read_list(self.places.crl, self._issuer)
         crl, ledger = next_list(self._issuer, ledger, present, validity)

@@ -41,13 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CannotDo as error:
         return _complain(str(error), FAILED)
     except BrokenPipeError:
-        # `| head` has seen enough; what is left in the buffer must not complain at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()  # `| head` has seen enough
         return OK
     except OSError as error:
-        # A full disk behind stdout has no name.
-        where = "stdout" if error.filename is None else error.filename
-        return _complain(f"{where}: {error.strerror}", FAILED)
+        if error.filename is None:  # a full disk behind stdout
+            _give_up_stdout()
+        return _complain(f"{error.filename or 'stdout'}: {error.strerror}", FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
 
@@ -137,6 +136,11 @@ def _say(lines: Iterable[str]) -> int:
         print(line)
     sys.stdout.flush()  # a closed pipe is to be met here
     return OK
+
+
+def _give_up_stdout() -> None:
+    """What is left in the buffer must not complain at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(line: str, status: int) -> int:

@@ -70,7 +70,7 @@ def _of_key(path: Path, mode: int) -> Iterator[Problem]:
         yield _problem(path, "others may change this key", fix)
     elif mode & stat.S_IROTH:
         text = "its mode lets every user of this host read this key"
-        yield _problem(path, text, f"{fix}; and issue a new one if anybody could reach it")
+        yield _problem(path, text, f"{fix}; and replace the key if anybody could reach it")
     elif mode & stat.S_IRGRP:
         text = "its group may read this key"
         yield Problem(path=str(path), text=text, fix=f"{fix}, unless it is to", fatal=False)

@@ -163,9 +163,10 @@ def _checked(kind: str, text: str) -> str:
         raise CannotDo(f"the {kind} {excerpt(text)} has characters that cannot be printed")
     if text != text.strip():
         raise CannotDo(f"the {kind} {excerpt(text)} begins or ends with a space")
-    if len(text) > _LONGEST[kind]:
+    size = len(text.encode())  # X.520 counts characters, cryptography bytes
+    if size > _LONGEST[kind]:
         raise CannotDo(
-            f"the {kind} {excerpt(text)} has {len(text)} characters, and X.509 allows"
+            f"the {kind} {excerpt(text)} has {size} bytes, and X.509 allows"
             f" {_LONGEST[kind]}{_LONG_HOST if kind == 'name' else ''}"
         )
     return text

@@ -73,7 +73,7 @@ def parse_certificate(pem: bytes, path: Path) -> x509.Certificate:
 def certificates_in(path: Path) -> list[x509.Certificate]:
     """All of them; nothing for a file that is missing or something else."""
     try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
+        return x509.load_pem_x509_certificates(storage.read_regular(path))
     except (OSError, ValueError):
         return []
 
@@ -81,7 +81,9 @@ def certificates_in(path: Path) -> list[x509.Certificate]:
 def lists_in(path: Path) -> list[x509.CertificateRevocationList]:
     """The revocation lists, likewise."""
     try:
-        lists = [x509.load_pem_x509_crl(block) for block in _LIST.findall(path.read_bytes())]
+        lists = [
+            x509.load_pem_x509_crl(block) for block in _LIST.findall(storage.read_regular(path))
+        ]
         for each in lists:
             len(each)  # which reads the entries
     except (OSError, ValueError):

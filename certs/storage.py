@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, with their permissions from the first moment on."""
 
+import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ KEY_MODE: Final = 0o600
 PUBLIC_MODE: Final = 0o644
 PRIVATE_DIRECTORY: Final = 0o700
 PUBLIC_DIRECTORY: Final = 0o755
+_LARGEST: Final = 16 << 20  # as proxyd's limit for a revocation list
 
 
 def write_file(path: Path, content: bytes, *, mode: int, replace: bool) -> None:
@@ -65,19 +68,43 @@ def make_directory(path: Path, mode: int) -> None:
 def read_file(path: Path, remedy: str) -> bytes:
     """The content. Raises CannotDo, with the remedy if there is no such file."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise CannotDo(f"there is no {path}; {remedy}") from None
     except OSError as error:
         raise CannotDo(f"{path} cannot be read: {error.strerror}") from error
 
 
+def read_regular(path: Path) -> bytes:
+    """The content of a file of somebody's, who may have put anything there. Raises OSError."""
+    # Without O_NONBLOCK a FIFO would keep us waiting for somebody who writes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if status.st_size > _LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(_LARGEST)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keeps others out that lock the same directory; waits for them. Ends with the process."""
+    """Keeps others out that lock the same directory; waits for them. Ends with the process.
+
+    Raises CannotDo, and OSError where there is no such directory.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # as a network file system may say
+            raise CannotDo(f"{directory} cannot be locked: {error.strerror}") from error
         yield
     finally:
         os.close(descriptor)
