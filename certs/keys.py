@@ -12,11 +12,10 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    load_pem_private_key,
 )
-from OpenSSL import crypto
 
 from certs.failures import CannotDo
+from proxyd.auth.private_key import load_private_key
 
 Key: TypeAlias = (
     rsa.RSAPrivateKey
@@ -85,21 +84,12 @@ def key_pem(key: Key) -> bytes:
 def parse_key(pem: bytes, path: Path) -> Key:
     """The key in this file's content. Raises CannotDo."""
     try:
-        key = _loaded(pem)
+        key: object = load_private_key(pem)
     except TypeError:
         command = f"openssl pkey -in {shlex.quote(str(path))} -out NEW_FILE"
         raise CannotDo(f"{path} is encrypted; decrypt it (umask 077; {command})") from None
-    except (ValueError, UnsupportedAlgorithm, crypto.Error):
+    except (ValueError, UnsupportedAlgorithm):
         raise CannotDo(f"{path} holds no private key in PEM; restore it from a backup") from None
     if not isinstance(key, Key):
         raise CannotDo(f"{path} holds a key of a kind that signs no certificates for TLS")
     return key
-
-
-def _loaded(pem: bytes) -> object:
-    try:
-        return load_pem_private_key(pem, None)
-    except ValueError:
-        # GnuTLS puts a zero before every second EC key (certtool 3.7.9), as before an INTEGER.
-        # OpenSSL reads that; cryptography 50 does not.
-        return crypto.load_privatekey(crypto.FILETYPE_PEM, pem, b"").to_cryptography_key()

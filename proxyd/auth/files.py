@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from proxyd.auth.content import naming, public_key, reason_of
+from proxyd.auth.private_key import load_private_key
 from proxyd.auth.problems import ISSUE, Problem, fatal, warning
 from proxyd.config.quoting import excerpt
 
@@ -146,7 +146,7 @@ class Found:
         if not blocks:
             return None
         try:
-            key = load_pem_private_key(blocks[0], None)
+            key = load_private_key(blocks[0])
         except TypeError:
             text = "the key is encrypted, and nobody is there to type the password"
             fix = f"decrypt it: umask 077; openssl pkey -in {shlex.quote(path)} -out NEW_FILE"

@@ -31,7 +31,7 @@ class Options:
     idle_exit_s: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class InForce:
     """What a reload replaces: read where it is needed, swapped as a whole."""
 
@@ -39,4 +39,5 @@ class InForce:
     routes: RoutingTable
     tls: "ServerTls | None"
     offerings: "Mapping[Transport, Offering]"
+    descriptor_room: int  # sessions that the limit of open descriptors allows
     doors: Sequence[tuple[socket.socket, Door]] = field(default_factory=tuple)

@@ -9,6 +9,7 @@ import trio
 from proxyd.config.listening import Transport
 from proxyd.config.loading import Loaded
 from proxyd.config.settings import Settings
+from proxyd.daemon.descriptors import fitting
 from proxyd.daemon.entrances import load_sasl_for, load_tls_for
 from proxyd.daemon.exits import StartFailed
 from proxyd.daemon.in_force import InForce, Options
@@ -76,7 +77,10 @@ async def reload(in_force: InForce, options: Options, logs: Logs, admission: Adm
         log.error("reload failed, everything stays as it was: %s", error)
         return
     settings = new.settings
-    admission.change(max_clients=settings.max_clients, max_anonymous=settings.max_anonymous_clients)
+    admission.change(
+        max_clients=fitting(settings.max_clients, in_force.descriptor_room),
+        max_anonymous=settings.max_anonymous_clients,
+    )
     for key in _FIXED_AT_START:
         if getattr(new.loaded.settings, key) != getattr(settings, key):
             log.warning(

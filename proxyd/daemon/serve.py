@@ -10,7 +10,6 @@ back in the opposite order, whatever happens.
 import functools
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from proxyd.config.listening import (
 )
 from proxyd.config.loading import Loaded
 from proxyd.daemon.background import Foreground, Readiness, become_daemon
+from proxyd.daemon.descriptors import fitting, raise_descriptor_limit, room_for_sessions
 from proxyd.daemon.entrances import (
     Greet,
     greeter,
@@ -107,11 +107,18 @@ def _take_what_is_needed(loaded: Loaded, options: Options, given_back: ExitStack
             given_back.callback(acquire_pid_file(options.pid_file).release)
         except PidFileError as error:
             raise StartFailed(Exit.FAILED, str(error)) from error
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     tls = load_tls_for(settings, places)
     offerings = load_sasl_for(settings, places)
     doors = open_entrances(settings, options, given_back)
-    return InForce(settings, routing_table(settings, places), tls, offerings, doors)
+    return InForce(
+        settings=settings,
+        routes=routing_table(settings, places),
+        tls=tls,
+        offerings=offerings,
+        descriptor_room=room_for_sessions(),
+        doors=doors,
+    )
 
 
 def _make_run_dir(places: Places) -> None:
@@ -126,17 +133,11 @@ def _make_run_dir(places: Places) -> None:
         ) from error
 
 
-def _raise_descriptor_limit() -> None:
-    # A session takes two descriptors, so the usual soft limit would end at 500 clients.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Readiness) -> Exit:
     settings = in_force.settings
     admission = Admission(
-        max_clients=settings.max_clients, max_anonymous=settings.max_anonymous_clients
+        max_clients=fitting(settings.max_clients, in_force.descriptor_room),
+        max_anonymous=settings.max_anonymous_clients,
     )
     roster = Roster(admission)
     relay = Relay(roster.relay_ended)

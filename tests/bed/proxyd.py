@@ -10,6 +10,8 @@ from typing import Self
 from tests.bed.daemon import ConfigValue, Daemon, conf_text, descriptors, status_field
 from tests.bed.waiting import wait_until
 
+WRAPPER: tuple[str, ...] = ()  # a command that runs the daemon, say prlimit
+
 
 class Proxyd:
     """A proxyd below directory, started by start() or a with block.
@@ -69,6 +71,7 @@ class Proxyd:
         """Start it and wait until its read-write socket accepts."""
         self.daemon.start(
             [
+                *WRAPPER,
                 *(sys.executable, "-m", "proxyd"),
                 *("-f", str(self.conf)),
                 *("-p", str(self.daemon.pid_file)),
