@@ -1,7 +1,8 @@
 """Opens and closes sessions, N at a time, without a pause: one epoll loop, closed loop.
 
-A session is: connect, TLS with a full handshake where the target has it, AUTH_LIST, CONNECT_OPEN,
-CONNECT_CLOSE, each with its reply, and the socket closed. When one has ended the next begins.
+A session is: connect, TLS with a full handshake where the target has it, AUTH_LIST, SASL where the
+target has that, CONNECT_OPEN, CONNECT_CLOSE, each with its reply, and the socket closed. When one
+has ended the next begins.
 
 Each is a Python generator that yields where it must wait for the server, so that what happens in
 a session is read from top to bottom, and threads need not fight for the interpreter.
@@ -12,15 +13,16 @@ import os
 import select
 import socket
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
 
 from loadtest.client import SCRATCH_SIZE, Session, open_session
 from loadtest.connecting import Channel, reach, reason_of, secure, send_at_once, tls_channel
+from loadtest.entrance import way_in
 from loadtest.failures import TargetFailure
-from loadtest.targets import TlsAddress
 from loadtest.turns import SessionOrder, Slice, Turn
+from proxyd.wire.frame import Frame
 from proxyd.wire.programs import Remote
 
 
@@ -41,7 +43,6 @@ class Churn:
         self._connections = order.connections
         self._wait_s = order.opening.wait_s
         self._calls = (
-            (Remote.AUTH_LIST, b""),
             (Remote.CONNECT_OPEN, order.opening.arguments(order.target)),
             (Remote.CONNECT_CLOSE, b""),
         )
@@ -124,25 +125,43 @@ class Churn:
                 raise TargetFailure(self._target.name, _no_connection(code))
             self._epoll.modify(sock, select.EPOLLIN)
         channel: Channel = sock
-        if isinstance(self._target.address, TlsAddress):
-            channel = tls = tls_channel(sock, self._target.address, self._opening.credentials)
+        tls = tls_channel(sock, self._target.address, self._opening.credentials)
+        if tls is not None:
+            channel = tls
             yield from _until_done(tls.handshake)
             yield from _until_done(tls.confirm)
         session = Session(self._target, self._opening, channel)
+        yield from self._come_in(session)
         for procedure, payload in self._calls:
-            session.begin(procedure, payload)
-            yield
-            while not self._has_reply(session):
-                yield
+            yield from self._called(session, procedure, payload)
         sock.close()
 
-    def _has_reply(self, session: Session) -> bool:
+    def _come_in(self, session: Session) -> Iterator[None]:
+        calls = way_in(self._target, self._opening.tickets, session.sock)
+        try:
+            asked = next(calls)
+            while True:
+                reply = yield from self._called(session, *asked)
+                asked = calls.send(reply.payload)
+        except StopIteration as done:
+            session.sock = done.value
+
+    def _called(
+        self, session: Session, procedure: int, payload: bytes
+    ) -> Generator[None, None, Frame]:
+        session.begin(procedure, payload)
+        yield
+        while (reply := self._reply(session)) is None:
+            yield
+        return reply
+
+    def _reply(self, session: Session) -> Frame | None:
         try:
             got = session.sock.recv_into(self._scratch)
         except BlockingIOError:
-            return False  # a TLS record without data
+            return None  # a TLS record without data, or a part of a token
         session.feed(memoryview(self._scratch)[:got])
-        return session.take_reply() is not None
+        return session.take_reply()
 
 
 def _goes_on(visit: _Visit) -> bool:

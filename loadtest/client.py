@@ -10,25 +10,23 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import ClassVar, Final
 
-from loadtest.connecting import Channel, cipher_of, connect, reason_of
+from loadtest.connecting import Channel, connect, reason_of
 from loadtest.credentials import Credentials
+from loadtest.entrance import way_in
 from loadtest.failures import TargetFailure
+from loadtest.sasl import SaslChannel
 from loadtest.targets import Target
-from proxyd.wire.failure import Failure
+from loadtest.tickets import Tickets
+from loadtest.tls import TlsChannel
+from proxyd.wire.failure import ErrorCode, Failure
 from proxyd.wire.frame import HEADER_SIZE, Frame, FrameBuffer, FrameType, Status
 from proxyd.wire.names import procedure_name
-from proxyd.wire.programs import AuthMethod, Keepalive, Program, Remote
-from proxyd.wire.remote import (
-    OPEN_READONLY,
-    OpenArguments,
-    call,
-    is_keepalive,
-    keepalive,
-    unpack_auth_methods,
-)
+from proxyd.wire.programs import Keepalive, Program, Remote
+from proxyd.wire.remote import OPEN_READONLY, OpenArguments, call, is_keepalive, keepalive
 from proxyd.wire.xdr import MalformedFrame
 
-# libvirt's own initial buffer: a small reply is far below, and it is LARGE_ENOUGH for `tls`.
+# libvirt's own initial buffer: a small reply is far below, and it is LARGE_ENOUGH for `tls` and
+# `sasl`.
 SCRATCH_SIZE: Final = 65536
 _HUNG_UP: Final = "the server closed the connection"
 
@@ -41,6 +39,7 @@ class Opening:
     readonly: bool
     wait_s: float
     credentials: Credentials | None = None  # for TLS targets, which must have some
+    tickets: Tickets | None = None  # for GSSAPI targets, likewise
 
     def arguments(self, target: Target) -> bytes:
         """Of CONNECT_OPEN."""
@@ -49,17 +48,27 @@ class Opening:
 
 
 def open_session(target: Target, opening: Opening, channel: Channel | None = None) -> "Session":
-    """Connects unless that is done, asks how to authenticate, opens the hypervisor connection."""
+    """Connects unless that is done, authenticates, opens the hypervisor connection."""
     if channel is None:
         channel = connect(target, opening.wait_s, opening.credentials)
     session = Session(target, opening, channel)
     try:
-        session.ask_methods()
+        _come_in(session, target, opening.tickets)
         session.call(Remote.CONNECT_OPEN, opening.arguments(target))
     except BaseException:
         session.sock.close()
         raise
     return session
+
+
+def _come_in(session: "Session", target: Target, tickets: Tickets | None) -> None:
+    calls = way_in(target, tickets, session.sock)
+    try:
+        asked = next(calls)
+        while True:
+            asked = calls.send(session.call(*asked).payload)
+    except StopIteration as done:
+        session.sock = done.value
 
 
 class Session:
@@ -84,7 +93,7 @@ class Session:
     @property
     def cipher(self) -> str | None:
         """What protects the connection, or None."""
-        return cipher_of(self.sock)
+        return self.sock.cipher if isinstance(self.sock, TlsChannel | SaslChannel) else None
 
     def begin(self, procedure: int, payload: bytes = b"") -> None:
         """Sends a call without waiting for its reply."""
@@ -96,17 +105,6 @@ class Session:
         """One call, any call, and its reply; an error in the reply is a TargetFailure."""
         self.begin(procedure, payload)
         return self._reply()
-
-    def ask_methods(self) -> None:
-        """AUTH_LIST; whatever wants more than a call of it is a TargetFailure."""
-        try:
-            methods = unpack_auth_methods(self.call(Remote.AUTH_LIST).payload)
-        except MalformedFrame as error:
-            raise self.failure(f"the server sent no list of methods: {error}") from error
-        if methods and AuthMethod.NONE not in methods:
-            known = {method.value: method.name for method in AuthMethod}
-            wanted = ", ".join(known.get(method, str(method)) for method in methods)
-            raise self.failure(f"the server wants {wanted}; only NONE can be measured so far")
 
     def prepare(self, procedure: int) -> None:
         """Makes the call that `round_trip` will repeat, and remembers what its reply is like."""
@@ -198,10 +196,13 @@ class Session:
             raise self.failure(f"unexpected frame of type {header.type}, serial {header.serial}")
         if header.status != Status.OK:
             try:
-                message = Failure.unpack(frame.payload).message
+                told = Failure.unpack(frame.payload)
             except MalformedFrame as error:
-                message = f"the server sent an error that cannot be read: {error}"
-            raise self.failure(message)
+                reason = f"the server sent an error that cannot be read: {error}"
+                raise self.failure(reason) from error
+            # Of authentication a server tells its log alone what was wrong.
+            more = "; its log says why" if told.code == ErrorCode.AUTH_FAILED else ""
+            raise self.failure(told.message + more)
 
     def send(self, wire: bytes | memoryview) -> None:
         try:

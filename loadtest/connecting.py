@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from loadtest.credentials import Credentials
 from loadtest.failures import TargetFailure
-from loadtest.targets import Address, Target, TlsAddress, UnixAddress
+from loadtest.targets import Address, Protection, Target, TcpAddress, UnixAddress
 from loadtest.tls import TlsChannel
 
 _TIMEVAL: Final = struct.Struct("ll")
@@ -46,11 +46,11 @@ def reach(target: Target, wait_s: float) -> socket.socket:
 def secure(
     target: Target, sock: socket.socket, wait_s: float, credentials: Credentials | None
 ) -> Channel:
-    """What the address asks for on top of a socket. A failure closes the socket."""
-    if isinstance(target.address, UnixAddress):
+    """TLS where the address asks for it, else the socket. A failure closes the socket."""
+    channel = tls_channel(sock, target.address, credentials)
+    if channel is None:
         return sock
     try:
-        channel = tls_channel(sock, target.address, credentials)
         channel.handshake()
         channel.confirm()
     except OSError as error:
@@ -60,16 +60,15 @@ def secure(
 
 
 def tls_channel(
-    sock: socket.socket, address: TlsAddress, credentials: Credentials | None
-) -> TlsChannel:
-    """TLS of which nothing has happened yet."""
-    assert credentials is not None, "a TLS target needs them; the command line sees to it"
-    return TlsChannel(sock, address.host, credentials)
-
-
-def cipher_of(channel: Channel) -> str | None:
-    """What protects it, or None."""
-    return channel.cipher if isinstance(channel, TlsChannel) else None
+    sock: socket.socket, address: Address, credentials: Credentials | None
+) -> TlsChannel | None:
+    """TLS of which nothing has happened yet; None where the address does not ask for it."""
+    match address:
+        case TcpAddress(Protection.TLS, host):
+            assert credentials is not None, "a TLS target needs them; the command line sees to it"
+            return TlsChannel(sock, host, credentials)
+        case _:
+            return None
 
 
 def reason_of(error: OSError, wait_s: float) -> str:

@@ -1,4 +1,4 @@
-"""The two ways in which a measurement does not come about."""
+"""The ways in which a measurement does not come about."""
 
 
 class UsageError(Exception):
@@ -15,3 +15,7 @@ class TargetFailure(Exception):
 
     def __str__(self) -> str:
         return self._line
+
+
+class NotAgreed(ConnectionError):
+    """TLS or SASL did not come about, or broke; one line with what to do, for a TargetFailure."""

@@ -105,7 +105,7 @@ class TargetFigures:
     target: Target
     rounds: list[Round] = field(default_factory=list)
     standings: list[Standing] = field(default_factory=list)
-    cipher: str | None = None  # of its connections; None without TLS
+    cipher: str | None = None  # of its connections; None if they are plain
 
     @property
     def seconds(self) -> list[float]:

@@ -75,7 +75,7 @@ class Generator:
                 try:
                     got = session.sock.recv_into(scratch)
                 except BlockingIOError:
-                    continue  # a TLS record without data
+                    continue  # a TLS record without data, or a part of a token
                 if not session.is_usual(scratch, got) and not _is_whole(session, scratch, got):
                     continue
                 now = clock()

@@ -1,6 +1,7 @@
 """The command line's words, and the plan that they ask for."""
 
 import argparse
+import os
 import re
 from typing import Any, Final, NoReturn
 
@@ -10,15 +11,17 @@ from loadtest.failures import UsageError
 from loadtest.procedures import SMALL_CALLS, procedure_number
 from loadtest.scenarios import bulk, compare, sessions
 from loadtest.scenarios.plans import Plan
-from loadtest.targets import Target, TlsAddress, parse_targets
+from loadtest.targets import Protection, Target, TcpAddress, parse_targets
+from loadtest.tickets import SERVICE, Tickets, login
 
 SMALL_CALL: Final = "CONNECT_GET_LIB_VERSION"
 CALLS_URI: Final = "test:///default"
 BULK_URI: Final = "qemu:///system"
 
 _TARGET_HELP: Final = (
-    "NAME=unix:/PATH or NAME=tls:HOST:PORT or NAME=tls:[IPV6]:PORT, and behind it"
-    " [,pid=N[+N…]][,LABEL=N…][,uri=URI]; the first target is what the others are compared with"
+    "NAME=unix:/PATH, or NAME=tcp:HOST:PORT, tls: or gssapi: likewise (an IPv6 address as [::1]),"
+    " and behind it [,pid=N[+N…]][,LABEL=N…][,uri=URI]; the first target is what the others are"
+    " compared with"
 )
 # Which of the options below each kind of measurement knows, by the names of its plan's fields.
 _KNOWN: Final = {
@@ -29,6 +32,7 @@ _KNOWN: Final = {
 _FLAGS: Final = {"connections": "-c", "slice_s": "--slice"}
 _UNITS: Final = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE: Final = re.compile(r"([0-9]{1,18})(|KiB|MiB|GiB)")
+_SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,7 +71,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--sessions",
         action="store_true",
-        help="measure new sessions: connect, TLS with a full handshake, open, close",
+        help="measure new sessions: connect, TLS with a full handshake or SASL, open, close",
     )
     kind.add_argument(
         "--bulk", type=_size, metavar="SIZE", help="measure transfers of so much, say 256MiB"
@@ -91,6 +95,17 @@ def _add_opening(parser: argparse.ArgumentParser) -> None:
     add("--cert", metavar="FILE", help="our certificate for tls: targets, PEM")
     add("--key", metavar="FILE", help="its private key, PEM, without a password")
     add("--no-host-check", action="store_true", help="take any name in a server's certificate")
+    add(
+        "--ticket-cache",
+        metavar="FILE",
+        help="our Kerberos ticket for gssapi: targets (default: KRB5CCNAME, or what libkrb5 says)",
+    )
+    add(
+        "--service",
+        type=_service,
+        metavar="NAME",
+        help=f"in NAME/HOST, whom that ticket is shown to (default {SERVICE})",
+    )
 
 
 def _add_amounts(parser: argparse.ArgumentParser) -> None:
@@ -122,10 +137,10 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise UsageError(f"{flag} means nothing for {kind}; leave it out")
     uri = options.uri or (BULK_URI if kind == "--bulk" else CALLS_URI)
     readonly = bool(given.pop("readonly", False))
-    credentials = _credentials(options, targets)
+    credentials, tickets = _credentials(options, targets), _tickets(options, targets)
     given |= {
         "targets": targets,
-        "opening": Opening(uri, readonly, options.timeout, credentials),
+        "opening": Opening(uri, readonly, options.timeout, credentials, tickets),
         "rounds": options.rounds,
     }
     if kind == "--sessions":
@@ -145,11 +160,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _credentials(options: argparse.Namespace, targets: tuple[Target, ...]) -> Credentials | None:
-    if not any(isinstance(target.address, TlsAddress) for target in targets):
-        for name in ("cacert", "cert", "key", "no_host_check"):
-            if getattr(options, name):
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} is for tls: targets, and there is none")
+    if not _has(targets, Protection.TLS):
+        _check_unused(options, "tls", "cacert", "cert", "key", "no_host_check")
         return None
     if options.cacert is None:
         raise UsageError("tls: targets need --cacert FILE, the CA that signed their certificates")
@@ -158,6 +170,35 @@ def _credentials(options: argparse.Namespace, targets: tuple[Target, ...]) -> Cr
     )
     client_context(credentials)  # files that are of no use are told now
     return credentials
+
+
+def _tickets(options: argparse.Namespace, targets: tuple[Target, ...]) -> Tickets | None:
+    if not _has(targets, Protection.GSSAPI):
+        _check_unused(options, "gssapi", "ticket_cache", "service")
+        return None
+    # By its name and not as "the default", so that the report of a run has it.
+    cache = options.ticket_cache or os.environ.get("KRB5CCNAME")
+    tickets = Tickets(cache, options.service or SERVICE)
+    login(tickets)  # a ticket that is missing or has expired is told now
+    return tickets
+
+
+def _has(targets: tuple[Target, ...], protection: Protection) -> bool:
+    addresses = (target.address for target in targets)
+    return any(isinstance(a, TcpAddress) and a.protection is protection for a in addresses)
+
+
+def _check_unused(options: argparse.Namespace, kind: str, *names: str) -> None:
+    for name in names:
+        if getattr(options, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is for {kind}: targets, and there is none")
+
+
+def _service(text: str) -> str:
+    if not _SERVICE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no service; give a name without its host")
+    return text
 
 
 def _count(text: str) -> int:

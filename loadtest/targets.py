@@ -1,12 +1,14 @@
 """Targets: the text `NAME=KIND:ADDRESS,key=value…` as a value. Nothing is opened here.
 
-A new kind of address is a dataclass here, an entry in `KINDS`, and a branch in
-`connecting.secure`.
+A new protection of TCP is a member of `Protection`, and a branch in `connecting.secure` or
+`entrance.way_in`.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
+from functools import partial
 from typing import Final
 
 from loadtest.failures import UsageError
@@ -37,8 +39,21 @@ class UnixAddress:
         return f"unix:{self.place}"
 
 
+class Protection(Enum):
+    """What is on top of TCP, by the kind of target that asks for it."""
+
+    NONE = "tcp"
+    TLS = "tls"
+    GSSAPI = "gssapi"  # once AUTH_SASL_STEP says so
+
+
+# libvirt's own
+_USUAL_PORTS: Final = {Protection.NONE: 16509, Protection.TLS: 16514, Protection.GSSAPI: 16509}
+
+
 @dataclass(frozen=True, slots=True)
-class TlsAddress:
+class TcpAddress:
+    protection: Protection
     host: str
     port: int
 
@@ -48,10 +63,10 @@ class TlsAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"tls:{self.place}"
+        return f"{self.protection.value}:{self.place}"
 
 
-Address = UnixAddress | TlsAddress
+Address = UnixAddress | TcpAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +95,21 @@ def _unix(text: str) -> UnixAddress:
     return UnixAddress(text)
 
 
-def _tls(text: str) -> TlsAddress:
+def _tcp(protection: Protection, text: str) -> TcpAddress:
+    kind, usual = protection.value, _USUAL_PORTS[protection]
     found = _HOST_AND_PORT.fullmatch(text)
     if not found:
-        raise UsageError(f"{text!r} is no HOST:PORT or [IPV6]:PORT, as in tls:[::1]:16514")
+        raise UsageError(f"{text!r} is no HOST:PORT or [IPV6]:PORT, as in {kind}:[::1]:{usual}")
     port = int(found["port"])
     if not 1 <= port <= MAX_PORT:
-        raise UsageError(f"{port} is no port; libvirt's own for TLS is 16514")
-    return TlsAddress(found["six"] or found["host"], port)
+        raise UsageError(f"{port} is no port; libvirt's own for {kind.upper()} is {usual}")
+    return TcpAddress(protection, found["six"] or found["host"], port)
 
 
-KINDS: Final[dict[str, Callable[[str], Address]]] = {"tls": _tls, "unix": _unix}
+KINDS: Final[dict[str, Callable[[str], Address]]] = {
+    "unix": _unix,
+    **{protection.value: partial(_tcp, protection) for protection in Protection},
+}
 
 
 def parse_target(text: str) -> Target:

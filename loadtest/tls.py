@@ -28,6 +28,7 @@ from contextlib import suppress
 from typing import Final
 
 from loadtest.credentials import Credentials, client_context
+from loadtest.failures import NotAgreed
 
 CONFIRMATION: Final = b"\1"  # what a libvirt server sends once it accepts the certificate
 MAX_RECORD: Final = 5 + 16384 + 2048  # RFC 5246, 6.2.3; TLS 1.3 allows less
@@ -44,10 +45,6 @@ _RAW: Final = bytearray(_RAW_SIZE)
 _RAW_VIEW: Final = memoryview(_RAW)
 
 _Read = Callable[[int, bytearray | memoryview], int]
-
-
-class NotAgreed(ConnectionError):
-    """TLS did not come about or broke; one line with what to do."""
 
 
 class TlsChannel:

@@ -30,7 +30,7 @@ Order = CallOrder | SessionOrder
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """What it is told: one more connection. It answers with the cipher, or None without TLS."""
+    """What it is told: one more connection. It answers with the cipher, or None if it is plain."""
 
 
 @dataclass(frozen=True, slots=True)

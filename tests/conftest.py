@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("proxyd")
 
 COMMANDS = {
     "certtool": "gnutls-bin",
+    "dbus-daemon": "dbus-daemon",
     "gnutls-cli": "gnutls-bin",
     "ip": "iproute2",
     "kadmin.local": "krb5-admin-server",

@@ -18,10 +18,12 @@ from proxyd.negotiation.identity import UNSEEN_PID, UNSEEN_START
 
 _UCRED: Final = struct.Struct("@iII")  # pid, uid, gid
 _SO_PEERSEC: Final = 31  # the peer's label, where a security module keeps one
+_SO_PEERPIDFD: Final = 77  # since Linux 6.5; Python has no name for it yet
+_PIDFD: Final = struct.Struct("@i")
 _LABEL_SIZE: Final = 4096
 _SELINUX: Final = Path("/sys/fs/selinux/enforce")
 _START_FIELD: Final = 22 - 3  # of /proc/PID/stat, counted behind the name's closing bracket
-_LONGEST_STAT: Final = 4096  # 52 numbers and a name of 64 characters at most
+_LONGEST: Final = 4096  # of stat: 52 numbers and a name of 64 characters at most
 
 
 class Denied(Exception):
@@ -54,6 +56,43 @@ def credentials_of(sock: socket.socket) -> PeerCredentials:
 def peer_pid(sock: socket.socket) -> int:
     """Who is at the other end: of a listener, whoever called listen(); 0 when it is not seen."""
     return _ucred(sock)[0]
+
+
+def peer_pidfd(sock: socket.socket) -> int | None:
+    """The process that connected, as a descriptor that the caller closes.
+
+    None where the kernel has no such thing (before Linux 6.5). Raises Denied.
+    """
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _PIDFD.size)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        if number == errno.ENOPROTOOPT:
+            return None
+        if number in {errno.ESRCH, errno.EINVAL}:  # Linux 6.16 gives one of an ended process too
+            raise Denied("the process that connected has ended", errno.ESRCH) from error
+        text = f"cannot get hold of the process that connected: {os.strerror(number)}"
+        raise Denied(text, number) from error
+    descriptor: int = _PIDFD.unpack(raw)[0]
+    return descriptor
+
+
+def ensure_it_is_there(pid: int, start_ticks: int, pidfd: int | None = None) -> None:
+    """Raises Denied unless `pid` is now the process that it was when it connected.
+
+    A process that has ended leaves its number to others: to know it again takes the time of its
+    start, which is rough (a clock tick), or its pidfd, of which the kernel knows the number.
+    """
+    if pid == UNSEEN_PID:
+        raise Denied(
+            "the client's pid namespace cannot be seen from here, so nobody can be asked about it:"
+            " connect from the host's own"
+        )
+    if pidfd is not None and _number_of(pidfd) != pid:
+        raise Denied(f"process {pid}, which connected, has ended", errno.ESRCH)
+    if _start_ticks(pid) != start_ticks:
+        text = f"process {pid} is not the one that connected, which has ended: connect again"
+        raise Denied(text, errno.ESRCH)
 
 
 def names_of(uid: int, gid: int) -> tuple[str, str]:
@@ -97,11 +136,26 @@ def _start_ticks(pid: int) -> int:
         raise Denied(f"cannot look at process {pid}: {os.strerror(number)}", number) from error
 
 
+def _number_of(pidfd: int) -> int:
+    """The process's number in our namespace; -1 once it has ended and been collected."""
+    try:
+        lines = _read(f"/proc/self/fdinfo/{pidfd}").splitlines()
+    except OSError as error:
+        number = error.errno or errno.EIO
+        text = f"cannot look at the process that connected: {os.strerror(number)}"
+        raise Denied(text, number) from error
+    for line in lines:
+        field, _, value = line.partition(b":")
+        if field == b"Pid":
+            return int(value)
+    raise Denied(f"descriptor {pidfd} is no process", errno.EBADF)
+
+
 def _read(path: str) -> bytes:
     """The beginning of a file of /proc; a tenth of what a file object costs."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, _LONGEST_STAT)
+        return os.read(descriptor, _LONGEST)
     finally:
         os.close(descriptor)
 

@@ -25,7 +25,14 @@ class ErrorCode(IntEnum):
     RPC = 39
     AUTH_FAILED = 45
     CONFIG_UNSUPPORTED = 67
+    ARGUMENT_UNSUPPORTED = 74
+    AUTH_CANCELLED = 79
+    OPERATION_UNSUPPORTED = 84
     ACCESS_DENIED = 88
+    DBUS_SERVICE = 89
+    AUTH_UNAVAILABLE = 94
+    NO_SERVER = 95
+    NO_CLIENT = 96
 
 
 class Domain(IntEnum):
@@ -33,8 +40,10 @@ class Domain(IntEnum):
     RPC = 7
     REMOTE = 13
     URI = 45
+    DBUS = 47
     IDENTITY = 53
     POLKIT = 60
+    ADMIN = 62
 
 
 # What libvirt puts in front of the detail, by code (reference/wire.md, section 6).
@@ -48,7 +57,14 @@ _PREFIX: Final[dict[int, str]] = {
     ErrorCode.RPC: "",
     ErrorCode.AUTH_FAILED: "authentication failed: ",
     ErrorCode.CONFIG_UNSUPPORTED: "unsupported configuration: ",
+    ErrorCode.ARGUMENT_UNSUPPORTED: "argument unsupported: ",
+    ErrorCode.AUTH_CANCELLED: "authentication cancelled: ",
+    ErrorCode.OPERATION_UNSUPPORTED: "Operation not supported: ",
     ErrorCode.ACCESS_DENIED: "access denied: ",
+    ErrorCode.DBUS_SERVICE: "error from service: ",
+    ErrorCode.AUTH_UNAVAILABLE: "authentication unavailable: ",
+    ErrorCode.NO_SERVER: "Server not found: ",
+    ErrorCode.NO_CLIENT: "Client not found: ",
 }
 
 
@@ -118,6 +134,43 @@ def polkit_unavailable(action: str) -> Failure:
         " see auth_unix_rw and auth_unix_ro in its configuration"
     )
     return _ordinary(ErrorCode.AUTH_FAILED, Domain.POLKIT, detail)
+
+
+def polkit_denied(action: str) -> Failure:
+    detail = (
+        f"polkit does not let this user do {action}: add the user to group libvirt or write a"
+        f" polkit rule for {action}"
+    )
+    return _ordinary(ErrorCode.AUTH_FAILED, Domain.POLKIT, detail)
+
+
+def polkit_cannot_tell_who(detail: str) -> Failure:
+    return _ordinary(ErrorCode.AUTH_FAILED, Domain.POLKIT, detail)
+
+
+def polkit_wants_an_agent(action: str) -> Failure:
+    # Upon this code and this domain virsh starts pkttyagent and tries again.
+    detail = (
+        f"polkit wants to ask for a password before it allows {action}, and nobody is there to"
+        " ask: start a polkit agent (pkttyagent) or add the user to group libvirt"
+    )
+    return _ordinary(ErrorCode.AUTH_UNAVAILABLE, Domain.POLKIT, detail)
+
+
+def polkit_dismissed(action: str) -> Failure:
+    detail = (
+        f"the user was asked for a password before {action} and dismissed it: connect again and"
+        " give it, or add the user to group libvirt"
+    )
+    return _ordinary(ErrorCode.AUTH_CANCELLED, Domain.POLKIT, detail)
+
+
+def bus_unreachable(detail: str) -> Failure:
+    return _ordinary(ErrorCode.INTERNAL_ERROR, Domain.DBUS, detail)
+
+
+def bus_call_failed(detail: str) -> Failure:
+    return _ordinary(ErrorCode.DBUS_SERVICE, Domain.DBUS, detail)
 
 
 def too_many_clients(whose: str, count: int) -> Failure:
@@ -190,3 +243,29 @@ def identity_is_fixed() -> Failure:
         Domain.REMOTE,
         "the identity of this connection was set by the proxy and cannot be replaced",
     )
+
+
+def no_server(detail: str, domain: Domain) -> Failure:
+    return _ordinary(ErrorCode.NO_SERVER, domain, detail)
+
+
+def no_client(detail: str, domain: Domain) -> Failure:
+    return _ordinary(ErrorCode.NO_CLIENT, domain, detail)
+
+
+def unsupported_flags(flags: int, procedure: str) -> Failure:
+    # The one kind of error without a prefix: reference/wire.md, section 6.
+    text = f"unsupported flags ({flags:#x}) in function {procedure}"
+    return Failure(ErrorCode.INVALID_ARG, Domain.ADMIN, text, procedure, "flags", int1=0, int2=0)
+
+
+def unknown_parameter(detail: str) -> Failure:
+    return _ordinary(ErrorCode.ARGUMENT_UNSUPPORTED, Domain.NONE, detail)
+
+
+def invalid_argument(detail: str, domain: Domain = Domain.NONE) -> Failure:
+    return _ordinary(ErrorCode.INVALID_ARG, domain, detail)
+
+
+def cannot_be_changed(detail: str) -> Failure:
+    return _ordinary(ErrorCode.OPERATION_UNSUPPORTED, Domain.ADMIN, detail)

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import socket
@@ -8,7 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from proxyd.auth.peercred import Denied, credentials_of, names_of
+from proxyd.auth.peercred import (
+    Denied,
+    credentials_of,
+    ensure_it_is_there,
+    names_of,
+    peer_pidfd,
+)
 from proxyd.negotiation.identity import UNSEEN_PID, UNSEEN_START
 from tests.bed.daemon import short_directory
 
@@ -95,7 +102,9 @@ def test_a_process_name_cannot_forge_the_start_time(name):
         assert plain.start_ticks <= peer.start_ticks <= boot_ticks()
 
 
-def test_a_process_that_has_ended_is_denied(pair):
+@contextmanager
+def of_one_that_ended(pair):
+    """The number of a process that has ended, and a connection that it made."""
     child = os.fork()
     if not child:
         mine, theirs = socket.socketpair()
@@ -104,8 +113,16 @@ def test_a_process_that_has_ended_is_denied(pair):
     _, descriptors, _, _ = socket.recv_fds(pair[0], 1, 2)
     os.waitpid(child, 0)
     near, far = (socket.socket(fileno=each) for each in descriptors)
-    with near, far, pytest.raises(Denied, match=f"process {child} has ended"):
-        credentials_of(near)
+    with near, far:
+        yield child, near
+
+
+def test_a_process_that_has_ended_is_denied(pair):
+    with (
+        of_one_that_ended(pair) as (pid, sock),
+        pytest.raises(Denied, match=f"process {pid} has ended"),
+    ):
+        credentials_of(sock)
 
 
 def test_a_process_that_was_killed_is_denied():
@@ -173,3 +190,100 @@ def test_nobodys_names_come_from_uid_and_gid_each():
 def test_a_number_without_a_name_is_denied(uid, gid, says):
     with pytest.raises(Denied, match=says):
         names_of(uid, gid)
+
+
+# ---- whether it is still there
+
+
+@contextmanager
+def closing(descriptor):
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Kernel:
+    """In the place of a socket, on a kernel that answers with an error."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def getsockopt(self, *_):
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def test_a_pidfd_is_of_the_process_that_connected():
+    with client_process() as (process, sock), closing(peer_pidfd(sock)) as pidfd:
+        assert not os.get_inheritable(pidfd)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_an_older_kernel_has_no_pidfd():
+    assert peer_pidfd(Kernel(errno.ENOPROTOOPT)) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ESRCH, "has ended"),
+        (errno.EINVAL, "has ended"),
+        (errno.EMFILE, "cannot get hold of .* Too many open files"),
+    ],
+)
+def test_without_a_pidfd_that_there_should_be_the_client_is_denied(number, says):
+    with pytest.raises(Denied, match=says):
+        peer_pidfd(Kernel(number))
+
+
+@pytest.mark.parametrize("by_pidfd", [True, False])
+def test_a_process_is_known_again(by_pidfd):
+    with client_process() as (_, sock), closing(peer_pidfd(sock)) as pidfd:
+        peer = credentials_of(sock)
+        ensure_it_is_there(peer.pid, peer.start_ticks, pidfd if by_pidfd else None)
+
+        for other in (peer.start_ticks - 1, peer.start_ticks + 1):
+            with pytest.raises(Denied, match=f"{peer.pid} is not the one that connected"):
+                ensure_it_is_there(peer.pid, other, pidfd if by_pidfd else None)
+
+
+@pytest.mark.parametrize("by_pidfd", [True, False])
+def test_a_process_that_ended_since_is_not_there(by_pidfd):
+    with client_process() as (process, sock), closing(peer_pidfd(sock)) as pidfd:
+        peer = credentials_of(sock)
+        process.kill()
+        process.wait()
+        with pytest.raises(Denied, match="has ended"):
+            ensure_it_is_there(peer.pid, peer.start_ticks, pidfd if by_pidfd else None)
+
+
+def test_a_number_that_another_process_has_now_is_told_by_the_pidfd(pair):
+    # As if this process had been given the number of the one that connected.
+    own = credentials_of(pair[0])
+    with client_process() as (process, sock), closing(peer_pidfd(sock)) as pidfd:
+        process.kill()
+        process.wait()
+        with pytest.raises(Denied, match=f"process {own.pid}, which connected, has ended"):
+            ensure_it_is_there(own.pid, own.start_ticks, pidfd)
+
+
+def test_of_a_process_that_ended_before_it_was_asked_for_there_is_no_pidfd_that_counts(pair):
+    # Before Linux 6.16 there is none at all.
+    with (
+        of_one_that_ended(pair) as (pid, sock),
+        pytest.raises(Denied, match="has ended"),
+        closing(peer_pidfd(sock)) as pidfd,
+    ):
+        ensure_it_is_there(pid, 0, pidfd)
+
+
+def test_a_descriptor_of_something_else_is_no_process(pair):
+    own = credentials_of(pair[0])
+    with pytest.raises(Denied, match="is no process"):
+        ensure_it_is_there(own.pid, own.start_ticks, pair[0].fileno())
+
+
+def test_a_process_that_cannot_be_seen_cannot_be_known_again():
+    with pytest.raises(Denied, match="pid namespace"):
+        ensure_it_is_there(UNSEEN_PID, UNSEEN_START)

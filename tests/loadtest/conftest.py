@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from loadtest import tickets
 from loadtest.client import Opening
 from loadtest.credentials import Credentials
 from loadtest.targets import parse_target
+from tests.bed.daemon import short_directory
+from tests.bed.kdc import Kdc
+from tests.bed.sasl import SERVICE
 from tests.loadtest.fake_daemon import FakeDaemon, Script
-from tests.loadtest.fake_tls import FakeTlsDaemon, server_context
+from tests.loadtest.fake_tls import FakeTcpDaemon, FakeTlsDaemon, server_context
 from tests.loadtest.minting import Pki
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +128,19 @@ def start_tls_fake(pki):
 
 
 @pytest.fixture
+def start_tcp_fake():
+    """Starts a fake on TCP in a thread of this process; gives its script and `HOST:PORT`."""
+    with ExitStack() as running:
+
+        def start(**behaviour):
+            script = Script(**behaviour)
+            fake = running.enter_context(FakeTcpDaemon(script))
+            return script, f"127.0.0.1:{fake.port}"
+
+        yield start
+
+
+@pytest.fixture
 def tls_target(start_tls_fake):
     """A target called `fake` behind TLS, and its script."""
 
@@ -146,3 +163,31 @@ def run_beside():
             running.result(timeout=10)
 
     return beside
+
+
+@pytest.fixture(scope="session")
+def kdc():
+    """A realm in which joe may go to libvirt/localhost."""
+    with short_directory() as directory, Kdc(directory) as kdc:
+        kdc.add("joe", SERVICE)
+        yield kdc
+
+
+@pytest.fixture(scope="session")
+def keytab(kdc):
+    return kdc.keytab(SERVICE)
+
+
+@pytest.fixture(scope="session")
+def ticket(kdc):
+    """joe's, as --ticket-cache takes it."""
+    return str(kdc.tickets("joe"))
+
+
+@pytest.fixture
+def realm(kdc, monkeypatch):
+    """libkrb5 of this process knows the realm, and nothing of what it was in the last test."""
+    monkeypatch.setenv("KRB5_CONFIG", str(kdc.config))
+    tickets.login.cache_clear()
+    tickets.principal.cache_clear()
+    return kdc

@@ -26,6 +26,7 @@ from proxyd.wire.remote import (
     keepalive,
     pack_auth_methods,
     pack_int,
+    pack_sasl_mechanisms,
     reply,
 )
 from tests.loadtest.fake_volume import Volume
@@ -36,6 +37,7 @@ class Script:
     """What it does, and below the line what it saw."""
 
     methods: tuple[int, ...] = (0,)
+    mechanisms: tuple[str, ...] = ()  # of SASL
     delay_s: float = 0.0  # a real wait before each small reply
     burn_s: float = 0.0  # CPU time used up for each small reply
     refused: dict[int, str] = field(default_factory=dict)  # procedure → error message
@@ -88,6 +90,8 @@ class Connection(socketserver.BaseRequestHandler):
         match header.procedure:
             case Remote.AUTH_LIST:
                 self.send(reply(header, pack_auth_methods(list(script.methods))))
+            case Remote.AUTH_SASL_INIT:
+                self.send(reply(header, pack_sasl_mechanisms(script.mechanisms)))
             case Remote.CONNECT_OPEN:
                 self.opened = OpenArguments.unpack(frame.payload)
                 script.opened.append(self.opened)

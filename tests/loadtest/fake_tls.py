@@ -1,4 +1,4 @@
-"""The fake daemon behind TLS: on TCP, with OpenSSL's tickets, and a byte that confirms."""
+"""The fake daemon on TCP, and behind TLS with OpenSSL's tickets and a byte that confirms."""
 
 import socket
 import socketserver
@@ -37,15 +37,15 @@ class _TlsConnection(Connection):
                 super().handle()
 
 
-class FakeTlsDaemon(socketserver.ThreadingTCPServer):
+class FakeTcpDaemon(socketserver.ThreadingTCPServer):
     """Serves in threads while its context lasts; leaving joins them, so clients must be gone."""
 
     request_queue_size = 64
 
-    def __init__(self, context, script, host="127.0.0.1"):
-        self.context, self.script = context, script
+    def __init__(self, script, host="127.0.0.1", handler=Connection):
+        self.script = script
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, 0), _TlsConnection)
+        super().__init__((host, 0), handler)
 
     @property
     def port(self):
@@ -60,3 +60,9 @@ class FakeTlsDaemon(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.serving.join()
         super().__exit__(*exc_info)
+
+
+class FakeTlsDaemon(FakeTcpDaemon):
+    def __init__(self, context, script, host="127.0.0.1"):
+        self.context = context
+        super().__init__(script, host, _TlsConnection)

@@ -57,7 +57,7 @@ def test_a_target_that_is_not_there_is_status_1_and_one_line(socket_paths, capsy
     [
         ([], "SCENARIO"),
         (["compare"], "--target"),
-        (["compare", "--target", "a=tcp:x"], "the kinds are: tls, unix"),
+        (["compare", "--target", "a=udp:x"], "the kinds are: gssapi, tcp, tls, unix"),
         (["compare", "--target", "a=unix:/p", "--calls", "0"], "no whole number above 0"),
         (["compare", "--target", "a=unix:/p", "--slice", "nan"], "no number of seconds"),
         (["compare", "--target", "a=unix:/p", "--procedure", "CONNECT_GET_HOST"], "nearest are"),

@@ -9,6 +9,7 @@ from proxyd.wire.programs import Remote
 
 A = ["compare", "--target", "a=unix:/p"]
 TLS = ["compare", "--target", "a=tls:h:16514"]
+GSSAPI = ["compare", "--target", "a=gssapi:h:16509"]
 VOLUME = ["--volume", "/v"]
 
 
@@ -75,6 +76,10 @@ def test_json_is_for_whoever_wants_it():
         ([*A, *VOLUME], "--volume means nothing for calls"),
         ([*A, "--cert", "f"], "--cert is for tls: targets, and there is none"),
         ([*A, "--no-host-check"], "--no-host-check is for tls: targets"),
+        ([*A, "--ticket-cache", "f"], "--ticket-cache is for gssapi: targets, and there is none"),
+        ([*A, "--service", "s"], "--service is for gssapi: targets, and there is none"),
+        ([*A, "--service", "libvirt/host"], "'libvirt/host' is no service; give a name without"),
+        ([*GSSAPI, "--ticket-cache", "/nowhere"], "--ticket-cache /nowhere: "),
         (TLS, "tls: targets need --cacert FILE"),
         ([*TLS, "--cacert", "/nowhere"], "cannot read the file of --cacert, /nowhere"),
         ([*TLS, "--cacert", "f", "--cert", "g"], "--cert and --key belong together"),

@@ -1,7 +1,15 @@
 import pytest
 
 from loadtest.failures import UsageError
-from loadtest.targets import PidGroup, Target, TlsAddress, UnixAddress, parse_target, parse_targets
+from loadtest.targets import (
+    PidGroup,
+    Protection,
+    Target,
+    TcpAddress,
+    UnixAddress,
+    parse_target,
+    parse_targets,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,13 +23,15 @@ from loadtest.targets import PidGroup, Target, TlsAddress, UnixAddress, parse_ta
             "a=unix:/p,pid=1,backend=2",
             Target("a", UnixAddress("/p"), (PidGroup("pid", (1,)), PidGroup("backend", (2,)))),
         ),
-        ("a=tls:host:16514", Target("a", TlsAddress("host", 16514))),
-        ("a=tls:h-1.example.org:1", Target("a", TlsAddress("h-1.example.org", 1))),
+        ("a=tls:host:16514", Target("a", TcpAddress(Protection.TLS, "host", 16514))),
+        ("a=tls:h-1.example.org:1", Target("a", TcpAddress(Protection.TLS, "h-1.example.org", 1))),
         (
             "a=tls:127.0.0.1:2,pid=1",
-            Target("a", TlsAddress("127.0.0.1", 2), (PidGroup("pid", (1,)),)),
+            Target("a", TcpAddress(Protection.TLS, "127.0.0.1", 2), (PidGroup("pid", (1,)),)),
         ),
-        ("a=tls:[::1]:65535", Target("a", TlsAddress("::1", 65535))),
+        ("a=tls:[::1]:65535", Target("a", TcpAddress(Protection.TLS, "::1", 65535))),
+        ("a=tcp:host:16509", Target("a", TcpAddress(Protection.NONE, "host", 16509))),
+        ("a=gssapi:host:16509", Target("a", TcpAddress(Protection.GSSAPI, "host", 16509))),
         (
             "a=unix:/p=q,uri=test:///default?a=b",
             Target("a", UnixAddress("/p=q"), (), "test:///default?a=b"),
@@ -37,10 +47,12 @@ def test_a_target_is_read(text, target):
     [
         ("unix:/p", "expected NAME=KIND:ADDRESS"),
         ("=unix:/p", "expected NAME=KIND:ADDRESS"),
-        ("a=/p", "the kinds are: tls, unix"),
-        ("a=tcp:localhost:16509", "target a: 'tcp:localhost:16509' is no KIND:ADDRESS"),
+        ("a=/p", "the kinds are: gssapi, tcp, tls, unix"),
+        ("a=udp:localhost:16509", "target a: 'udp:localhost:16509' is no KIND:ADDRESS"),
         ("a=unix:p", "no absolute path"),
         ("a=unix:/" + "p" * 107, "longer than the 107 bytes"),
+        ("a=gssapi:host", "no HOST:PORT or [IPV6]:PORT, as in gssapi:[::1]:16509"),
+        ("a=tcp:host:0", "0 is no port; libvirt's own for TCP is 16509"),
         ("a=tls:host", "no HOST:PORT or [IPV6]:PORT, as in tls:[::1]:16514"),
         ("a=tls:::1:16514", "no HOST:PORT or [IPV6]:PORT"),
         ("a=tls::16514", "no HOST:PORT"),
@@ -69,6 +81,8 @@ def test_two_targets_may_share_an_address_but_not_a_name():
         parse_targets(["a=unix:/p", "a=unix:/q"])
 
 
-@pytest.mark.parametrize("address", ["unix:/p", "tls:host:16514", "tls:[::1]:16514"])
+@pytest.mark.parametrize(
+    "address", ["unix:/p", "tls:host:16514", "tls:[::1]:16514", "tcp:h:1", "gssapi:h:1"]
+)
 def test_an_address_is_shown_as_it_was_given(address):
     assert str(parse_target(f"a={address}").address) == address

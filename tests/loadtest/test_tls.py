@@ -8,7 +8,8 @@ from contextlib import suppress
 import pytest
 
 from loadtest.client import SCRATCH_SIZE
-from loadtest.tls import LARGE_ENOUGH, NotAgreed, TlsChannel
+from loadtest.failures import NotAgreed
+from loadtest.tls import LARGE_ENOUGH, TlsChannel
 from tests.loadtest.fake_tls import server_context
 
 RECORD = 16384

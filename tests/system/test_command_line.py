@@ -384,7 +384,7 @@ def test_a_reload_changes_the_limit_of_clients(start, routes):
     wait_for_log(front, "client 1 ended")  # the one that looked whether it accepts
     with opened(front.sock) as first, rpc_client(front.sock) as waiting:
         waiting.send(waiting.frame(Remote.AUTH_LIST))
-        wait_for_log(front, "no room for more clients: 1 of 1")
+        wait_for_log(front, "no room for more clients by UNIX: 1 of 1")
         assert not answered(waiting)
 
         front.configure({"log_level": 2, "max_clients": 5, "max_anonymous_clients": 1, **routes})
@@ -411,7 +411,7 @@ def test_a_reload_that_a_lock_would_need_a_restart_for_says_so(start, routes):
     [
         ("max_clients = many\n", ":1:15: expected"),
         ("max_clients = 1\nmax_anonymous_clients = 2\n", "to be at least max_anonymous_clients"),
-        ("listen_tcp = 1\n", "listen_tcp = 1"),
+        ('unix_sock_group = "nosuchgroup"\n', "there is no such group"),
         ('log_outputs = "1:file:/nonexistent/x/log"\n', "cannot log"),
     ],
 )
@@ -502,7 +502,7 @@ def test_the_third_of_two_clients_waits_until_one_leaves(start):
         rpc_client(front.sock) as third,
     ):
         third.send(third.frame(Remote.AUTH_LIST))
-        wait_for_log(front, "no room for more clients: 2 of 2")
+        wait_for_log(front, "no room for more clients by UNIX: 2 of 2")
         assert not answered(third)
         assert second.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
 

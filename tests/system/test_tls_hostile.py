@@ -76,6 +76,8 @@ def test_silent_and_babbling_peers_are_dropped_at_the_deadline_and_delay_nobody(
     front = start()
     address = front.tls_address()
     hello = client_hello(joe)
+    # The bed's own client, which waited for the socket, counts for nothing.
+    wait_until(lambda: "client 1 ended" in front.log_text(), 10, "the bed's client is gone")
     descriptors = len(front.descriptors())
     with ExitStack() as stack, opened_over_tls(address, joe) as living:
         silent = [stack.enter_context(connected(address)) for _ in range(SILENT)]
@@ -107,7 +109,7 @@ def test_silent_and_babbling_peers_are_dropped_at_the_deadline_and_delay_nobody(
     assert log.count("no TLS: ") == GARBAGE
     assert "Traceback" not in log
     wait_until(
-        lambda: len(front.descriptors()) == descriptors, 10, "every descriptor is given back"
+        lambda: len(front.descriptors()) <= descriptors, 10, "every descriptor is given back"
     )
     virsh(tls_uri("test:///default", address, joe), "list").succeeded()
 

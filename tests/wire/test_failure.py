@@ -129,6 +129,15 @@ REPORTED = [
         "unsupported configuration: x",
         "unsupported configuration: %1$s",
     ),
+    (
+        failure.polkit_cannot_tell_who("who?"),
+        45,
+        60,
+        "authentication failed: who?",
+        "authentication failed: %1$s",
+    ),
+    (failure.bus_unreachable("x"), 1, 47, "internal error: x", "internal error: %1$s"),
+    (failure.bus_call_failed("x"), 89, 47, "error from service: x", "error from service: %1$s"),
     (failure.system_error(errno.ENOENT, "gone"), 38, 7, "gone", "%s"),
 ]
 
@@ -143,6 +152,9 @@ def test_a_failure_has_the_numbers_and_texts_of_the_reference(said, code, domain
     ("said", "code", "domain"),
     [
         (failure.polkit_unavailable("org.libvirt.unix.manage"), 45, 60),
+        (failure.polkit_denied("org.libvirt.unix.manage"), 45, 60),
+        (failure.polkit_dismissed("org.libvirt.unix.manage"), 79, 60),
+        (failure.polkit_wants_an_agent("org.libvirt.unix.manage"), 94, 60),
         (failure.unexpected_status(1), 39, 7),
         (failure.undecodable("cut"), 39, 7),
         (failure.identity_is_fixed(), 88, 13),
@@ -152,6 +164,20 @@ def test_a_failure_has_the_numbers_and_texts_of_the_reference(said, code, domain
 def test_a_failure_with_a_text_of_our_own_has_the_numbers_of_the_reference(said, code, domain):
     assert (said.code, said.domain) == (code, domain)
     assert said.message.endswith(said.str2)
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        (failure.polkit_denied("a.b"), "authentication failed: "),
+        (failure.polkit_dismissed("a.b"), "authentication cancelled: "),
+        (failure.polkit_wants_an_agent("a.b"), "authentication unavailable: "),
+    ],
+)
+def test_a_refusal_of_polkits_begins_as_libvirts_names_the_action_and_says_what_helps(said, begins):
+    assert said.message.startswith(begins)
+    assert "a.b" in said.message
+    assert "group libvirt" in said.message
 
 
 def test_only_a_system_error_carries_an_errno():
@@ -188,13 +214,17 @@ def test_the_codes_and_domains_are_libvirts():
         ("RPC", 39),
         ("AUTH_FAILED", 45),
         ("CONFIG_UNSUPPORTED", 67),
+        ("AUTH_CANCELLED", 79),
         ("ACCESS_DENIED", 88),
+        ("DBUS_SERVICE", 89),
+        ("AUTH_UNAVAILABLE", 94),
     }
     assert {domain.name: int(domain) for domain in Domain}.items() >= {
         ("NONE", 0),
         ("RPC", 7),
         ("REMOTE", 13),
         ("URI", 45),
+        ("DBUS", 47),
         ("POLKIT", 60),
     }
 

@@ -1,0 +1,1 @@
+"""proxyd's own RPC: the admin protocol, which virt-admin speaks."""

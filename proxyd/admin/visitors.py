@@ -1,0 +1,100 @@
+"""The server `admin`: who is connected to the admin socket, and its limits."""
+
+import socket
+import time
+from typing import Final
+
+import trio
+
+from proxyd.admin.host import Limits, Pool, PoolBounds, Refused
+from proxyd.admin.pool import check_unchanged, fixed_pool
+from proxyd.config.listening import Transport
+from proxyd.endpoint.plain import UnixEndpoint
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.session.admission import Admission
+from proxyd.wire import failure
+
+_POOL: Final = fixed_pool(1)  # the control plane's thread, which is busy with whoever asks
+
+
+class Visitor:
+    """One client of the admin socket; owns its connection. Made at accept, so that it counts."""
+
+    transport = Transport.UNIX
+    readonly = False
+    address = ""
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number = number
+        self.sock = sock
+        self.endpoint = UnixEndpoint(sock)
+        self.connected_s = time.time()
+        self.identity: ClientIdentity | None = None
+        self.scope = trio.CancelScope()  # around all that is done for it
+
+    def close(self) -> None:
+        """It is gone when its task runs next; what fits into its socket until then is sent."""
+        self.scope.cancel()
+
+    def __str__(self) -> str:
+        return f"admin client {self.number}, {self.identity or 'nobody known'}"
+
+
+class AdminServer:
+    """Visitors, from accept to end. Numbers start at 1 and only grow.
+
+    Nobody is ever anonymous here, so that limit has no effect: it is kept for those who set it.
+    """
+
+    name = "admin"
+    pool: Pool = _POOL
+    anonymous = 0
+
+    def __init__(self, *, max_clients: int) -> None:
+        self.limits = Limits(max_clients=max_clients, max_anonymous=0)
+        self.admission = Admission(max_clients=max_clients, max_anonymous=0)
+        self._visitors: dict[int, Visitor] = {}
+        self._last = 0
+        self._changed = trio.Event()
+
+    def arrived(self, sock: socket.socket) -> Visitor:
+        """A connection was accepted, `admission` having room; it now belongs to the visitor."""
+        self._last += 1
+        visitor = self._visitors[self._last] = Visitor(self._last, sock)
+        self.admission.arrived(Transport.UNIX, anonymous=False)
+        self._tell()
+        return visitor
+
+    def left(self, visitor: Visitor) -> None:
+        del self._visitors[visitor.number]
+        self.admission.left(Transport.UNIX, anonymous=False)
+        self._tell()
+
+    def clients(self) -> list[Visitor]:
+        return list(self._visitors.values())
+
+    def find(self, number: int) -> Visitor | None:
+        return self._visitors.get(number)
+
+    def set_pool(self, bounds: PoolBounds) -> None:
+        check_unchanged(self.pool, bounds)
+
+    def set_limits(self, limits: Limits) -> None:
+        if limits.max_clients == 0:
+            # libvirt obeys, and then nobody can ever say otherwise.
+            text = "nclients_max of the admin server is at least 1: 0 would lock everybody out"
+            raise Refused(failure.invalid_argument(text))
+        self.limits = limits
+        self.admission.change(max_clients=limits.max_clients, max_anonymous=limits.max_anonymous)
+
+    async def update_tls(self) -> None:
+        await trio.lowlevel.checkpoint()
+        raise Refused(failure.internal("the admin server has no TLS listener, only a UNIX socket"))
+
+    async def wait_change(self) -> None:
+        """Returns when a visitor has come or gone since the call."""
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

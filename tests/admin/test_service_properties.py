@@ -1,0 +1,126 @@
+"""Any frames, in any order and any cut: each call gets one reply, nothing else is acted upon."""
+
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxyd.admin.host import Refused
+from proxyd.admin.procedures import answer
+from proxyd.admin.service import AdminService, Asked, Stage
+from proxyd.negotiation.events import HangUp, Send
+from proxyd.wire import remote
+from proxyd.wire.adminrpc import ClientEntry, ListClients, OfClient, OfServer, SetLogging
+from proxyd.wire.failure import Failure
+from proxyd.wire.frame import Frame, FrameType, Header, Status
+from proxyd.wire.programs import Admin, Keepalive, Program
+from tests.admin.asking import counts
+from tests.fakes.admin import FakeHost, FakeServer
+from tests.negotiation.talk import frames_in
+from tests.wire.strategies import FRAMES, U32
+
+_SERVERS = st.sampled_from(["virtproxyd", "admin", "libvirtd"])
+_PAYLOADS = st.one_of(
+    st.builds(OfServer, _SERVERS, st.sampled_from([0, 0, 0, 1])).map(OfServer.pack),
+    st.builds(ListClients, _SERVERS).map(ListClients.pack),
+    st.builds(OfClient, st.builds(ClientEntry, _SERVERS, st.integers(0, 3))).map(OfClient.pack),
+    st.builds(SetLogging, st.sampled_from([None, "", "1:rpc", "1:stderr", "x"])).map(
+        SetLogging.pack
+    ),
+    st.builds(lambda name, count: counts(name, maxWorkers=count).pack(), _SERVERS, U32),
+    st.builds(lambda name, count: counts(name, nclients_max=count).pack(), _SERVERS, U32),
+    st.binary(max_size=40),
+)
+_USUAL = st.builds(
+    Frame,
+    st.builds(Header, st.just(Program.ADMIN), st.just(1), st.sampled_from(Admin), st.just(0), U32),
+    _PAYLOADS,
+)
+_UNUSUAL = st.builds(
+    Frame,
+    st.builds(
+        Header,
+        st.sampled_from(Program) | U32,
+        st.integers(0, 2),
+        st.integers(-2, 25),
+        st.integers(-1, 8),
+        U32,
+        st.integers(-1, 3),
+    ),
+    _PAYLOADS,
+)
+_STRANGE = _UNUSUAL | FRAMES | st.just(remote.keepalive(Keepalive.PING))
+CONVERSED = st.integers(0, 3).flatmap(lambda roll: _STRANGE if roll == 3 else _USUAL)
+
+
+def is_a_call(frame):
+    header = frame.header
+    return (
+        header.program == Program.ADMIN
+        and header.version == 1
+        and header.type == FrameType.CALL
+        and header.status == Status.OK
+        and header.procedure in {*Admin}
+    )
+
+
+def receive(service, wire, piece):
+    """The events of these bytes, until it takes no more."""
+    events = []
+    while wire and service.wanted:
+        size = min(service.wanted, piece, len(wire))
+        events += service.receive_data(wire[:size])
+        wire = wire[size:]
+    return events
+
+
+def carried_out(service, host, asked):
+    async def do():
+        try:
+            return service.answered(await answer(host, asked.procedure, asked.payload))
+        except Refused as refusal:
+            return service.refused(refusal.failure)
+
+    return trio.run(do)
+
+
+@settings(max_examples=150)
+@given(st.lists(CONVERSED, max_size=12), st.integers(1, 40))
+def test_every_call_gets_one_reply_and_only_a_call_is_carried_out(frames, piece):
+    service, host = AdminService(), FakeHost(FakeServer("admin"))
+    host.main.join()
+    for frame in frames:
+        said, over, asked = b"", False, False
+        for event in receive(service, frame.pack(), piece):
+            match event:
+                case Send(wire):
+                    said += wire
+                case Asked():
+                    asked = True
+                    said += carried_out(service, host, event)
+                case HangUp():
+                    over = True
+        replies = frames_in(said)
+        if is_a_call(frame):
+            (reply,) = replies
+            assert reply.header in {
+                frame.header.replied(Status.OK),
+                frame.header.replied(Status.ERROR),
+            }
+            if reply.header.status == Status.ERROR:
+                assert Failure.unpack(reply.payload).message
+        else:
+            assert not asked
+            assert len(replies) <= 1
+        assert over == (service.stage is Stage.ENDED)
+        if over:
+            assert service.wanted == 0
+            return
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_any_bytes_are_taken_or_end_it(garbage, piece):
+    service = AdminService()
+    for event in receive(service, garbage, piece):
+        if isinstance(event, Asked):
+            service.answered(b"")
+    assert service.wanted > 0 or service.stage in {Stage.ENDED, Stage.ANSWERING}

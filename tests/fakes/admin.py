@@ -1,0 +1,99 @@
+"""A daemon for the admin protocol that does nothing but remember what it was told."""
+
+from proxyd.admin.host import Limits, Pool, Refused
+from proxyd.config.listening import Transport
+from proxyd.config.logstrings import parse_filters, parse_outputs
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.wire import failure
+from proxyd.wire.failure import Domain
+
+FRED = ClientIdentity(user_name="fred", uid=1000, group_name="users", gid=100, pid=4242)
+LIB_VERSION = 11003000
+NO_FILE = "/nonexistent/log"
+
+
+class FakeClient:
+    def __init__(self, number, *, identity=FRED, transport=Transport.UNIX, address=""):
+        self.number = number
+        self.transport = transport
+        self.connected_s = 1700000000.75 + number
+        self.readonly = False
+        self.address = address
+        self.identity = identity
+        self.closed = False
+
+    def close(self):
+        self.closed = True
+
+
+class FakeServer:
+    """Obeys whatever it is told, unless `refusal` says why not."""
+
+    def __init__(self, name):
+        self.name = name
+        self.everybody = []
+        self.pool = Pool(
+            min_workers=2, max_workers=8, workers=3, free_workers=1, prio_workers=5, queued=7
+        )
+        self.limits = Limits(max_clients=5000, max_anonymous=20)
+        self.anonymous = 0
+        self.told = []  # every change that it was asked for
+        self.refusal = None
+
+    def join(self, **known):
+        client = FakeClient(len(self.everybody) + 1, **known)
+        self.everybody.append(client)
+        return client
+
+    def clients(self):
+        return [client for client in self.everybody if not client.closed]
+
+    def find(self, number):
+        return next((client for client in self.clients() if client.number == number), None)
+
+    def set_pool(self, bounds):
+        self._tell(bounds)
+
+    def set_limits(self, limits):
+        self._tell(limits)
+        self.limits = limits
+
+    async def update_tls(self):
+        self._tell("TLS")
+
+    def _tell(self, what):
+        if self.refusal is not None:
+            raise Refused(self.refusal)
+        self.told.append(what)
+
+
+class FakeHost:
+    """`more` are servers beside its own, which is called virtproxyd."""
+
+    lib_version = LIB_VERSION
+
+    def __init__(self, *more, name="virtproxyd"):
+        self.main = FakeServer(name)
+        self.more = more
+        self.log_outputs = parse_outputs("3:stderr 1:file:/var/log/x")
+        self.log_filters = parse_filters("")
+        self.told = []
+
+    def servers(self):
+        return [self.main, *self.more]
+
+    async def set_log_outputs(self, outputs):
+        for output in outputs:
+            if output.target == NO_FILE:
+                text = f"cannot open {NO_FILE}: No such file or directory"
+                raise Refused(failure.system_error(2, text, Domain.NONE))
+        self.log_outputs = outputs or parse_outputs("3:journald")
+
+    async def set_log_filters(self, filters):
+        self.log_filters = filters
+
+    def set_idle_exit(self, seconds):
+        self.told.append(("idle exit", seconds))
+
+    def shut_down(self, *, preserve):
+        self.told.append(("shut down", preserve))
