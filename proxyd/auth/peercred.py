@@ -45,6 +45,16 @@ class PeerCredentials:
     selinux_context: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The process that connected, as the kernel knows it. `pidfd` belongs to whoever asks."""
+
+    pid: int
+    start_ticks: int
+    uid: int
+    pidfd: int | None = None
+
+
 def credentials_of(sock: socket.socket) -> PeerCredentials:
     """The peer of a connected UNIX socket. Raises Denied when it has already exited."""
     pid, uid, gid = _ucred(sock)

@@ -28,10 +28,12 @@ from proxyd.session.local import LocalGreeting
 from proxyd.session.names import NameService
 from proxyd.session.proving import Policy, Proof, proving_limiter
 from proxyd.session.remote import TcpGreeting
+from proxyd.wire.programs import AuthMethod
 
 if TYPE_CHECKING:
     from proxyd.auth.offering import Offering
     from proxyd.auth.server_tls import ServerTls
+    from proxyd.session.polkit import PolkitAuthority
 
 Greet = Callable[[socket.socket, Door], Greeting]
 _GreetRemote = Callable[[socket.socket, str], Greeting]
@@ -118,6 +120,15 @@ def greeter(in_force: InForce) -> Greet:
         return by_network[door.transport](sock, spelled(sock.getpeername()))
 
     return greet
+
+
+def polkit_for(in_force: InForce) -> "PolkitAuthority | None":
+    """polkit, where a door asks for it."""
+    if all(door.method is not AuthMethod.POLKIT for _, door in in_force.doors):
+        return None
+    from proxyd.session.polkit import PolkitAuthority  # noqa: PLC0415 (see the top)
+
+    return PolkitAuthority()
 
 
 def prover(in_force: InForce) -> Callable[[Door], Proof]:

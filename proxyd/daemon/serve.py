@@ -32,6 +32,7 @@ from proxyd.daemon.entrances import (
     load_sasl_for,
     load_tls_for,
     open_entrances,
+    polkit_for,
     prover,
 )
 from proxyd.daemon.exits import Exit, StartFailed
@@ -49,6 +50,7 @@ from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.handover import Relay, RelayDied
 from proxyd.session.presence import Presence
 from proxyd.session.roster import Roster
+from proxyd.session.starting import Starter
 from proxyd.wire.programs import AuthMethod
 
 _LOG_FLUSH_S: Final = 2.0
@@ -142,9 +144,13 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
     roster = Roster(admission)
     relay = Relay(roster.relay_ended)
     presence = Presence()
+    polkit = polkit_for(in_force)
+    starter = Starter(runtime_dir=options.places.runtime_dir, environ=os.environ, euid=os.geteuid())
     services = Services(
         roster=roster,
         presence=presence,
+        polkit=polkit,
+        starter=starter,
         relay=relay,
         routes=lambda: in_force.routes,
         timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
@@ -158,6 +164,9 @@ async def _serve(in_force: InForce, options: Options, logs: Logs, readiness: Rea
             # handed to a relay that has stopped.
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(presence.run)
+                nursery.start_soon(starter.run)
+                if polkit is not None:
+                    nursery.start_soon(polkit.run)
                 greet = greeter(in_force)
                 for listener, door in in_force.doors:
                     nursery.start_soon(_listen_at, listener, door, greet, services, nursery)
@@ -199,12 +208,6 @@ def _say_ready(in_force: InForce) -> None:
             log.warning(
                 "%s lets in EVERYBODY who can reach it, and encrypts nothing: whoever connects"
                 ' owns this host. Set auth_tcp = "sasl", or listen_tcp = 0',
-                door.name,
-            )
-        if door.method is AuthMethod.POLKIT:
-            log.warning(
-                "%s asks for polkit, which this version cannot do: it lets in root and nobody"
-                ' else; for others set auth_unix_rw or auth_unix_ro = "none" and the permissions',
                 door.name,
             )
 

@@ -16,6 +16,7 @@ from proxyd.negotiation.backend import BackendNegotiation
 from proxyd.negotiation.events import DaemonOpened, DaemonRefused, Send
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.conversation import Conversation
+from proxyd.session.starting import NotStarted, Starter
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 from proxyd.wire.remote import OpenArguments
@@ -23,6 +24,8 @@ from proxyd.wire.remote import OpenArguments
 # At a full backlog the kernel offers nothing to wait for.
 _FIRST_RETRY_S: Final = 0.005
 _LONGEST_RETRY_S: Final = 0.2
+
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ECONNREFUSED})
 
 log = logging.getLogger("remote.remote_driver")
 
@@ -42,12 +45,13 @@ async def open_backend(
     identity: ClientIdentity,
     *,
     keepalive: bool,
+    starter: Starter,
 ) -> UnixEndpoint:
     """A daemon's connection that is open and knows whose it is. Raises OpenFailed.
 
-    The endpoint is the caller's to close.
+    A user's own daemon that is not there is started. The endpoint is the caller's to close.
     """
-    endpoint = UnixEndpoint(await _connect(destination))
+    endpoint = UnixEndpoint(await _connect_or_start(destination, starter))
     try:
         arguments = OpenArguments(destination.name, flags)
         negotiation = BackendNegotiation(arguments, identity.params(), keepalive=keepalive)
@@ -81,6 +85,19 @@ async def _negotiate(
                 " opened; its log says why"
             ),
         ) from error
+
+
+async def _connect_or_start(destination: Destination, starter: Starter) -> socket.socket:
+    try:
+        return await _connect(destination)
+    except OpenFailed as error:
+        if error.failure.int1 not in _ABSENT or not starter.starts(destination):
+            raise
+    try:
+        await starter.start(destination)
+    except NotStarted as error:
+        raise OpenFailed("starting", error.failure) from error
+    return await _connect(destination)
 
 
 async def _connect(destination: Destination) -> socket.socket:

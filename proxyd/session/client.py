@@ -9,15 +9,17 @@ acknowledged whose connection it is.
 
 import errno
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from proxyd.auth.mechanism import Challenge, Refused
+from proxyd.auth.peercred import Denied
 from proxyd.config.listening import Door
 from proxyd.config.quoting import excerpt
 from proxyd.config.routes import Destination, RoutingTable, Unroutable
@@ -37,15 +39,21 @@ from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation
 from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
+from proxyd.session.local import LocalGreeting
 from proxyd.session.presence import Presence
 from proxyd.session.proving import Proof, SaslExchange
 from proxyd.session.roster import Client, Roster
+from proxyd.session.starting import Starter
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 from proxyd.wire.programs import AuthMethod
 from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
+_PROMPTS: Final = 5
+
+if TYPE_CHECKING:  # it brings D-Bus with it
+    from proxyd.session.polkit import PolkitAuthority
 
 log = logging.getLogger("rpc.netserverclient")
 
@@ -61,6 +69,8 @@ class Services:
     proof: Callable[[Door], Proof]  # for doors that ask for SASL
     most_per_peer: Callable[[], int]  # 0: any number
     presence: Presence
+    polkit: "PolkitAuthority | None"  # for doors that ask for it
+    starter: Starter
 
 
 async def serve_client(session: "Arrival") -> None:
@@ -109,6 +119,7 @@ class Arrival:
         self._refusals = 0
         self.timeout_s = services.timeout_s()
         self.deadline = trio.CancelScope(relative_deadline=self.timeout_s)
+        self._prompts = 0
         self.gone = False  # while something was decided about it
 
     async def negotiate(self) -> tuple[str, int]:
@@ -151,7 +162,8 @@ class Arrival:
             case HangUp(reason, orderly):
                 return reason, logging.INFO if orderly else logging.WARNING
             case NeedsPolkit(action):
-                denial = failure.polkit_unavailable(action)
+                with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):
+                    denial = await self._ask_polkit(action)
                 await self.conversation.send(machine.polkit_says(denial))
             case NeedsSasl():
                 await self._prove(machine, event)
@@ -177,6 +189,25 @@ class Arrival:
         # One try without waiting: a client that does not even take an error has had its time.
         self.endpoint.write(memoryview(reply))
         return text
+
+    async def _ask_polkit(self, action: str) -> Failure | None:
+        """polkit's verdict: a human may be looking for a password, which has a limit of its own."""
+        assert self.services.polkit is not None
+        assert isinstance(self._greeting, LocalGreeting)
+        began, deadline = trio.current_time(), self.deadline.deadline
+        self.deadline.deadline = math.inf
+        try:
+            with self._greeting.process(self.client.identity) as subject:
+                denial = await self.services.polkit.check(subject, action)
+        except Denied as error:
+            denial = failure.polkit_cannot_tell_who(str(error))
+        took_s = trio.current_time() - began
+        self._prompts += 1
+        # virsh asks five times. Who goes on asking does so in the time that everybody has.
+        self.deadline.deadline = deadline + (took_s if self._prompts <= _PROMPTS else 0)
+        if denial is not None:
+            self._log_refusal(f"{action} after {took_s:.1f} s: {denial.message}")
+        return denial
 
     def _has_gone(self) -> None:
         self.gone = True
@@ -218,7 +249,11 @@ class Arrival:
             destination = self._route(arguments.name, readonly=readonly)
             self.client.uri, self.client.backend = destination.name, destination.path
             return await open_backend(
-                destination, arguments.flags, self.client.identity, keepalive=wanted.keepalive
+                destination,
+                arguments.flags,
+                self.client.identity,
+                keepalive=wanted.keepalive,
+                starter=self.services.starter,
             )
         except (Unroutable, OpenFailed) as error:
             self._log_refusal(f"cannot open {excerpt(arguments.name or '')}: {error}")

@@ -2,10 +2,17 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
-from proxyd.auth.peercred import Denied, PeerCredentials, credentials_of
+from proxyd.auth.peercred import (
+    Denied,
+    PeerCredentials,
+    Subject,
+    credentials_of,
+    peer_pidfd,
+)
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.greeting import Untrusted
@@ -34,6 +41,19 @@ class LocalGreeting:
                 raise Untrusted(unknown.message)
             raise Untrusted(f"this daemon serves only uid {os.geteuid()}")
         return unknown
+
+    @contextmanager
+    def process(self, identity: ClientIdentity) -> Iterator[Subject]:
+        """The process that connected, for polkit, while the block lasts. Raises Denied."""
+        pid, start_ticks, uid = identity.pid, identity.start_ticks, identity.uid
+        if pid is None or start_ticks is None or uid is None:
+            raise Denied("who connected is not known")
+        pidfd = peer_pidfd(self._sock)
+        try:
+            yield Subject(pid=pid, start_ticks=start_ticks, uid=uid, pidfd=pidfd)
+        finally:
+            if pidfd is not None:
+                os.close(pidfd)
 
     async def _identify(self, client: Client) -> Failure | None:
         """Finds out who connected; the failure that its calls get when nobody can say."""

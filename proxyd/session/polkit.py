@@ -15,14 +15,13 @@ true:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
 from jeepney.low_level import Message, MessageFlag
 from jeepney.wrappers import DBusAddress, new_method_call
 
-from proxyd.auth.peercred import Denied, ensure_it_is_there
+from proxyd.auth.peercred import Denied, Subject, ensure_it_is_there
 from proxyd.config.quoting import excerpt
 from proxyd.session.bus import BusConnection, BusGone, CallFailed, SystemBus, Unreachable
 from proxyd.wire import failure
@@ -54,16 +53,6 @@ _NOT_THERE: Final = (
     f"{_BUS_ERROR}TimedOut",
     "org.freedesktop.systemd1.",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """The process that connected, as the kernel knows it. `pidfd` belongs to whoever asks."""
-
-    pid: int
-    start_ticks: int
-    uid: int
-    pidfd: int | None = None
 
 
 class PolkitAuthority:

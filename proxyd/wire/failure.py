@@ -128,14 +128,6 @@ def authentication_failed(detail: str = "authentication failed") -> Failure:
     return _ordinary(ErrorCode.AUTH_FAILED, Domain.RPC, detail)
 
 
-def polkit_unavailable(action: str) -> Failure:
-    detail = (
-        f"polkit action '{action}' cannot be checked by this proxyd, only root may use this socket;"
-        " see auth_unix_rw and auth_unix_ro in its configuration"
-    )
-    return _ordinary(ErrorCode.AUTH_FAILED, Domain.POLKIT, detail)
-
-
 def polkit_denied(action: str) -> Failure:
     detail = (
         f"polkit does not let this user do {action}: add the user to group libvirt or write a"

@@ -16,7 +16,8 @@ from proxyd.session.handover import Relay
 from proxyd.session.local import LocalGreeting
 from proxyd.session.presence import Presence
 from proxyd.session.roster import Roster
-from proxyd.wire import remote
+from proxyd.session.starting import Starter
+from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import FrameBuffer, Status
 from proxyd.wire.programs import AuthMethod, Remote
@@ -26,6 +27,8 @@ from tests.bed.waiting import wait_until
 DEADLINE_S = 10
 TIMEOUT_S = 30
 URI = "test:///default"
+# Tests of starting have one of their own.
+NO_STARTER = Starter(runtime_dir="/nowhere", environ={}, euid=0)
 
 OPEN_TO_ALL = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
 
@@ -131,6 +134,26 @@ def effective(uid, gid):
         os.setegid(0)
 
 
+class FakePolkit:
+    """Says no until it is told otherwise; `event` holds the answer up."""
+
+    def __init__(self):
+        self.asked = []
+        self.denial = failure.polkit_denied("org.libvirt.unix.manage")
+        self.event = None
+        self.taken_back = 0
+
+    async def check(self, subject, action):
+        self.asked.append((subject, action))
+        try:
+            if self.event is not None:
+                await self.event.wait()
+        except trio.Cancelled:
+            self.taken_back += 1
+            raise
+        return self.denial
+
+
 class Desk:
     """`serve` starts a client's session; `is_as_before` is how each test of abuse ends."""
 
@@ -141,6 +164,7 @@ class Desk:
         self.relay = Relay(self.roster.relay_ended)
         self.timeout_s = TIMEOUT_S
         self.presence = Presence()
+        self.polkit = FakePolkit()
         self.routes = {"test": daemon.path}
         directory = os.path.dirname(daemon.path)
         self.names = names
@@ -154,6 +178,8 @@ class Desk:
             proof=lambda _: self.proof,
             most_per_peer=lambda: self.most_per_peer,
             presence=self.presence,
+            polkit=self.polkit,
+            starter=NO_STARTER,
         )
         self.most_per_peer = 0
         self.proof = None  # for a door that asks for SASL

@@ -16,7 +16,7 @@ from proxyd.wire import failure, remote
 from proxyd.wire.failure import ErrorCode
 from proxyd.wire.frame import FrameType
 from proxyd.wire.programs import AuthMethod, Keepalive, Remote
-from tests.session.desk import eventually, open_descriptors
+from tests.session.desk import NO_STARTER, eventually, open_descriptors
 from tests.session.scripted_daemon import HANG_UP, SILENCE, Raw
 
 IDENTITY = ClientIdentity(
@@ -72,7 +72,9 @@ def destination(path, unit=None):
 
 
 async def opening(path, *, flags=0, keepalive=False, unit=None):
-    return await open_backend(destination(path, unit), flags, IDENTITY, keepalive=keepalive)
+    return await open_backend(
+        destination(path, unit), flags, IDENTITY, keepalive=keepalive, starter=NO_STARTER
+    )
 
 
 async def failed_with(daemon, *, keepalive=True):
@@ -107,7 +109,9 @@ async def test_the_open_sequence_of_a_client_that_wants_to_be_pinged_byte_for_by
 
 
 async def test_an_identity_of_which_nothing_is_known_is_sent_all_the_same(daemon):
-    endpoint = await open_backend(destination(daemon.path), 0, ClientIdentity(), keepalive=False)
+    endpoint = await open_backend(
+        destination(daemon.path), 0, ClientIdentity(), keepalive=False, starter=NO_STARTER
+    )
 
     assert daemon.line.wire.endswith(call(419, 2, words(0, 0)))
     endpoint.close()

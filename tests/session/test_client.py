@@ -45,6 +45,7 @@ OWN = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_
 NOBODY = 65534
 WITHOUT_NAME = 54321
 
+WARNING = logging.WARNING
 OPENED = [Remote.AUTH_LIST, Remote.CONNECT_OPEN, Remote.CONNECT_SET_IDENTITY]
 
 
@@ -453,18 +454,70 @@ async def test_root_is_let_in_by_polkit_once_it_has_asked(desk):
 
 
 @pytest.mark.parametrize(("door", "action"), [(POLKIT, "manage"), (POLKIT_RO, "monitor")])
-async def test_anybody_else_is_told_that_polkit_cannot_be_asked(desk, door, action):
+async def test_whom_polkit_refuses_is_told_so_and_stays_anonymous(desk, log, door, action):
     caller = desk.connect(door, uid=NOBODY, gid=NOBODY)
     listed = await caller.call(Remote.AUTH_LIST)
     assert remote.unpack_auth_methods(listed.payload) == [AuthMethod.POLKIT]
 
     said = failure_of(await caller.call(Remote.AUTH_POLKIT))
 
-    assert (said.code, said.domain) == (ErrorCode.AUTH_FAILED, Domain.POLKIT)
-    assert f"org.libvirt.unix.{action}" in said.message
+    assert said == desk.polkit.denial
+    ((subject, asked),) = desk.polkit.asked
+    assert (subject.uid, subject.pid, asked) == (NOBODY, os.getpid(), f"org.libvirt.unix.{action}")
+    assert "uid 65534 (nobody)" in lines(log, f"org.libvirt.unix.{action} after", WARNING)[0]
     assert failure_of(await caller.open()) == failure.authentication_required()
     assert desk.admission.anonymous == 1
     await desk.is_as_before()
+
+
+async def test_whom_polkit_lets_in_is_served(desk):
+    caller = desk.connect(POLKIT, uid=NOBODY, gid=NOBODY)
+    desk.polkit.denial = None
+    said = await caller.call(Remote.AUTH_POLKIT)
+    assert remote.unpack_int(said.payload) == 1
+    assert succeeded(await caller.open())
+    assert desk.admission.anonymous == 0
+    await desk.is_as_before()
+
+
+async def test_a_prompt_does_not_use_up_the_time_of_the_session(slow_desk, mock_clock):
+    slow_desk.polkit.event, slow_desk.polkit.denial = trio.Event(), None
+    caller = slow_desk.connect(POLKIT, uid=NOBODY, gid=NOBODY)
+    caller.send(caller.frame(Remote.AUTH_POLKIT))
+    await wait_all_tasks_blocked()
+    mock_clock.jump(TIMEOUT_S + 1)
+    await wait_all_tasks_blocked()
+    slow_desk.polkit.event.set()
+    assert remote.unpack_int((await caller.receive()).payload) == 1
+    assert succeeded(await caller.open())
+    await slow_desk.is_as_before()
+
+
+async def test_a_client_that_goes_takes_its_question_back(slow_desk, mock_clock, log):
+    slow_desk.polkit.event = trio.Event()
+    caller = slow_desk.connect(POLKIT, uid=NOBODY, gid=NOBODY)
+    caller.send(caller.frame(Remote.AUTH_POLKIT))
+    await wait_all_tasks_blocked()
+    caller.close()
+    await wait_all_tasks_blocked()
+    mock_clock.jump(1)
+    await slow_desk.is_empty()
+    assert slow_desk.polkit.taken_back == 1
+    assert lines(log, "the client is gone: closed", logging.INFO)
+
+
+async def test_who_asks_again_and_again_has_no_more_time_for_it(slow_desk, mock_clock, log):
+    caller = slow_desk.connect(POLKIT, uid=NOBODY, gid=NOBODY)
+    for _ in range(7):
+        slow_desk.polkit.event = trio.Event()
+        caller.send(caller.frame(Remote.AUTH_POLKIT))
+        await wait_all_tasks_blocked()
+        mock_clock.jump(20)
+        slow_desk.polkit.event.set()
+        await wait_all_tasks_blocked()
+    # Two prompts of 20 s each were more than the 30 s that everybody has.
+    await slow_desk.is_empty()
+    assert lines(log, "no connection was opened within 30 s", WARNING)
 
 
 async def test_no_number_of_refusals_lets_anybody_in(desk, daemon):

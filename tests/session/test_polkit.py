@@ -18,9 +18,9 @@ from jeepney.io.trio import open_dbus_connection
 from jeepney.low_level import HeaderFields, MessageType
 from jeepney.wrappers import new_error, new_method_return
 
-from proxyd.auth.peercred import credentials_of, peer_pidfd
+from proxyd.auth.peercred import Subject, credentials_of, peer_pidfd
 from proxyd.session.bus import MalformedMessage, answer_in, message_size
-from proxyd.session.polkit import PolkitAuthority, Subject
+from proxyd.session.polkit import PolkitAuthority
 from tests.bed.daemon import short_directory
 from tests.bed.polkit import NAME, PrivateBus
 

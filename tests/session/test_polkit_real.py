@@ -12,8 +12,8 @@ from jeepney.io.trio import open_dbus_connection
 from jeepney.low_level import HeaderFields
 from jeepney.wrappers import DBusAddress, new_error, new_method_call, new_method_return
 
-from proxyd.auth.peercred import credentials_of, peer_pidfd
-from proxyd.session.polkit import PolkitAuthority, Subject
+from proxyd.auth.peercred import Subject, credentials_of, peer_pidfd
+from proxyd.session.polkit import PolkitAuthority
 from tests.bed.command import held_open
 from tests.bed.daemon import descriptors, short_directory
 from tests.bed.polkit import NAME, Polkitd, PrivateBus

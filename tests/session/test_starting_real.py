@@ -42,8 +42,9 @@ destination = table.resolve("qemu:///session", readonly=False)
 starter = Starter(runtime_dir=run, environ=os.environ, euid=os.geteuid(), patience_s=20)
 
 async def session():
-    await starter.start(destination)
-    (await open_backend(destination, 6, ClientIdentity(), keepalive=True)).close()
+    (await open_backend(
+        destination, 6, ClientIdentity(), keepalive=True, starter=starter
+    )).close()
     print("opened", flush=True)
 
 async def main():

@@ -151,7 +151,6 @@ def test_a_failure_has_the_numbers_and_texts_of_the_reference(said, code, domain
 @pytest.mark.parametrize(
     ("said", "code", "domain"),
     [
-        (failure.polkit_unavailable("org.libvirt.unix.manage"), 45, 60),
         (failure.polkit_denied("org.libvirt.unix.manage"), 45, 60),
         (failure.polkit_dismissed("org.libvirt.unix.manage"), 79, 60),
         (failure.polkit_wants_an_agent("org.libvirt.unix.manage"), 94, 60),
