@@ -9,9 +9,10 @@ What OpenSSL does that a bare socket does not:
   OpenSSL, and epoll says nothing of it: `pending`. A full record is followed by another attempt,
   because bulk comes in runs of full records; a shorter one is not, so that a small call costs
   no second receive.
-* A write that the socket does not take whole has encrypted its record already. OpenSSL then
-  wants the same bytes again, at least as many, possibly elsewhere in memory. Flows and
-  conversations keep what was not taken and offer it first, which is just that.
+* A write that the socket does not take whole has encrypted a record already, and perhaps sent
+  others. OpenSSL then wants the same bytes again, at least as many, possibly elsewhere in memory.
+  Flows and conversations keep what was not taken and offer it first, which is just that. Whether
+  one call takes one record or all of them is the context's mode; both are fine here.
 * A read may have to write: a key update that the peer asks for is answered from inside the read.
   When the socket is full at that moment the read waits for room: `reads_when_writable`. The
   opposite, a write that waits for input, cannot happen: TLS 1.3 has no such case and
@@ -34,6 +35,7 @@ from OpenSSL import SSL
 from proxyd.endpoint.contract import NOTHING, HungUp
 
 _FULL_RECORD: Final = 16384
+_LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, in one piece
 _CLOSED: Final = "closed"
 _OPTIONS: Final = SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF
 
@@ -136,8 +138,8 @@ class TlsEndpoint:
         sent, size = 0, len(view)
         send = self.connection.send
         try:
-            while sent < size:  # each call takes one record
-                sent += send(view[sent:])
+            while sent < size:
+                sent += send(view[sent : sent + _LONGEST_WRITE])
         except SSL.WantWriteError:
             return sent
         except (SSL.Error, OSError) as error:

@@ -14,6 +14,7 @@ from proxyd.endpoint.tls import TlsEndpoint
 TLS_1_2 = SSL.TLS1_2_VERSION
 TLS_1_3 = SSL.TLS1_3_VERSION
 DEADLINE_S = 5
+PARTIAL_WRITE = 0x1
 
 
 @functools.cache
@@ -33,6 +34,7 @@ def certified_key():
 
 def server_context():
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.clear_mode(PARTIAL_WRITE)  # as proxyd's own
     certificate, key = certified_key()
     context.use_certificate(certificate)
     context.use_privatekey(key)
