@@ -77,7 +77,7 @@ def test_ten_clients_at_once_start_one_daemon(session):
         for each in clients:
             assert each.wait(40) == 0
     assert len(session.user.started()) == 1
-    assert "/virtqemud, pid" in session.log.read_text()
+    wait_until(lambda: "/virtqemud, pid" in session.log.read_text(), 10, "the log says so")
 
 
 def test_a_user_has_a_socket_of_his_own_and_none_for_reading(session):
