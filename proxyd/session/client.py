@@ -293,9 +293,13 @@ class Arrival:
         return table.resolve(name, readonly=readonly)
 
     def _probe(self, table: RoutingTable, *, readonly: bool) -> str:
-        """An empty name: the first daemon whose socket is there."""
-        for path, name in table.probed(readonly=readonly):
+        """An empty name: the first daemon whose socket is there, or that could be started."""
+        probed = list(table.probed(readonly=readonly))
+        for path, name in probed:
             if os.path.exists(path):
+                return name
+        for _, name in probed:
+            if self.services.starter.can_start(table.resolve(name, readonly=readonly)):
                 return name
         raise Unroutable(failure.not_open())
 

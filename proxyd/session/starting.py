@@ -23,7 +23,7 @@ from typing import Final
 import trio
 
 from proxyd.config.routes import Destination
-from proxyd.session.launching import CannotLaunch, Launched, launch
+from proxyd.session.launching import CannotLaunch, Launched, find_program, launch
 from proxyd.session.startlock import StartLock, take_lock
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
@@ -101,6 +101,12 @@ class Starter:
             self._may_start
             and destination.daemon in SESSION_DAEMONS
             and destination.path == f"{self._runtime_dir}/{destination.daemon}-sock"
+        )
+
+    def can_start(self, destination: Destination) -> bool:
+        """Whether that is one of ours whose program is installed."""
+        return (
+            self.starts(destination) and find_program(destination.daemon, self._environ) is not None
         )
 
     async def start(self, destination: Destination) -> None:

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.bed.command import held_open
+from proxyd.wire.frame import Status
+from tests.bed.command import held_open, run_to_end
 from tests.bed.daemon import accepts, short_directory
 from tests.bed.libvirtd import NO_BUS
 from tests.bed.virsh import unix_uri, virsh
@@ -113,3 +114,21 @@ def test_a_daemon_that_is_not_installed_is_told_with_what_to_install(session):
     assert "virtnetworkd" in refused.stderr
     assert "install" in refused.stderr
     assert os.listdir(session.user.bin) == ["virtqemud"]
+
+
+def test_who_names_no_driver_gets_the_one_that_can_be_started(session):
+    assert opened_without_a_name(session) == Status.OK
+    assert len(session.user.started()) == 1
+
+
+def opened_without_a_name(session):
+    """virsh always has a name; a client that has none sends NULL."""
+    program = f"""
+from tests.system.rpc import rpc_client
+with rpc_client({str(session.sock)!r}) as client:
+    print(int(client.open(None).header.status))
+"""
+    environment = session.user.environment
+    command = [sys.executable, "-c", program]
+    done = run_to_end(command, deadline_s=30, user=NOBODY, environment=environment)
+    return Status(int(done.succeeded()))
