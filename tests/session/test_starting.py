@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -40,7 +41,7 @@ listening.bind(path)
 listening.listen(100)
 signal.pause()
 """
-SERVES = f"exec {sys.executable} -ISc '{LISTEN}'\n"
+SERVES = f"exec {shlex.quote(sys.executable)} -ISc '{LISTEN}'\n"
 TELL_MASK = """
 import os, signal
 run = os.environ["XDG_RUNTIME_DIR"] + "/libvirt"
@@ -364,7 +365,7 @@ async def test_a_daemon_ignores_no_signal_and_has_no_privilege(user, nursery):
 def test_a_daemon_does_not_inherit_that_our_stop_signals_are_blocked(user):
     user.make_runtime()
     # No shell: some of them open their mask by themselves.
-    user.install("").write_text(f"#!{sys.executable} -IS\n{TELL_MASK}{LISTEN}")
+    user.install("").write_text(f"#!/usr/bin/python3 -IS\n{TELL_MASK}{LISTEN}")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
     try:
         launched = launch(DAEMON, user.environ)
