@@ -64,7 +64,7 @@ class ServerTls:
         now = dt.datetime.now(dt.UTC)
         try:
             inspection.verdict = self._judge.verdict(inspection.refusal, _sent(connection), now)
-        except ValueError as malformed:
+        except (ValueError, x509.InvalidVersion) as malformed:
             inspection.verdict = Verdict(refusal=f"its certificate is malformed: {malformed}")
 
     def explain(self, inspection: Inspection, reason: str) -> str:

@@ -174,7 +174,7 @@ def _objection(certificate: crypto.X509, error: int, depth: int) -> str:
     reason = _REASONS.get(error, f"was refused by OpenSSL (verification error {error})")
     try:
         which = described(certificate.to_cryptography())
-    except ValueError as malformed:
+    except (ValueError, x509.InvalidVersion) as malformed:
         which = f"it cannot be understood: {malformed}"
     return f"{whose} {reason}: {which}"
 

@@ -76,6 +76,9 @@ async def reload(in_force: InForce, options: Options, logs: Logs, admission: Adm
     except StartFailed as error:
         log.error("reload failed, everything stays as it was: %s", error)
         return
+    except Exception:  # the net around a reload: sessions and listeners outlive any of them
+        log.exception("reload failed by an error of proxyd's own, everything stays as it was")
+        return
     settings = new.settings
     admission.change(
         max_clients=fitting(settings.max_clients, in_force.descriptor_room),

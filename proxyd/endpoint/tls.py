@@ -31,6 +31,7 @@ import socket
 from typing import Final
 
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 
@@ -71,6 +72,9 @@ class TlsEndpoint:
         self.connection.set_options(_OPTIONS)
         self.connection.set_app_data(application)
         self.connection.set_accept_state()
+        # pyOpenSSL sets it, and has no call to take it back. With it one read goes on for as long
+        # as records without content come: a peer that sends key updates would hold the thread.
+        lib.SSL_clear_mode(self.connection._ssl, lib.SSL_MODE_AUTO_RETRY)  # noqa: SLF001
         self.descriptors: list[int] = []
         self.pending = False
         self.reads_when_writable = False

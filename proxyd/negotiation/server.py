@@ -138,6 +138,11 @@ class ServerNegotiation:
         return self._buffer.wanted
 
     @property
+    def opening(self) -> bool:
+        """Whether it is the daemon's connection that is awaited."""
+        return self._awaiting is not None and self._awaiting.procedure == Remote.CONNECT_OPEN
+
+    @property
     def authenticated(self) -> bool:
         """Whether the client has proven itself or its listener asks for no proof."""
         if self._awaiting is not None:

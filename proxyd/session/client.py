@@ -34,7 +34,7 @@ from proxyd.negotiation.events import (
     ServerEvent,
     WantsOpen,
 )
-from proxyd.negotiation.server import ServerNegotiation, Stage
+from proxyd.negotiation.server import ServerNegotiation
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation
 from proxyd.session.greeting import Greeting, Untrusted
@@ -181,7 +181,7 @@ class Arrival:
         machine = self.machine
         if machine is None:
             return f"{self._greeting.step} took longer than {seconds} s"
-        if machine.stage is not Stage.DECIDING:
+        if not machine.opening:
             return f"no connection was opened within {seconds} s"
         backend = self.client.backend or "the daemon"
         text = f"{backend} did not answer within {seconds} s: {os.strerror(errno.ETIMEDOUT)}"

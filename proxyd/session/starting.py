@@ -142,6 +142,9 @@ class Starter:
             attempt.failure = failure.system_error(
                 number, f"cannot start {attempt.daemon}: {os.strerror(number)}{where}"
             )
+        except Exception as error:  # the net around one attempt: proxyd outlives it
+            log.exception("starting %s: an error of proxyd's own", attempt.daemon)
+            attempt.failure = failure.internal(f"cannot start {attempt.daemon}: {error}")
         finally:
             del self._attempts[attempt.daemon]
             attempt.over.set()

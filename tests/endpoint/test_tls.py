@@ -1,13 +1,16 @@
 """What only an endpoint with TLS does: records, the two kinds of end, failed handshakes."""
 
 import fcntl
+import hmac
 import os
 import select
 import socket
 import struct
 import termios
+import threading
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 
 from proxyd.endpoint.contract import NOTHING, HungUp
@@ -207,3 +210,54 @@ def test_a_handshake_at_a_full_socket_waits_for_room(no_descriptor_leaks):
     assert other.recv(SCRATCH).startswith(b"\x16\x03\x03")
     other.close()
     endpoint.close()
+
+
+def test_records_without_content_hold_no_read(no_descriptor_leaks):
+    """A peer that sends nothing but key updates; each read ends with the record that it took."""
+    secrets = {}
+    other, sock = tcp_pair()
+    for each in (other, sock):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    endpoint = TlsEndpoint(sock, server_context(), None)
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_tls13_ciphersuites(b"TLS_AES_128_GCM_SHA256")
+
+    def keep(_, line):
+        label, _, secret = line.split()
+        secrets[label] = bytes.fromhex(secret.decode())
+
+    context.set_keylog_callback(keep)
+    client = SSL.Connection(context, other)
+    client.set_connect_state()
+    thread = threading.Thread(target=client.do_handshake)
+    thread.start()
+    while not endpoint.handshake():
+        select.select([sock], [], [], 5)
+    thread.join()
+    updates = key_updates(secrets[b"CLIENT_TRAFFIC_SECRET_0"], 500)
+    other.sendall(updates)
+    reads = 0
+    scratch = memoryview(bytearray(65536))
+    while select.select([sock], [], [], 0.2)[0]:
+        assert endpoint.read_into(scratch) == NOTHING
+        reads += 1
+    assert reads == 500
+    other.close()
+    endpoint.close()
+
+
+def key_updates(secret, count):
+    """So many records, each with a KeyUpdate that wants no answer (RFC 8446, 4.6.3 and 7.2)."""
+
+    def expanded(label, size):
+        info = struct.pack(">HB", size, 6 + len(label)) + b"tls13 " + label + b"\0\x01"
+        return hmac.digest(secret, info, "sha256")[:size]
+
+    header, content = bytes([23, 3, 3, 0, 22]), bytes([24, 0, 0, 1, 0, 22])
+    records = []
+    for _ in range(count):
+        cipher = AESGCM(expanded(b"key", 16))
+        records.append(header + cipher.encrypt(expanded(b"iv", 12), content, header))
+        secret = expanded(b"traffic upd", 32)
+    return b"".join(records)

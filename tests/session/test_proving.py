@@ -13,7 +13,7 @@ from proxyd.session.proving import Policy, Proof, SaslExchange, proving_limiter
 from proxyd.wire import remote
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import AuthMethod, Remote
-from tests.session.desk import failure_of, lines, succeeded
+from tests.session.desk import failure_of, lines, succeeded, tracebacks
 
 BY_SASL = Door(name="libvirt-sock", method=AuthMethod.SASL, readonly=False, own_uid_only=False)
 
@@ -205,3 +205,17 @@ async def test_who_tries_again_and_again_does_not_fill_the_log(desk, by_sasl, ca
         await by_sasl.call(*start())
         await by_sasl.call(*step(b"!no"))
     assert len(lines(caplog, "RIDDLE: ")) == 3
+
+
+async def test_a_deadline_while_a_step_waits_for_a_thread_is_one_line(desk, log):
+    desk.timeout_s = 0.5
+    desk.proof = proof()
+    for holder in range(int(desk.proof.limiter.total_tokens)):
+        desk.proof.limiter.acquire_on_behalf_of_nowait(holder)
+    caller = desk.connect(BY_SASL)
+    await caller.call(Remote.AUTH_SASL_INIT)
+    caller.send(caller.frame(*start()))
+    assert await caller.ended()
+    await desk.is_empty()
+    assert lines(log, "no connection was opened within 0.5 s")
+    assert not tracebacks(log)

@@ -261,6 +261,8 @@ LEAVES = (
         ours=REFUSED,
         why="version-2",
     ),
+    row("version 5", replace(JOE, version=5), ACCEPTED, ours=REFUSED, why="version-2"),
+    row("version 5, self-signed", replace(JOE, version=5, issuer=None), REFUSED),
     row("unique identifier", client(has_unique_id=True), ACCEPTED),
 )
 

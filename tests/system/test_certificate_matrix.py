@@ -79,6 +79,8 @@ def doors():
                 for door in (libvirtd_door, proxyd_door)
             )
         yield lambda *, lists: found[lists]
+        for _, ours in found.values():
+            assert "Traceback" not in ours.log_text()
 
 
 @pytest.fixture(scope="module")
