@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from proxyd.endpoint.contract import NOTHING, HungUp
+from proxyd.endpoint.disposal import close_refused
 
-# Room for one descriptor, as libvirt sends them; alignment makes it two. What does not fit is
-# closed by the kernel, so a peer cannot flood the descriptor table.
-_ROOM: Final = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+# libvirt sends one at a time. There is room for all that a message can bring (SCM_MAX_FD), because
+# what does not fit is closed by the kernel in this very thread: see disposal.py.
+_MOST_DESCRIPTORS: Final = 253
+_ROOM: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i", [0]).itemsize)
 _RECEIVE_FLAGS: Final = socket.MSG_CMSG_CLOEXEC
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -76,7 +78,7 @@ class PlainEndpoint:
 
     def drop_descriptors(self) -> None:
         for descriptor in self.descriptors:
-            os.close(descriptor)
+            close_refused(descriptor)
         self.descriptors.clear()
 
     def end_write(self) -> None:

@@ -31,6 +31,7 @@ from struct import Struct
 from typing import Final
 
 from proxyd.endpoint.contract import NOTHING, Endpoint, HungUp
+from proxyd.endpoint.disposal import close_delivered, close_refused
 from proxyd.relay.figures import KNOWN, DirectionFigures
 from proxyd.relay.pipes import Pipe, PipePool
 from proxyd.wire import failure
@@ -150,8 +151,15 @@ class Flow:
         self.changed = False  # what the loop should watch for may be different now
         self.moved = self.calls = self.errors = self.refusals = 0
 
-    def guard(self) -> None:
-        """Makes this the flow from the client: calls go up, and one of them goes no further."""
+    def guard(self, *, readonly: bool = False) -> None:
+        """Makes this the flow from the client: calls go up, and one of them goes no further.
+
+        A descriptor that rides on spliced bytes is closed by the kernel in this thread, and its
+        close may wait for as long as the sender likes. Who may only read has nothing to send that
+        is worth splicing; everybody else owns this host anyway.
+        """
+        if readonly:
+            self._splice_above = NEVER
         self._carrier = _CALL_WITH_FDS
         self._counted = _CALL
         self._guarded = int(Remote.CONNECT_SET_IDENTITY)
@@ -230,7 +238,7 @@ class Flow:
         if self._unsent_descriptor >= 0:
             if not self.dst.write_descriptor(self._unsent_descriptor):
                 return
-            os.close(self._unsent_descriptor)
+            close_delivered(self._unsent_descriptor)
             self._unsent_descriptor = _NO_DESCRIPTOR
         if self.inserting:
             self._insert_now()
@@ -258,7 +266,7 @@ class Flow:
         self._unsent = bytearray()
         self.inserting = b""
         if self._unsent_descriptor >= 0:
-            os.close(self._unsent_descriptor)
+            close_refused(self._unsent_descriptor)
             self._unsent_descriptor = _NO_DESCRIPTOR
         if self._pipe is not None:
             self._pipe.close()  # not back into the pool: it is not empty
@@ -378,11 +386,11 @@ class Flow:
         descriptor = self.src.descriptors.pop()
         self._due -= 1
         if self._refused is not None:
-            os.close(descriptor)
+            close_refused(descriptor)
             if not self._due:
                 self._refuse()
         elif not self.stalled and self._wrote_descriptor(descriptor):
-            os.close(descriptor)
+            close_delivered(descriptor)
         else:
             self._unsent_descriptor = descriptor
             self.changed = True
@@ -392,7 +400,7 @@ class Flow:
         try:
             return self.dst.write_descriptor(descriptor)
         except BaseException:
-            os.close(descriptor)
+            close_refused(descriptor)
             raise
 
     def _drop(self, view: memoryview) -> memoryview:

@@ -53,11 +53,12 @@ class RelayedPair:
         pipes: PipePool,
         figures: Figures,
         now_ns: int,
+        readonly: bool = False,
     ) -> None:
         self.number = number
         self.up = Flow(client, backend, pipes, figures.up)
         self.down = Flow(backend, client, pipes, figures.down)
-        self.up.guard()
+        self.up.guard(readonly=readonly)
         self.up.partner, self.down.partner = self.down, self.up
         self.client = End(self, client, self.up, self.down, "client")
         self.backend = End(self, backend, self.down, self.up, "daemon")

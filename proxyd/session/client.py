@@ -248,6 +248,7 @@ class Arrival:
         try:
             destination = self._route(arguments.name, readonly=readonly)
             self.client.uri, self.client.backend = destination.name, destination.path
+            self.client.readonly = readonly
             return await open_backend(
                 destination,
                 arguments.flags,
@@ -266,7 +267,11 @@ class Arrival:
             # From here to the end of the task nothing waits: the session is in one plane or the
             # other.
             pair = self.services.relay.adopt(
-                self.client.number, self.endpoint, backend, now_ns=time.monotonic_ns()
+                self.client.number,
+                self.endpoint,
+                backend,
+                now_ns=time.monotonic_ns(),
+                readonly=self.client.readonly,
             )
         except BaseException:
             backend.close()

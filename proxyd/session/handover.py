@@ -47,7 +47,7 @@ class Relay:
             raise RelayDied("the relay thread died, see its traceback above")
 
     def adopt(
-        self, number: int, client: Endpoint, backend: Endpoint, *, now_ns: int
+        self, number: int, client: Endpoint, backend: Endpoint, *, now_ns: int, readonly: bool
     ) -> RelayedPair:
         """Makes the pair of an open session and gives it to the relay thread."""
         pair = RelayedPair(
@@ -57,6 +57,7 @@ class Relay:
             pipes=self.loop.pipes,
             figures=self.loop.figures,
             now_ns=now_ns,
+            readonly=readonly,
         )
         self.loop.adopt(pair)
         return pair

@@ -30,7 +30,9 @@ class Client:
     address: str = ""  # of the network: HOST:PORT
     peer: str = ""  # whose clients are counted together, once that is known
     identity: ClientIdentity = field(default_factory=ClientIdentity)
+    known: bool = False  # `identity` is what there is to be known, which may be nothing
     anonymous: bool = False
+    readonly: bool  # whether it may only look; by its door, or because it asked for no more
     uri: str = ""
     backend: str = ""
     pair: RelayedPair | None = None
@@ -52,7 +54,13 @@ class Roster:
 
     def arrived(self, door: Door, *, anonymous: bool) -> Client:
         self._last += 1
-        client = Client(number=self._last, door=door, connected_s=time.time(), anonymous=anonymous)
+        client = Client(
+            number=self._last,
+            door=door,
+            connected_s=time.time(),
+            anonymous=anonymous,
+            readonly=door.readonly,
+        )
         self.clients[client.number] = client
         self.admission.arrived(door.transport, anonymous=anonymous)
         self._tell()

@@ -2,10 +2,16 @@ import os
 
 import pytest
 
+from proxyd.endpoint.disposal import all_closed
+
 
 @pytest.fixture
 def open_descriptors():
-    return lambda: len(os.listdir("/proc/self/fd"))
+    def count():
+        assert all_closed(10)
+        return len(os.listdir("/proc/self/fd"))
+
+    return count
 
 
 @pytest.fixture(autouse=True)

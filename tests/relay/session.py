@@ -4,6 +4,7 @@ import os
 import socket
 import time
 
+from proxyd.endpoint.disposal import all_closed
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
 from proxyd.relay.loop import RelayLoop
 from proxyd.relay.pair import RelayedPair
@@ -14,6 +15,7 @@ SMALL_BUFFER = 4608  # about the least that the kernel grants
 
 
 def open_descriptors():
+    assert all_closed(10)
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -38,8 +40,15 @@ class HandTurned:
     """`client` and `daemon` are the outer sockets, `at_client` and `at_daemon` their receivers."""
 
     def __init__(
-        self, *, pair=unix_pair, client_end=endpoint_on, daemon_end=endpoint_on, buffer=None
+        self,
+        *,
+        pair=unix_pair,
+        client_end=endpoint_on,
+        daemon_end=endpoint_on,
+        buffer=None,
+        readonly=False,
     ):
+        self._readonly = readonly
         self.reported = []
         self.loop = RelayLoop(report=self.reported.append)
         self._sockets = []
@@ -69,6 +78,7 @@ class HandTurned:
             pipes=self.loop.pipes,
             figures=self.loop.figures,
             now_ns=time.monotonic_ns(),
+            readonly=self._readonly,
         )
         self.loop.adopt(relayed)
         client.setblocking(False)

@@ -1,12 +1,14 @@
 """Descriptors: each rides on a byte of its own behind the frame that announced it."""
 
 import socket
+import time
 
 import pytest
 
 from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.relay.flow import SPLICE_ABOVE
 from proxyd.wire.frame import FrameType
+from tests.fakes.lingering import lingering
 from tests.relay import frames
 from tests.relay.session import (
     SMALL_BUFFER,
@@ -15,6 +17,7 @@ from tests.relay.session import (
     tcp_pair,
 )
 
+AT_ONCE_S = 1.0
 DIRECTIONS = ["up", "down"]
 CARRIER = {"up": FrameType.CALL_WITH_FDS, "down": FrameType.REPLY_WITH_FDS}
 SIDE = {"up": "client", "down": "daemon"}
@@ -217,6 +220,21 @@ def test_unannounced_descriptors_in_a_long_frame_are_closed(session, files, dire
         session.relay()
     assert receiver.wires[1:] == [wire]
     assert open_descriptors() == before
+
+
+def test_who_may_only_read_cannot_make_the_kernel_close_a_descriptor_in_the_relay(start):
+    session = start(readonly=True)
+    wire = frames.packet(400_000, 1)
+    reader, sock = lingering()
+    session.send(session.client, wire[:10_000])
+    frames.send_descriptor(session.client, sock.fileno(), wire[10_000:20_000])
+    sock.close()
+    began = time.monotonic()
+    session.relay()
+    session.send(session.client, wire[20_000:])
+    assert session.at_daemon.wires == [wire]
+    assert time.monotonic() - began < AT_ONCE_S
+    reader.close()
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

@@ -47,7 +47,9 @@ class Plane:
         for outer in (client, daemon):
             outer.settimeout(DEADLINE_S)
         arrived = self.roster.arrived(OPEN_TO_ALL, anonymous=False)
-        pair = self.relay.adopt(arrived.number, UnixEndpoint(near), UnixEndpoint(far), now_ns=0)
+        pair = self.relay.adopt(
+            arrived.number, UnixEndpoint(near), UnixEndpoint(far), now_ns=0, readonly=False
+        )
         self.roster.opened(arrived, pair)
         return client, daemon
 
