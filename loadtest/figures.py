@@ -38,8 +38,26 @@ class Latencies:
     def highest(self) -> int:
         return int(self._histogram.get_max_value())
 
+    @property
+    def mean(self) -> float:
+        return float(self._histogram.get_mean_value())
+
     def percentile(self, percent: float) -> int:
         return int(self._histogram.get_value_at_percentile(percent))
+
+    def encoded(self) -> str:
+        """All of it, compressed: HdrHistogram's own format (V2, zlib, base64)."""
+        return bytes(self._histogram.encode()).decode("ascii")
+
+    @classmethod
+    def decoded(cls, text: str) -> "Latencies":
+        """What `encoded` made; ValueError if it is nothing of the kind."""
+        made = cls()
+        try:
+            made._histogram.decode_and_add(text)
+        except Exception as error:  # noqa: BLE001 (zlib, struct, ctypes: all come through)
+            raise ValueError(f"no histogram: {type(error).__name__}") from None
+        return made
 
 
 @dataclass(slots=True)
