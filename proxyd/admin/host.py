@@ -5,9 +5,9 @@ socket itself is in `visitors.py`. Everything runs in the control plane's thread
 `async` may wait.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxyd.config.listening import Transport
 from proxyd.config.logstrings import LogFilter, LogOutput
@@ -74,7 +74,7 @@ class Client(Protocol):
         """HOST:PORT, the host of IPv6 in brackets; "" for a UNIX client."""
 
     @property
-    def identity(self) -> ClientIdentity | None:
+    def known_identity(self) -> ClientIdentity | None:
         """None as long as nobody knows who it is."""
 
     def close(self) -> None:
@@ -118,6 +118,15 @@ class Server(Protocol):
 
 class Host(Protocol):
     """The daemon."""
+
+    async def status(self, *, ask_daemons: bool) -> Mapping[str, Any]:
+        """What `proxyd status` shows, as JSON has it. May wait for daemons, for a bounded time."""
+
+    def described(self, *, after: int, most: int) -> Sequence[Mapping[str, Any]]:
+        """What `proxyd clients` shows of so many clients with numbers above `after`."""
+
+    def close_client(self, number: int) -> None:
+        """What `proxyd kick` asks for. Raises Refused."""
 
     @property
     def lib_version(self) -> int:

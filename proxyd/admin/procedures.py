@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from proxyd.admin.host import Client, Host, Refused, Server
+from proxyd.admin.own import answer_own
 from proxyd.admin.parameters import (
     asked_bounds,
     asked_limits,
@@ -28,7 +29,7 @@ from proxyd.config.logstrings import (
 from proxyd.config.quoting import excerpt
 from proxyd.wire import adminrpc, failure
 from proxyd.wire.failure import Domain
-from proxyd.wire.programs import Admin
+from proxyd.wire.programs import Admin, Own
 from proxyd.wire.xdr import MalformedFrame
 
 # While clients are packed no session moves: so many take 0.5 to 0.9 ms. The pause has to be a real
@@ -39,9 +40,11 @@ _PACKED_AT_ONCE: Final = 1000
 _PAUSE_S: Final = 0.0005
 
 
-async def answer(host: Host, procedure: Admin, payload: bytes) -> bytes:
+async def answer(host: Host, procedure: Admin | Own, payload: bytes) -> bytes:
     """Carries out one call and returns its result. Raises Refused for whatever is not done."""
     try:
+        if isinstance(procedure, Own):
+            return await answer_own(host, procedure, payload)
         if procedure in WAITING:
             return await WAITING[procedure](host, payload)
         return AT_ONCE[procedure](host, payload)
@@ -120,7 +123,7 @@ def _client_info(host: Host, payload: bytes) -> bytes:
     server = _server(host, asked.client.server, Domain.ADMIN)
     client = _client(server, asked.client.number, Domain.ADMIN)
     _no_flags(asked.flags, Admin.CLIENT_GET_INFO)
-    identity = client.identity
+    identity = client.known_identity
     if identity is None:
         text = f"who client {client.number} of {server.name} is, is not known yet"
         raise Refused(failure.internal(text))

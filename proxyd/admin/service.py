@@ -5,8 +5,8 @@ first by custom, and libvirt's server does not insist on it; neither do we. What
 
 * One call at a time: while one is answered (ANSWERING) nothing is read, `wanted` is zero, and a
   client that pipelines waits in its socket.
-* Every call of the ADMIN program gets exactly one reply, with its own serial; a stray one would
-  make the client hang up (reference/wire.md, section 3).
+* Every call of the ADMIN program, and of proxyd's own one beside it, gets exactly one reply, with
+  its own serial; a stray one would make the client hang up (reference/wire.md, section 3).
 * Anything that is no such call changes nothing.
 
 Errors and their order are those of reference/wire.md, section 6.
@@ -21,19 +21,20 @@ from proxyd.wire import adminrpc, failure, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
 from proxyd.wire.names import is_callable
-from proxyd.wire.programs import VERSION, Admin, Keepalive, Program
+from proxyd.wire.programs import OWN_PROGRAM, VERSION, Admin, Keepalive, Own, Program
 from proxyd.wire.xdr import MalformedFrame
 
 # The longest call sets log filters or outputs; a command line that holds them has one argument of
 # 128 KiB at most. libvirt would take 32 MiB.
 FRAME_LIMIT: Final = 262144
+_OWN: Final = frozenset(Own)
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Do what is asked, then call `answered` or `refused`; read nothing until then."""
 
-    procedure: Admin
+    procedure: Admin | Own
     payload: bytes
 
 
@@ -111,15 +112,20 @@ class AdminService:
         if refusal is not None:
             return [Send(refusal.reply_to(header).pack())]
         self.spoken_to = True
+        if header.program == OWN_PROGRAM:
+            return self._ask(frame, Own(header.procedure))
         match header.procedure:
             case Admin.CONNECT_OPEN:
                 return [self._open(frame)]
             case Admin.CONNECT_CLOSE:
                 said = Send(remote.reply(header).pack())
                 return [said, *self._hang_up("the client closed the connection", orderly=True)]
-        self._awaiting = header
+        return self._ask(frame, Admin(header.procedure))
+
+    def _ask(self, frame: Frame, procedure: Admin | Own) -> list[Event]:
+        self._awaiting = frame.header
         self.stage = Stage.ANSWERING
-        return [Asked(Admin(header.procedure), frame.payload)]
+        return [Asked(procedure, frame.payload)]
 
     def _open(self, frame: Frame) -> Send:
         try:
@@ -134,10 +140,14 @@ class AdminService:
 
 def _refusal(header: Header) -> Failure | None:
     """Why this call is not looked into, or None when it is."""
-    if header.program != Program.ADMIN or header.version != VERSION:
+    if header.program not in (Program.ADMIN, OWN_PROGRAM) or header.version != VERSION:
         return failure.unknown_program(header.program, header.version)
     if header.status != Status.OK:
         return failure.unexpected_status(header.status)
-    if not is_callable(header.program, header.procedure):
+    if header.program == OWN_PROGRAM:
+        known = header.procedure in _OWN
+    else:
+        known = is_callable(header.program, header.procedure)
+    if not known:
         return failure.unknown_procedure(header.procedure)
     return None

@@ -25,12 +25,12 @@ from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.conversation import Conversation
 from proxyd.session.greeting import Untrusted
 from proxyd.session.names import NameService
-from proxyd.wire.programs import Admin
+from proxyd.wire.programs import Admin, Own
 
 # virt-admin shows who is who by name. When a name service hangs is when it is needed most.
 _NAMES_S: Final = 1.0
 
-_CHANGES: Final = frozenset(
+_CHANGES: Final[frozenset[Admin | Own]] = frozenset(
     {
         Admin.SERVER_SET_THREADPOOL_PARAMETERS,
         Admin.CLIENT_CLOSE,
@@ -40,6 +40,7 @@ _CHANGES: Final = frozenset(
         Admin.SERVER_UPDATE_TLS_FILES,
         Admin.CONNECT_SET_DAEMON_TIMEOUT,
         Admin.CONNECT_DAEMON_SHUTDOWN,
+        Own.CLOSE_CLIENT,
     }
 )
 
@@ -94,8 +95,8 @@ class _Visit:
         """Returns why it ended, and the level to log that at. Raises Untrusted and HungUp."""
         service = self._service
         with self._patience:
-            self._visitor.identity = identity = _own_user(self._visitor)
-            self._visitor.identity = await self._named(identity)
+            self._visitor.known_identity = identity = _own_user(self._visitor)
+            self._visitor.known_identity = await self._named(identity)
             while True:
                 received = await self._conversation.receive(service.wanted)
                 events = service.receive_data(received)

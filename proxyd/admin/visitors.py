@@ -29,7 +29,7 @@ class Visitor:
         self.sock = sock
         self.endpoint = UnixEndpoint(sock)
         self.connected_s = time.time()
-        self.identity: ClientIdentity | None = None
+        self.known_identity: ClientIdentity | None = None
         self.scope = trio.CancelScope()  # around all that is done for it
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class Visitor:
         self.scope.cancel()
 
     def __str__(self) -> str:
-        return f"admin client {self.number}, {self.identity or 'nobody known'}"
+        return f"admin client {self.number}, {self.known_identity or 'nobody known'}"
 
 
 class AdminServer:
@@ -51,24 +51,26 @@ class AdminServer:
     anonymous = 0
 
     def __init__(self, *, max_clients: int) -> None:
-        self.limits = Limits(max_clients=max_clients, max_anonymous=0)
         self.admission = Admission(max_clients=max_clients, max_anonymous=0)
         self._visitors: dict[int, Visitor] = {}
         self._last = 0
-        self._changed = trio.Event()
 
     def arrived(self, sock: socket.socket) -> Visitor:
         """A connection was accepted, `admission` having room; it now belongs to the visitor."""
         self._last += 1
         visitor = self._visitors[self._last] = Visitor(self._last, sock)
         self.admission.arrived(Transport.UNIX, anonymous=False)
-        self._tell()
         return visitor
 
     def left(self, visitor: Visitor) -> None:
         del self._visitors[visitor.number]
         self.admission.left(Transport.UNIX, anonymous=False)
-        self._tell()
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            max_clients=self.admission.max_clients, max_anonymous=self.admission.max_anonymous
+        )
 
     def clients(self) -> list[Visitor]:
         return list(self._visitors.values())
@@ -84,17 +86,8 @@ class AdminServer:
             # libvirt obeys, and then nobody can ever say otherwise.
             text = "nclients_max of the admin server is at least 1: 0 would lock everybody out"
             raise Refused(failure.invalid_argument(text))
-        self.limits = limits
         self.admission.change(max_clients=limits.max_clients, max_anonymous=limits.max_anonymous)
 
     async def update_tls(self) -> None:
         await trio.lowlevel.checkpoint()
         raise Refused(failure.internal("the admin server has no TLS listener, only a UNIX socket"))
-
-    async def wait_change(self) -> None:
-        """Returns when a visitor has come or gone since the call."""
-        await self._changed.wait()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

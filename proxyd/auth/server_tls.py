@@ -55,8 +55,9 @@ class TlsUnusable(Exception):
 class ServerTls:
     """What one generation of TLS connections is made and judged with."""
 
-    def __init__(self, context: SSL.Context, judge: ClientJudge) -> None:
+    def __init__(self, context: SSL.Context, judge: ClientJudge, credentials: Credentials) -> None:
         self.context = context
+        self.credentials = credentials
         self._judge = judge
 
     def judge(self, inspection: Inspection, connection: SSL.Connection) -> None:
@@ -91,7 +92,7 @@ def make_server_tls(
     except (SSL.Error, crypto.Error) as error:
         texts = "; ".join(str(entry[-1]) for entry in error.args[0]) if error.args else ""
         raise TlsUnusable(f"OpenSSL refuses the certificates or ciphers: {texts}") from error
-    return ServerTls(context, ClientJudge(enforce=enforce, allowed=allowed))
+    return ServerTls(context, ClientJudge(enforce=enforce, allowed=allowed), credentials)
 
 
 def channel_bindings(connection: SSL.Connection) -> dict[str, bytes]:

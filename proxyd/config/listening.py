@@ -15,6 +15,7 @@ _METHODS: Final = {
     "sasl": AuthMethod.SASL,
     "polkit": AuthMethod.POLKIT,
 }
+ADMIN_SOCKETS: Final = ("libvirt-admin-sock", "virtproxyd-admin-sock")
 _SMALLEST_BACKLOG: Final = 30  # what max_queued_clients = 0 stands for
 _LARGEST_BACKLOG: Final = 2**31 - 1  # what listen() takes; the kernel has a lower limit of its own
 
@@ -155,6 +156,21 @@ def unix_listenings(settings: Settings, *, privileged: bool, directory: str) -> 
             )
         )
     return listenings
+
+
+def admin_listenings(settings: Settings, *, directory: str) -> list[UnixListening]:
+    """The sockets for virt-admin: libvirt's name, which virt-admin looks for by `libvirtd:///`,
+    and the one that it looks for by `virtproxyd:///` (reference/admin.md, section 7)."""
+    backlog = min(settings.admin_max_queued_clients or _SMALLEST_BACKLOG, _LARGEST_BACKLOG)
+    return [
+        UnixListening(
+            path=f"{directory}/{name}",
+            mode=settings.unix_sock_admin_perms,
+            backlog=backlog,
+            door=Door(name=name, method=AuthMethod.NONE, readonly=False, own_uid_only=True),
+        )
+        for name in ADMIN_SOCKETS
+    ]
 
 
 def _backlog(settings: Settings) -> int:

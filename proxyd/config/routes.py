@@ -69,6 +69,23 @@ _INSIDE: Final = frozenset(
 )
 _TYPO_HOSTS: Final = frozenset({"system", "session"})
 
+# Those that have a modular daemon (reference/routing.md, section 2).
+_DRIVERS: Final = (
+    "qemu",
+    "xen",
+    "lxc",
+    "vbox",
+    "bhyve",
+    "vz",
+    "ch",
+    "interface",
+    "network",
+    "nodedev",
+    "nwfilter",
+    "secret",
+    "storage",
+)
+
 # Which daemons an empty name looks for, in this order (reference/routing.md, section 3).
 PROBED_SYSTEM: Final = ("xen", "qemu", "lxc", "vbox", "bhyve", "vz")
 PROBED_SESSION: Final = ("qemu", "vbox")
@@ -153,6 +170,13 @@ class RoutingTable:
         if session:
             return f"{self.session_dir}/{stem}-sock"
         return f"{self.system_dir}/{stem}-sock" + ("-ro" if readonly else "")
+
+    def known(self) -> list[Destination]:
+        """Where connections may go: what the routes name, then libvirt's own daemons."""
+        path = "/system" if self.privileged else "/session"
+        drivers = dict.fromkeys((*self.routes, *_DRIVERS))
+        found = (self.resolve(f"{driver}://{path}", readonly=False) for driver in drivers)
+        return list({each.path: each for each in found}.values())
 
     def probed(self, *, readonly: bool) -> Iterable[tuple[str, str]]:
         """For an empty name: sockets whose mere existence decides, and the name each stands for."""

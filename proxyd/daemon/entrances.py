@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from proxyd.config.listening import (
     NetworkListening,
     Transport,
     UnixListening,
+    admin_listenings,
     network_listenings,
     sasl_transports,
     unix_listenings,
@@ -35,14 +36,17 @@ if TYPE_CHECKING:
     from proxyd.auth.server_tls import ServerTls
     from proxyd.session.polkit import PolkitAuthority
 
+Entrance = tuple[socket.socket, Door]
 Greet = Callable[[socket.socket, Door], Greeting]
 _GreetRemote = Callable[[socket.socket, str], Greeting]
 
 
 def open_entrances(
     settings: Settings, options: Options, given_back: ExitStack
-) -> list[tuple[socket.socket, Door]]:
+) -> tuple[list[Entrance], list[Entrance]]:
     """Every socket that the settings ask for, listening; nobody is accepted yet.
+
+    Those for clients, and those for virt-admin.
 
     Raises StartFailed. `given_back` closes them.
     """
@@ -53,15 +57,20 @@ def open_entrances(
         for entrance in _listen_on_network(asked, given_back)
     ]
     gid = group_id(settings.unix_sock_group)
-    asked_for = unix_listenings(
-        settings,
-        privileged=options.places.privileged,
-        directory=os.path.join(
-            options.directory, settings.unix_sock_dir or options.places.runtime_dir
-        ),
+    directory = os.path.join(
+        options.directory, settings.unix_sock_dir or options.places.runtime_dir
     )
-    local = [(_listen(asked, gid, given_back), asked.door) for asked in asked_for]
-    return local + entrances
+
+    def listening(asked_for: Sequence[UnixListening], gid: int | None) -> list[Entrance]:
+        return [(_listen(asked, gid, given_back), asked.door) for asked in asked_for]
+
+    for_clients = unix_listenings(
+        settings, privileged=options.places.privileged, directory=directory
+    )
+    local = listening(for_clients, gid)
+    # The group may not administrate: only the daemon's own user is served there.
+    admin = listening(admin_listenings(settings, directory=directory), None)
+    return local + entrances, admin
 
 
 def load_tls_for(settings: Settings, places: Places) -> "ServerTls | None":
@@ -105,9 +114,8 @@ def _listen(asked: UnixListening, gid: int | None, given_back: ExitStack) -> soc
     return listener.socket
 
 
-def greeter(in_force: InForce) -> Greet:
+def greeter(in_force: InForce, names: NameService) -> Greet:
     """How whoever comes in by a door is met; what a reload changes holds for the next one."""
-    names = NameService()
     by_network: dict[Transport, _GreetRemote] = {Transport.TCP: TcpGreeting}
     if in_force.tls is not None:
         by_network[Transport.TLS] = _tls_greeter(in_force)

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxyd.config.listening import Door, Transport
@@ -40,4 +40,5 @@ class InForce:
     tls: "ServerTls | None"
     offerings: "Mapping[Transport, Offering]"
     descriptor_room: int  # sessions that the limit of open descriptors allows
-    doors: Sequence[tuple[socket.socket, Door]] = field(default_factory=tuple)
+    doors: Sequence[tuple[socket.socket, Door]] = ()
+    admin_doors: Sequence[tuple[socket.socket, Door]] = ()

@@ -24,9 +24,11 @@ class Admission:
     """
 
     def __init__(self, *, max_clients: int, max_anonymous: int) -> None:
-        self._max_clients = max_clients
-        self._max_anonymous = max_anonymous
+        self.max_clients = max_clients
+        self.max_anonymous = max_anonymous
         self.clients = 0
+        self.closed = False
+        self._changed = trio.Event()
         self._anonymous = Counter[Transport]()
         self._waiting = trio.lowlevel.ParkingLot()
         self._told = set[Transport]()  # whose episode goes on
@@ -38,34 +40,37 @@ class Admission:
 
     def change(self, *, max_clients: int, max_anonymous: int) -> None:
         """New limits; nobody who is in is sent away."""
-        self._max_clients = max_clients
-        self._max_anonymous = max_anonymous
+        self.max_clients = max_clients
+        self.max_anonymous = max_anonymous
         self._let_in()
 
     def has_room(self, transport: Transport) -> bool:
-        return self.clients < self._max_clients and not (
-            self._max_anonymous and self._anonymous[transport] >= self._max_anonymous
+        return (
+            self.clients < self.max_clients
+            and not self.closed
+            and not (self.max_anonymous and self._anonymous[transport] >= self.max_anonymous)
         )
 
     async def room(self, transport: Transport) -> None:
         """Returns at once, or when a client has left."""
         while not self.has_room(transport):
-            if transport not in self._told:
+            if transport not in self._told and not self.closed:
                 self._told.add(transport)
                 log.warning(
                     "no room for more clients by %s: %d of %d are connected, %d of %s"
                     " unauthenticated; others wait (see max_clients, max_anonymous_clients)",
                     transport.name,
                     self.clients,
-                    self._max_clients,
+                    self.max_clients,
                     self._anonymous[transport],
-                    self._max_anonymous or "any number",
+                    self.max_anonymous or "any number",
                 )
             await self._waiting.park()
 
     def arrived(self, transport: Transport, *, anonymous: bool) -> None:
         self.clients += 1
         self._anonymous[transport] += anonymous
+        self._tell()
 
     def proved(self, transport: Transport) -> None:
         """One client is no longer anonymous."""
@@ -75,7 +80,20 @@ class Admission:
     def left(self, transport: Transport, *, anonymous: bool) -> None:
         self.clients -= 1
         self._anonymous[transport] -= anonymous
+        self._tell()
         self._let_in()
+
+    def close(self) -> None:
+        """From this moment on nobody is let in; who comes stays in the kernel's backlog.
+
+        Cancelling a listener's task is not enough: one that has been told of a client already
+        would still accept it, and then nobody would serve it.
+        """
+        self.closed = True
+
+    async def wait_change(self) -> None:
+        """Returns when a client has come or gone since the call."""
+        await self._changed.wait()
 
     def nobody_waits(self, transport: Transport) -> None:
         """A listener found its backlog empty: an episode, if there was one, is over."""
@@ -88,5 +106,9 @@ class Admission:
             )
 
     def _let_in(self) -> None:
-        if self.clients < self._max_clients:
+        if self.clients < self.max_clients:
             self._waiting.unpark_all()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

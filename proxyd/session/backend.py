@@ -89,7 +89,7 @@ async def _negotiate(
 
 async def _connect_or_start(destination: Destination, starter: Starter) -> socket.socket:
     try:
-        return await _connect(destination)
+        return await connect(destination)
     except OpenFailed as error:
         if error.failure.int1 not in _ABSENT or not starter.starts(destination):
             raise
@@ -97,10 +97,11 @@ async def _connect_or_start(destination: Destination, starter: Starter) -> socke
         await starter.start(destination)
     except NotStarted as error:
         raise OpenFailed("starting", error.failure) from error
-    return await _connect(destination)
+    return await connect(destination)
 
 
-async def _connect(destination: Destination) -> socket.socket:
+async def connect(destination: Destination) -> socket.socket:
+    """A connection to its daemon, non-blocking. Raises OpenFailed."""
     try:
         sock = socket.socket(
             socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

@@ -51,6 +51,7 @@ from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
 _PROMPTS: Final = 5
+CLOSED_BY_ADMINISTRATOR: Final = "closed by an administrator"
 
 if TYPE_CHECKING:  # it brings D-Bus with it
     from proxyd.session.polkit import PolkitAuthority
@@ -80,8 +81,8 @@ async def serve_client(session: "Arrival") -> None:
     try:
         with session.deadline:
             reason, level = await session.negotiate()
-        if session.gone:
-            reason, level = "the client is gone: closed", logging.INFO
+        if session.cut:
+            reason, level = session.cut, logging.INFO
         elif session.deadline.cancelled_caught:
             reason, level = session.out_of_time(), logging.WARNING
     except Untrusted as error:
@@ -111,7 +112,9 @@ class Arrival:
         self.endpoint = greeting.endpoint
         self.conversation = Conversation(self.endpoint)
         self.client: Client = services.roster.arrived(
-            door, anonymous=door.method is not AuthMethod.NONE
+            door,
+            anonymous=door.method is not AuthMethod.NONE,
+            end=lambda: self._cut_off(CLOSED_BY_ADMINISTRATOR),
         )
         self.machine: ServerNegotiation | None = None
         self._greeting = greeting
@@ -120,7 +123,7 @@ class Arrival:
         self.timeout_s = services.timeout_s()
         self.deadline = trio.CancelScope(relative_deadline=self.timeout_s)
         self._prompts = 0
-        self.gone = False  # while something was decided about it
+        self.cut = ""  # why somebody ended it before its time
 
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
@@ -210,7 +213,10 @@ class Arrival:
         return denial
 
     def _has_gone(self) -> None:
-        self.gone = True
+        self._cut_off("the client is gone: closed")
+
+    def _cut_off(self, why: str) -> None:
+        self.cut = self.cut or why
         self.deadline.cancel()
 
     async def _prove(self, machine: ServerNegotiation, wanted: NeedsSasl) -> None:
@@ -276,7 +282,11 @@ class Arrival:
         except BaseException:
             backend.close()
             raise
-        self.services.roster.opened(self.client, pair)
+        self.services.roster.opened(
+            self.client,
+            pair,
+            end=lambda: self.services.relay.drop(pair.number, CLOSED_BY_ADMINISTRATOR),
+        )
 
     def _log_refusal(self, what: str) -> None:
         """One line for a client's first attempts; one that goes on trying must not fill the log."""

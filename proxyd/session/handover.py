@@ -62,6 +62,10 @@ class Relay:
         self.loop.adopt(pair)
         return pair
 
+    def drop(self, number: int, reason: str) -> None:
+        """Ends a session at once, on both sides; one that has ended already is fine."""
+        self.loop.drop(number, reason)
+
     def _thread(self) -> None:
         try:
             self.loop.run()

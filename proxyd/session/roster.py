@@ -7,11 +7,10 @@ counted is given back.
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import trio
-
-from proxyd.config.listening import Door
+from proxyd.config.listening import Door, Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.relay.pair import RelayedPair
 from proxyd.session.admission import Admission
@@ -36,6 +35,19 @@ class Client:
     uri: str = ""
     backend: str = ""
     pair: RelayedPair | None = None
+    end: Callable[[], None]  # ends the session at once, on both sides; harmless when it has ended
+
+    @property
+    def transport(self) -> Transport:
+        return self.door.transport
+
+    @property
+    def known_identity(self) -> ClientIdentity | None:
+        return self.identity if self.known else None
+
+    def close(self) -> None:
+        """An administrator wants it gone."""
+        self.end()
 
     def __str__(self) -> str:
         where = f", from {self.address}" if self.address else ""
@@ -50,9 +62,8 @@ class Roster:
         self.clients: dict[int, Client] = {}
         self._peers = Counter[str]()
         self._last = 0
-        self._changed = trio.Event()
 
-    def arrived(self, door: Door, *, anonymous: bool) -> Client:
+    def arrived(self, door: Door, *, anonymous: bool, end: Callable[[], None]) -> Client:
         self._last += 1
         client = Client(
             number=self._last,
@@ -60,14 +71,15 @@ class Roster:
             connected_s=time.time(),
             anonymous=anonymous,
             readonly=door.readonly,
+            end=end,
         )
         self.clients[client.number] = client
         self.admission.arrived(door.transport, anonymous=anonymous)
-        self._tell()
         return client
 
     def met(self, client: Client) -> int:
         """Who it is, is known: counts it; returns how many clients of the same peer there are."""
+        client.known = True
         if client.address:
             client.peer = client.address.rpartition(":")[0]
         elif client.identity.uid is not None:
@@ -83,9 +95,9 @@ class Roster:
             client.anonymous = False
             self.admission.proved(client.door.transport)
 
-    def opened(self, client: Client, pair: RelayedPair) -> None:
-        """The session is open and belongs to the relay from here on."""
-        client.pair = pair
+    def opened(self, client: Client, pair: RelayedPair, end: Callable[[], None]) -> None:
+        """The session is open and belongs to the relay from here on, which can `end` it."""
+        client.pair, client.end = pair, end
         log.info(
             "session %d opened: %s, %s at %s", client.number, client, client.uri, client.backend
         )
@@ -131,16 +143,7 @@ class Roster:
                 pair.down.errors,
                 refused,
             )
-        self._tell()
 
     def relay_ended(self, pair: RelayedPair) -> None:
         """The relay's report of a session's end, in the control plane's thread."""
         self.ended(self.clients[pair.number], pair.reason)
-
-    async def wait_change(self) -> None:
-        """Returns when a client has come or gone since the call."""
-        await self._changed.wait()
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

@@ -10,6 +10,11 @@ from typing import Final
 VERSION: Final = 1  # of every program
 
 
+# proxyd's own program on its admin socket, for what libvirt's has no words for. It is no `Program`:
+# no daemon and no client of libvirt's ever meets it.
+OWN_PROGRAM: Final = 0x70727879
+
+
 class Program(IntEnum):
     REMOTE = 0x20008086
     QEMU = 0x20008087
@@ -54,6 +59,14 @@ class Admin(IntEnum):
     SERVER_UPDATE_TLS_FILES = 18
     CONNECT_SET_DAEMON_TIMEOUT = 19
     CONNECT_DAEMON_SHUTDOWN = 20
+
+
+class Own(IntEnum):
+    """All of proxyd's own program (ownrpc.py)."""
+
+    STATUS = 1
+    LIST_CLIENTS = 2
+    CLOSE_CLIENT = 3
 
 
 class Keepalive(IntEnum):

@@ -94,7 +94,7 @@ async def test_a_change_can_be_waited_for(server, arrive, nursery, change):
     changed = trio.Event()
 
     async def wait():
-        await server.wait_change()
+        await server.admission.wait_change()
         changed.set()
 
     nursery.start_soon(wait)

@@ -150,7 +150,18 @@ def test_a_daemon_runs_until_a_signal_and_gives_everything_back(stage, number):
     with meanwhile(stage, act, number=number) as told:
         assert stage.run() == 0
 
-    assert told == [(["pid", "run/libvirt-sock", "run/libvirt-sock-ro"], str(os.getpid()))]
+    assert told == [
+        (
+            [
+                "pid",
+                "run/libvirt-admin-sock",
+                "run/libvirt-sock",
+                "run/libvirt-sock-ro",
+                "run/virtproxyd-admin-sock",
+            ],
+            str(os.getpid()),
+        )
+    ]
     assert stage.left() == []
 
 
@@ -198,7 +209,14 @@ def test_a_users_daemon_makes_a_private_directory_and_one_socket(stage):
 def test_a_daemon_needs_no_pid_file(stage):
     with meanwhile(stage, stage.left) as told:
         assert stage.run(pid_file="") == 0
-    assert told == [["run/libvirt-sock", "run/libvirt-sock-ro"]]
+    assert told == [
+        [
+            "run/libvirt-admin-sock",
+            "run/libvirt-sock",
+            "run/libvirt-sock-ro",
+            "run/virtproxyd-admin-sock",
+        ]
+    ]
 
 
 def test_a_daemon_that_nobody_needs_ends(stage):

@@ -19,7 +19,7 @@ class FakeClient:
         self.connected_s = 1700000000.75 + number
         self.readonly = False
         self.address = address
-        self.identity = identity
+        self.known_identity = identity
         self.closed = False
 
     def close(self):

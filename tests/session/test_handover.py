@@ -26,6 +26,10 @@ def relay_threads():
     return [thread for thread in threading.enumerate() if thread.name == "relay"]
 
 
+def never():
+    raise AssertionError("nobody closed it")
+
+
 class Plane:
     """A roster and a relay, and sessions between two sockets that a test holds."""
 
@@ -46,11 +50,11 @@ class Plane:
         self.sockets += [client, daemon]
         for outer in (client, daemon):
             outer.settimeout(DEADLINE_S)
-        arrived = self.roster.arrived(OPEN_TO_ALL, anonymous=False)
+        arrived = self.roster.arrived(OPEN_TO_ALL, anonymous=False, end=never)
         pair = self.relay.adopt(
             arrived.number, UnixEndpoint(near), UnixEndpoint(far), now_ns=0, readonly=False
         )
-        self.roster.opened(arrived, pair)
+        self.roster.opened(arrived, pair, end=never)
         return client, daemon
 
     def close(self):
@@ -72,7 +76,7 @@ async def test_a_session_that_ends_is_reported_in_the_control_planes_thread(plan
 
     client.close()
     plane.sockets[1].close()
-    await plane.roster.wait_change()
+    await plane.roster.admission.wait_change()
 
     assert plane.roster.clients == {}
     assert plane.reported_in == [threading.main_thread()]

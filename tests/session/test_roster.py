@@ -17,6 +17,10 @@ from tests.fakes.endpoints import ScriptedEndpoint
 DOOR = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
 
 
+def never():
+    raise AssertionError("nobody closed it")
+
+
 @pytest.fixture
 def log(caplog):
     with caplog.at_level(logging.DEBUG):
@@ -44,20 +48,20 @@ def pair_of(client, reason="the client closed the connection"):
 
 
 def opened(roster):
-    client = roster.arrived(DOOR, anonymous=False)
+    client = roster.arrived(DOOR, anonymous=False, end=never)
     client.identity = ClientIdentity(uid=1000, user_name="fred", pid=42)
     client.uri, client.backend = "qemu:///system", "/run/libvirt/virtqemud-sock"
     pair = pair_of(client)
-    roster.opened(client, pair)
+    roster.opened(client, pair, end=never)
     return client, pair
 
 
 async def test_numbers_start_at_one_and_only_grow(roster):
-    first, second = (roster.arrived(DOOR, anonymous=False) for _ in range(2))
+    first, second = (roster.arrived(DOOR, anonymous=False, end=never) for _ in range(2))
     roster.ended(first, "gone")
     roster.ended(second, "gone")
 
-    third = roster.arrived(DOOR, anonymous=False)
+    third = roster.arrived(DOOR, anonymous=False, end=never)
 
     assert (first.number, second.number, third.number) == (1, 2, 3)
     assert list(roster.clients) == [3]
@@ -65,7 +69,7 @@ async def test_numbers_start_at_one_and_only_grow(roster):
 
 async def test_a_client_is_counted_from_its_arrival_until_its_end(roster):
     before = time.time()
-    client = roster.arrived(DOOR, anonymous=True)
+    client = roster.arrived(DOOR, anonymous=True, end=never)
     assert before <= client.connected_s <= time.time()
     assert (roster.admission.clients, roster.admission.anonymous) == (1, 1)
 
@@ -76,7 +80,7 @@ async def test_a_client_is_counted_from_its_arrival_until_its_end(roster):
 
 
 async def test_a_client_proves_itself_once(roster):
-    client = roster.arrived(DOOR, anonymous=True)
+    client = roster.arrived(DOOR, anonymous=True, end=never)
 
     roster.proved(client)
     roster.proved(client)
@@ -87,9 +91,9 @@ async def test_a_client_proves_itself_once(roster):
 
 
 async def test_a_client_that_needed_no_proof_does_not_prove_anothers(roster):
-    roster.arrived(DOOR, anonymous=True)
+    roster.arrived(DOOR, anonymous=True, end=never)
 
-    roster.proved(roster.arrived(DOOR, anonymous=False))
+    roster.proved(roster.arrived(DOOR, anonymous=False, end=never))
 
     assert roster.admission.anonymous == 1
 
@@ -121,7 +125,7 @@ async def test_attempts_to_replace_the_identity_raise_the_level(roster, log):
 
 
 async def test_a_client_that_opened_nothing_is_one_line_with_the_reason(roster, log):
-    client = roster.arrived(DOOR, anonymous=False)
+    client = roster.arrived(DOOR, anonymous=False, end=never)
 
     roster.ended(client, "protocol error: x", logging.WARNING)
 
@@ -134,11 +138,11 @@ async def test_a_client_that_opened_nothing_is_one_line_with_the_reason(roster, 
 
 @pytest.mark.parametrize("event", ["arrived", "ended"])
 async def test_whoever_waits_for_a_change_hears_of_it(roster, nursery, event):
-    client = roster.arrived(DOOR, anonymous=False)
+    client = roster.arrived(DOOR, anonymous=False, end=never)
     heard = []
 
     async def listen():
-        await roster.wait_change()
+        await roster.admission.wait_change()
         heard.append(True)
 
     nursery.start_soon(listen)
@@ -146,7 +150,7 @@ async def test_whoever_waits_for_a_change_hears_of_it(roster, nursery, event):
     assert heard == []
 
     if event == "arrived":
-        roster.arrived(DOOR, anonymous=False)
+        roster.arrived(DOOR, anonymous=False, end=never)
     else:
         roster.ended(client, "gone")
     await wait_all_tasks_blocked()
@@ -155,11 +159,11 @@ async def test_whoever_waits_for_a_change_hears_of_it(roster, nursery, event):
 
 
 async def test_a_change_before_the_wait_is_not_waited_for(roster, nursery):
-    roster.arrived(DOOR, anonymous=False)
+    roster.arrived(DOOR, anonymous=False, end=never)
     heard = []
 
     async def listen():
-        await roster.wait_change()
+        await roster.admission.wait_change()
         heard.append(True)
 
     nursery.start_soon(listen)

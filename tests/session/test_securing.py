@@ -58,7 +58,7 @@ class Visit:
         self.sock, near = tcp_pair()
         self.greeting = TlsGreeting(near, "127.0.0.1:4711", tls, limiter or handshake_limiter())
         self.client = Roster(Admission(max_clients=5, max_anonymous=5)).arrived(
-            DOOR, anonymous=False
+            DOOR, anonymous=False, end=print
         )
 
     def meet(self):

@@ -1,0 +1,58 @@
+"""Asks a daemon whether it is there: connects, and asks it what every client asks first."""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from proxyd.config.routes import Destination
+from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.plain import UnixEndpoint
+from proxyd.negotiation.backend import FRAME_LIMIT
+from proxyd.session.backend import OpenFailed, connect
+from proxyd.session.conversation import Conversation
+from proxyd.wire import remote
+from proxyd.wire.frame import FrameBuffer
+from proxyd.wire.programs import Remote
+from proxyd.wire.xdr import MalformedFrame
+
+_PATIENCE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """How it went: the milliseconds of an answer, or else why there was none."""
+
+    ms: float | None
+    trouble: str = ""
+
+
+async def probe(destination: Destination) -> Answered:
+    """Takes two seconds at most. A socket that systemd holds starts its daemon."""
+    began = time.monotonic()
+    trouble = f"no answer within {_PATIENCE_S:g} s"
+    with trio.move_on_after(_PATIENCE_S):
+        trouble = await _ask(destination)
+    return Answered(None, trouble) if trouble else Answered((time.monotonic() - began) * 1e3)
+
+
+async def _ask(destination: Destination) -> str:
+    """Why there is no answer, or "" for one."""
+    try:
+        endpoint = UnixEndpoint(await connect(destination))
+    except OpenFailed as error:
+        return error.failure.message
+    try:
+        conversation = Conversation(endpoint)
+        await conversation.send(remote.call(Remote.AUTH_LIST, 0).pack())
+        buffer = FrameBuffer(FRAME_LIMIT)
+        while buffer.next_frame() is None:
+            buffer.feed(await conversation.receive(buffer.wanted))
+    except HungUp as error:
+        return f"it {error.reason} the connection"
+    except MalformedFrame as error:
+        return f"what it says is no libvirt: {error}"
+    finally:
+        endpoint.close()
+    return ""

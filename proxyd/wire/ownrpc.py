@@ -1,0 +1,79 @@
+"""The calls of proxyd's own program: arguments and results as bytes, both ways.
+
+They go over the admin socket, framed like every other call, version 1. Results that a person or a
+script reads are JSON texts, so that a newer daemon can tell an older command more than it knows.
+
+| # | name | arguments | result |
+| --- | --- | --- | --- |
+| 1 | STATUS | u32 flags (bit 0: ask the daemons whether they answer) | string: an object |
+| 2 | LIST_CLIENTS | u64 after; u32 most (at most 256) | string: a list, by their numbers |
+| 3 | CLOSE_CLIENT | u64 number | nothing |
+
+A list of thousands is asked for page by page: `after` is the last number of the page before, 0 at
+first. So no reply is large and no page holds the daemon up.
+
+Reading raises MalformedFrame.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxyd.wire.frame import Frame, FrameType, Header
+from proxyd.wire.programs import OWN_PROGRAM, VERSION, Own
+from proxyd.wire.xdr import Reader, Writer
+
+ASK_DAEMONS: Final = 1  # bit 0 of STATUS's flags
+LONGEST_PAGE: Final = 256
+
+
+def call(procedure: Own, serial: int, payload: bytes = b"") -> Frame:
+    """A call of this program."""
+    return Frame(Header(OWN_PROGRAM, VERSION, procedure, FrameType.CALL, serial), payload)
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    """Arguments of STATUS."""
+
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        return Writer().u32(self.flags).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "AskStatus":
+        return cls(Reader(payload).u32())
+
+
+@dataclass(frozen=True, slots=True)
+class AskPage:
+    """Arguments of LIST_CLIENTS."""
+
+    after: int
+    most: int = LONGEST_PAGE
+
+    def pack(self) -> bytes:
+        return Writer().u64(self.after).u32(self.most).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "AskPage":
+        reader = Reader(payload)
+        return cls(reader.u64(), reader.u32())
+
+
+def pack_number(number: int) -> bytes:
+    """The argument of CLOSE_CLIENT."""
+    return Writer().u64(number).take()
+
+
+def unpack_number(payload: bytes) -> int:
+    return Reader(payload).u64()
+
+
+def pack_text(text: str) -> bytes:
+    """The result of STATUS and LIST_CLIENTS."""
+    return Writer().string(text).take()
+
+
+def unpack_text(payload: bytes) -> str:
+    return Reader(payload).string()
