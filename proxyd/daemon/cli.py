@@ -11,9 +11,10 @@ from proxyd import __version__
 from proxyd.config.report import report, report_json
 from proxyd.config.settings import Settings
 from proxyd.daemon.exits import Exit, StartFailed
+from proxyd.daemon.inspecting import CLIENTS, KICK, STATUS
 from proxyd.daemon.loaded import Source, demand_what_exists
 from proxyd.daemon.parsing import Ended, Parser, complain
-from proxyd.daemon.passwd import passwd
+from proxyd.daemon.passwd import PASSWD
 from proxyd.daemon.places import Places, places_of
 
 _LONGEST_TIMEOUT_S: Final = 2147483  # INT_MAX milliseconds
@@ -22,25 +23,27 @@ examples:
   proxyd                                  serve the legacy sockets in the foreground
   proxyd --check-config                   what is in force, and where each value came from
   proxyd -v -f ./virtproxyd.conf -p ""    try a configuration, with more in the log
-  proxyd passwd joe                       set the password of a SASL user (see its --help)
+  proxyd status                           how the daemon that runs here is
+  proxyd clients --watch                  who is connected, and what they do
+  proxyd kick 17                          end the session of client 17
 
 signals: SIGTERM, SIGINT and SIGQUIT stop the daemon; SIGHUP reads the configuration again.
 exit status: 0 ok; 1 command line, configuration, logging or pid file; 2 run-time directory;
              6 sockets, certificates, keytab.
 """
-_COMMANDS: Final = {"passwd": passwd}
+COMMANDS: Final = (STATUS, CLIENTS, KICK, PASSWD)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     places = places_of(os.environ, euid=os.geteuid())
-    if argv and argv[0] in _COMMANDS:
-        return _COMMANDS[argv[0]](argv[1:], places)
     try:
-        arguments = _parser(places).parse_args(argv)
+        arguments = build_parser(places).parse_args(argv)
     except Ended as ended:
         return ended.status
+    if arguments.act is not None:
+        return int(arguments.act(arguments, places))
     if arguments.json and not arguments.check_config:
         complain("error: --json goes with --check-config (try --help)")
         return Exit.FAILED
@@ -115,7 +118,8 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def _parser(places: Places) -> argparse.ArgumentParser:
+def build_parser(places: Places) -> argparse.ArgumentParser:
+    """The one parser of the whole command line; help, man page and completion come from it."""
     parser = Parser(
         prog="proxyd",
         description="Listens where libvirt's monolithic daemon did and takes each client to the"
@@ -155,4 +159,23 @@ def _parser(places: Places) -> argparse.ArgumentParser:
     add("--json", action="store_true", help="with --check-config: for machines")
     version = f"proxyd {__version__} (in the role of libvirt's virtproxyd 11.3.0)"
     add("-V", "--version", action="version", version=version)
+    _add_commands(parser, places)
     return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser, places: Places) -> None:
+    parser.set_defaults(act=None)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", description="Without one, proxyd is the daemon itself."
+    )
+    for command in COMMANDS:
+        own = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(own, places)
+        own.set_defaults(act=command.act)

@@ -4,12 +4,12 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Sequence
 from typing import Final
 
+from proxyd.daemon.commands import Command
 from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.loaded import Source
-from proxyd.daemon.parsing import Ended, Parser, complain
+from proxyd.daemon.parsing import complain
 from proxyd.daemon.places import Places
 
 _LONGEST_LINE: Final = 4096
@@ -26,14 +26,11 @@ the next client on, without a reload. Clients name their password in virsh's pro
 """
 
 
-def passwd(argv: Sequence[str], places: Places) -> int:
+def _set_password(arguments: argparse.Namespace, places: Places) -> int:
     """Runs the command; returns the exit status."""
-    try:
-        arguments = _parser(places).parse_args(argv)
-        if (arguments.name is None) is not arguments.list:
-            _parser(places).error("name a user, or use --list")
-    except Ended as ended:
-        return ended.status
+    if (arguments.name is None) is not arguments.list:
+        complain("error: name a user, or use --list (try passwd --help)")
+        return Exit.FAILED
     from proxyd.auth.passwords import PasswordError, PasswordFile  # noqa: PLC0415 (slow to load)
 
     try:
@@ -88,15 +85,7 @@ def _password(arguments: argparse.Namespace) -> str:
     return password
 
 
-def _parser(places: Places) -> Parser:
-    parser = Parser(
-        prog="proxyd passwd",
-        description="Sets the password of a user who comes in by SASL's SCRAM-SHA-256, over TLS or"
-        " the UNIX sockets.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _add_arguments(parser: argparse.ArgumentParser, places: Places) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="whose password")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--delete", action="store_true", help="remove this user")
@@ -107,7 +96,18 @@ def _parser(places: Places) -> Parser:
         "-f",
         "--config",
         metavar="FILE",
+        default=argparse.SUPPRESS,
         help=f"configuration that names the file (default {places.config_file})",
     )
     where.add_argument("--file", metavar="FILE", help=f"the file (default {places.passwords})")
-    return parser
+
+
+PASSWD: Final = Command(
+    name="passwd",
+    summary="set the password of a SASL user",
+    description="Sets the password of a user who comes in by SASL's SCRAM-SHA-256, over TLS or"
+    " the UNIX sockets.",
+    epilog=_EPILOG,
+    add_arguments=_add_arguments,
+    act=_set_password,
+)
