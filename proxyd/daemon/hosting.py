@@ -117,13 +117,13 @@ class LiveHost:
         try:
             await self._logs.set_outputs(outputs)
         except LogOutputError as error:
-            raise Refused(failure.system_error(0, str(error), Domain.NONE)) from error
+            raise _cannot_log(error) from error
 
     async def set_log_filters(self, filters: Sequence[LogFilter]) -> None:
         try:
             await self._logs.set_filters(filters)
         except LogOutputError as error:
-            raise Refused(failure.system_error(0, str(error), Domain.NONE)) from error
+            raise _cannot_log(error) from error
 
     def set_idle_exit(self, seconds: int) -> None:
         self._idle.change(seconds)
@@ -143,3 +143,9 @@ class LiveHost:
             text = f"there is no client {number}; `proxyd clients` lists those that there are"
             raise Refused(failure.no_client(text, Domain.ADMIN))
         client.close()
+
+
+def _cannot_log(error: LogOutputError) -> Refused:
+    cause = error.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    return Refused(failure.system_error(number or 0, str(error), Domain.NONE))

@@ -46,14 +46,19 @@ def virsh(
 
 
 def held_virsh(
-    uri: str, *arguments: str, user: int | None = None
+    uri: str,
+    *arguments: str,
+    user: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> AbstractContextManager[subprocess.Popen[str]]:
     """A virsh that stays connected while the block lasts and takes commands on its stdin.
 
     Between the answers its stdout has the prompt and the commands. With arguments it runs that
     command instead, say `event --all --loop`.
     """
-    return held_open(["virsh", "--quiet", "-c", uri, *arguments], user=user)
+    return held_open(
+        ["virsh", "--quiet", "-c", uri, *arguments], user=user, environment=environment
+    )
 
 
 def virt_admin(
