@@ -15,6 +15,7 @@ FLOORS = {
     "relay": 3,
     "session": 4,
     "admin": 5,
+    "deploy": 5,
     "daemon": 6,
 }
 PURE = {"dataclasses", "enum", "typing", "collections", "functools", "struct", "itertools"}

@@ -36,6 +36,7 @@ class InForce:
     """What a reload replaces: read where it is needed, swapped as a whole."""
 
     settings: Settings
+    at_start: Settings  # what the file said then, where systemd has the last word
     routes: RoutingTable
     tls: "ServerTls | None"
     offerings: "Mapping[Transport, Offering]"

@@ -81,12 +81,15 @@ class Reloader:
         self._logs = logs
         self._clients, self._visitors = admissions
         self._one_at_a_time = trio.Lock()
+        self._waits = False  # a whole reload, for whatever goes on before it
 
     async def reload(self) -> None:
         """Never raises: what cannot be obeyed is logged, and everything stays as it was."""
-        if self._one_at_a_time.statistics().tasks_waiting:
+        if self._waits:
             return  # that one has not read anything yet
+        self._waits = True
         async with self._one_at_a_time:
+            self._waits = False
             try:
                 # A file system or a name service that hangs does not keep the daemon from ending.
                 new = await trio.to_thread.run_sync(self._read_again, abandon_on_cancel=True)
@@ -111,7 +114,10 @@ class Reloader:
         async with self._one_at_a_time:
             try:
                 tls = await trio.to_thread.run_sync(
-                    load_tls_for, self._in_force.settings, self._options.places
+                    load_tls_for,
+                    self._in_force.settings,
+                    self._options.places,
+                    abandon_on_cancel=True,
                 )
             except StartFailed as error:
                 log.error("certificates not loaded, those in force stay: %s", error)
@@ -145,7 +151,7 @@ class Reloader:
         )
         self._visitors.change(max_clients=settings.admin_max_clients, max_anonymous=0)
         for key in _FIXED_AT_START:
-            if getattr(new.loaded.settings, key) != getattr(settings, key):
+            if getattr(new.loaded.settings, key) != getattr(in_force.at_start, key):
                 log.warning(
                     "%s has changed in the file, which takes a restart: what it was at the start"
                     " stays in force",

@@ -29,6 +29,7 @@ from proxyd.daemon.hosting import LiveHost, ProxyServer
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import InForce, Options
 from proxyd.daemon.log_settings import LogSettings
+from proxyd.daemon.notify import Notifier, feed_watchdog, keep_status
 from proxyd.daemon.reload import Reloader
 from proxyd.daemon.reporting import Reporter
 from proxyd.daemon.signals import received_signals
@@ -48,9 +49,12 @@ log = logging.getLogger("daemon.virtproxyd")
 class Daemon:
     """Made and run within trio."""
 
-    def __init__(self, in_force: InForce, options: Options, logs: LogSettings) -> None:
+    def __init__(
+        self, in_force: InForce, options: Options, logs: LogSettings, notifier: Notifier
+    ) -> None:
         settings = in_force.settings
         self._in_force = in_force
+        self._notifier = notifier
         self._admission = Admission(
             max_clients=fitting(settings.max_clients, in_force.descriptor_room),
             max_anonymous=settings.max_anonymous_clients,
@@ -116,6 +120,7 @@ class Daemon:
                 async with trio.open_nursery() as self._nursery:
                     self._start_tasks(signals)
                     readiness.ready()
+                    self._notifier.ready()
                     _say_ready(self._in_force)
                 outer.cancel_scope.cancel()
         log.info("stopped")
@@ -126,6 +131,7 @@ class Daemon:
         self._end()
 
     def _end(self) -> None:
+        self._notifier.stopping()
         self._admission.close()
         self._admin.admission.close()
         self._nursery.cancel_scope.cancel()
@@ -142,6 +148,8 @@ class Daemon:
         for listener, door in self._in_force.admin_doors:
             start(accept_clients, listener, door, self._admin.admission, self._visitor_arrived)
         start(self._idle.run)
+        start(feed_watchdog, self._notifier, self._relay.answers)
+        start(keep_status, self._notifier, self._roster.clients.values, self._admission.wait_change)
         start(self._obey, signals)
 
     def _client_arrived(self, door: Door, sock: socket.socket) -> None:
@@ -159,10 +167,17 @@ class Daemon:
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._nursery.start_soon(self._reloader.reload)
+                self._nursery.start_soon(self._reload)
             else:
                 self.stop(signal.Signals(number).name)
                 return
+
+    async def _reload(self) -> None:
+        self._notifier.reloading()
+        try:
+            await self._reloader.reload()
+        finally:
+            self._notifier.ready()
 
 
 def _say_ready(in_force: InForce) -> None:

@@ -2,6 +2,8 @@
 
     load ─ background ─ log ─ run dir ─ pid file ─ listeners ─ [trio: serve until a signal] ─ close
 
+Listeners are opened, or taken from systemd (activation.py).
+
 The order is libvirt's (reference/config.md, section 3): what can fail for a reason that a person
 should read fails before the starter is told that the daemon is ready. What was taken is given
 back in the opposite order, whatever happens.
@@ -15,6 +17,15 @@ from typing import Final
 import trio
 
 from proxyd.config.loading import Loaded
+from proxyd.daemon.activation import (
+    Passed,
+    activated_admin_entrances,
+    activated_entrances,
+    as_activated,
+    recognise,
+    take_passed,
+    warn_of_no_effect,
+)
 from proxyd.daemon.background import Foreground, Readiness, become_daemon
 from proxyd.daemon.descriptors import raise_descriptor_limit, room_for_sessions
 from proxyd.daemon.entrances import load_sasl_for, load_tls_for, open_entrances
@@ -23,6 +34,7 @@ from proxyd.daemon.in_force import InForce, Options
 from proxyd.daemon.loaded import load_checked
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.logs import Logs
+from proxyd.daemon.notify import Notifier
 from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.running import Daemon
@@ -30,6 +42,7 @@ from proxyd.daemon.signals import block_signals
 from proxyd.session.handover import RelayDied
 
 _LOG_FLUSH_S: Final = 2.0
+_START_S: Final = 60.0
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -42,27 +55,40 @@ def run_daemon(options: Options) -> int:
     """
     readiness: Readiness = Foreground()
     logs = Logs()
-    try:
-        loaded = load_checked(options.source)
-        if options.background:
-            readiness = _become_daemon()
-        # One that comes while we start waits, instead of leaving a pid file and sockets behind.
-        block_signals()
-        with ExitStack() as given_back:
+    # What systemd says in the environment is for this process alone: nothing of it is inherited.
+    notifier = Notifier.from_environ(os.environ, pid=os.getpid())
+    with ExitStack() as given_back:
+        given_back.callback(notifier.close)
+        try:
+            passed = take_passed(os.environ, given_back, pid=os.getpid())
+            loaded = load_checked(options.source)
+            if options.background:
+                readiness = _become_daemon()
+                notifier.main_pid(os.getpid())
+            # One that comes while we start waits, instead of leaving a pid file and sockets behind.
+            block_signals()
             given_back.callback(logs.close, _LOG_FLUSH_S)
             log_settings = LogSettings(logs, options)
             log_settings.start(loaded)
-            in_force = _take_what_is_needed(loaded, options, given_back)
-            return _run(in_force, options, log_settings, readiness)
-    except StartFailed as error:
-        readiness.failed(str(error), error.status)
-        return error.status
+            # Keys on a slow disk, a name service that thinks: longer than systemd's own patience.
+            notifier.extend_timeout(_START_S)
+            in_force = _take_what_is_needed(loaded, options, passed, given_back)
+            return _run(in_force, options, log_settings, readiness, notifier)
+        except StartFailed as error:
+            readiness.failed(str(error), error.status)
+            return error.status
 
 
-def _run(in_force: InForce, options: Options, logs: LogSettings, readiness: Readiness) -> int:
+def _run(
+    in_force: InForce,
+    options: Options,
+    logs: LogSettings,
+    readiness: Readiness,
+    notifier: Notifier,
+) -> int:
     status = Exit.FAILED
     try:
-        status = trio.run(_serve, in_force, options, logs, readiness)
+        status = trio.run(_serve, in_force, options, logs, readiness, notifier)
     except* RelayDied as died:
         log.error("no session can go on: %s", died.exceptions[0])
     return status
@@ -77,9 +103,13 @@ def _become_daemon() -> Readiness:
         ) from error
 
 
-def _take_what_is_needed(loaded: Loaded, options: Options, given_back: ExitStack) -> InForce:
+def _take_what_is_needed(
+    loaded: Loaded, options: Options, passed: list[Passed], given_back: ExitStack
+) -> InForce:
     """Run dir, pid file, descriptors, sockets. Raises StartFailed."""
-    settings, places = loaded.settings, options.places
+    places = options.places
+    sockets = recognise(passed, loaded.settings, privileged=places.privileged)
+    settings = as_activated(loaded.settings, sockets)
     _make_run_dir(places)
     if options.pid_file:
         try:
@@ -89,9 +119,15 @@ def _take_what_is_needed(loaded: Loaded, options: Options, given_back: ExitStack
     raise_descriptor_limit()
     tls = load_tls_for(settings, places)
     offerings = load_sasl_for(settings, places)
-    doors, admin_doors = open_entrances(settings, options, given_back)
+    if sockets:
+        warn_of_no_effect(loaded.settings, sockets)
+        doors = activated_entrances(sockets, settings, privileged=places.privileged)
+        admin_doors = activated_admin_entrances(sockets, settings)
+    else:
+        doors, admin_doors = open_entrances(settings, options, given_back)
     return InForce(
         settings=settings,
+        at_start=loaded.settings,
         routes=routing_table(settings, places),
         tls=tls,
         offerings=offerings,
@@ -114,7 +150,11 @@ def _make_run_dir(places: Places) -> None:
 
 
 async def _serve(
-    in_force: InForce, options: Options, logs: LogSettings, readiness: Readiness
+    in_force: InForce,
+    options: Options,
+    logs: LogSettings,
+    readiness: Readiness,
+    notifier: Notifier,
 ) -> Exit:
-    await Daemon(in_force, options, logs).run(readiness)
+    await Daemon(in_force, options, logs, notifier).run(readiness)
     return Exit.OK

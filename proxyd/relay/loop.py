@@ -85,6 +85,10 @@ class RelayLoop:
         """Ends a pair at once, on both sides; one that has ended already is fine. Any thread."""
         self._order(lambda: self._drop(number, reason))
 
+    def ask(self, answer: Callable[[], None]) -> None:
+        """Calls it in the relay thread when orders are taken next, if ever. Any thread."""
+        self._order(answer)
+
     def stop(self, reason: str) -> None:
         """Ends every pair and then the loop. Any thread."""
         self._order(lambda: self._stop(reason))

@@ -66,6 +66,12 @@ class Relay:
         """Ends a session at once, on both sides; one that has ended already is fine."""
         self.loop.drop(number, reason)
 
+    async def answers(self) -> None:
+        """Returns when the relay thread has taken an order; never, if it is stuck or has ended."""
+        answered = trio.Event()
+        self.loop.ask(lambda: self._call(answered.set))
+        await answered.wait()
+
     def _thread(self) -> None:
         try:
             self.loop.run()
