@@ -16,6 +16,7 @@ FLOORS = {
     "session": 4,
     "admin": 5,
     "deploy": 5,
+    "doctor": 5,
     "daemon": 6,
 }
 PURE = {"dataclasses", "enum", "typing", "collections", "functools", "struct", "itertools"}

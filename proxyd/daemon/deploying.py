@@ -1,11 +1,26 @@
-"""proxyd install and uninstall, as the command line knows them."""
+"""proxyd install, uninstall, doctor and switch, as the command line knows them."""
 
 import argparse
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from proxyd.config.loading import Loaded
+from proxyd.config.settings import Settings
 from proxyd.daemon.commands import Command
-from proxyd.daemon.places import Places
+from proxyd.daemon.exits import StartFailed
+from proxyd.daemon.loaded import Source, load_checked
+from proxyd.daemon.places import Places, places_of, routing_table
 from proxyd.deploy import install as deploy
+from proxyd.doctor import command as doctor
+from proxyd.doctor import switch
+from proxyd.doctor.surroundings import Surroundings, Unready
+
+if TYPE_CHECKING:
+    from proxyd.auth.files import CertificateFiles
+    from proxyd.auth.keytab import Keytab
+    from proxyd.auth.passwords import PasswordFile
+
+# Whoever asks: it is the system's daemon that is looked at.
+_SYSTEM: Final = places_of({}, euid=0)
 
 
 def _install(arguments: argparse.Namespace, places: Places) -> int:
@@ -19,6 +34,54 @@ def _uninstall(arguments: argparse.Namespace, _: Places) -> int:
     from proxyd.deploy.host import this_host  # noqa: PLC0415 (see above)
 
     return deploy.uninstall(arguments, this_host())
+
+
+def _load(path: str | None) -> Loaded:
+    source = Source(
+        path=path or _SYSTEM.config_file,
+        named=path is not None,
+        verbose=False,
+        privileged=True,
+        environ={},
+    )
+    try:
+        return load_checked(source)
+    except StartFailed as error:
+        raise Unready(str(error)) from error
+
+
+# What follows is imported when it is needed: it brings OpenSSL and libkrb5 with it.
+
+
+def _certificate_files(settings: Settings) -> "CertificateFiles":
+    from proxyd.daemon.tls import certificate_files  # noqa: PLC0415
+
+    return certificate_files(settings, _SYSTEM)
+
+
+def _keytab(settings: Settings) -> "Keytab":
+    from proxyd.daemon.sasl import keytab_of  # noqa: PLC0415
+
+    return keytab_of(settings)
+
+
+def _passwords(settings: Settings) -> "PasswordFile":
+    from proxyd.daemon.sasl import passwords_of  # noqa: PLC0415
+
+    return passwords_of(settings, _SYSTEM)
+
+
+def _doctor(arguments: argparse.Namespace, _: Places) -> int:
+    around = Surroundings(
+        config_file=_SYSTEM.config_file,
+        runtime_dir=_SYSTEM.runtime_dir,
+        load=_load,
+        routing_table=lambda settings: routing_table(settings, _SYSTEM),
+        certificate_files=_certificate_files,
+        keytab=_keytab,
+        passwords=_passwords,
+    )
+    return doctor.run(arguments, around)
 
 
 INSTALL: Final = Command(
@@ -36,4 +99,20 @@ UNINSTALL: Final = Command(
     epilog=deploy.UNINSTALL_EPILOG,
     add_arguments=lambda parser, _: deploy.add_uninstall_arguments(parser),
     act=_uninstall,
+)
+DOCTOR: Final = Command(
+    name="doctor",
+    summary=doctor.SUMMARY,
+    description=doctor.DESCRIPTION,
+    epilog=doctor.EPILOG,
+    add_arguments=lambda parser, _: doctor.add_arguments(parser),
+    act=_doctor,
+)
+SWITCH: Final = Command(
+    name="switch",
+    summary=switch.SUMMARY,
+    description=switch.DESCRIPTION,
+    epilog=switch.EPILOG,
+    add_arguments=lambda parser, _: switch.add_arguments(parser),
+    act=lambda arguments, _: switch.run(arguments),
 )

@@ -22,6 +22,18 @@ _KEYTAB: Final = "/etc/libvirt/krb5.tab"  # libvirt's own, from its sasl2/libvir
 log = logging.getLogger("rpc.netsaslcontext")
 
 
+def keytab_of(settings: Settings) -> Keytab:
+    """The keys that the settings name, unread."""
+    # The library looks into this variable by itself.
+    default = None if os.environ.get("KRB5_KTNAME") else _KEYTAB
+    return Keytab(settings.proxyd_keytab or default)
+
+
+def passwords_of(settings: Settings, places: Places) -> PasswordFile:
+    """The passwords that the settings name, unread."""
+    return PasswordFile(settings.proxyd_passwords or places.passwords)
+
+
 def load_offerings(
     settings: Settings, places: Places, transports: Mapping[Transport, str]
 ) -> dict[Transport, Offering]:
@@ -29,10 +41,7 @@ def load_offerings(
 
     Raises StartFailed where that would be nothing. Reads files.
     """
-    # The library looks into this variable by itself.
-    default = None if os.environ.get("KRB5_KTNAME") else _KEYTAB
-    keytab = Keytab(settings.proxyd_keytab or default)
-    passwords = PasswordFile(settings.proxyd_passwords or places.passwords)
+    keytab, passwords = keytab_of(settings), passwords_of(settings, places)
     found = {}
     for transport, key in transports.items():
         try:

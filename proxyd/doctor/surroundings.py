@@ -1,0 +1,35 @@
+"""What the doctor needs to know of the daemon, which stands on a higher floor and hands it in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxyd.config.loading import Loaded
+from proxyd.config.routes import RoutingTable
+from proxyd.config.settings import Settings
+
+if TYPE_CHECKING:  # these bring libraries with them that a look at the units need not wait for
+    from proxyd.auth.files import CertificateFiles
+    from proxyd.auth.keytab import Keytab
+    from proxyd.auth.passwords import PasswordFile
+
+
+class Unready(Exception):
+    """The daemon would not start with this; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The system's daemon, whoever asks: its places, and how it reads what it reads.
+
+    `load` takes the path of a configuration file, None for the usual one, and raises Unready. The
+    others read nothing by themselves but to see which of several files is there.
+    """
+
+    config_file: str
+    runtime_dir: str
+    load: Callable[[str | None], Loaded]
+    routing_table: Callable[[Settings], RoutingTable]
+    certificate_files: "Callable[[Settings], CertificateFiles]"
+    keytab: "Callable[[Settings], Keytab]"
+    passwords: "Callable[[Settings], PasswordFile]"

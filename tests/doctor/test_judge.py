@@ -1,0 +1,407 @@
+"""What the doctor says of hosts that were made up: every word of it, in expected/NAME.txt.
+
+After a change that is meant: remove those files and run the tests twice; the first run writes
+them anew and fails, so that nobody forgets to read them.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from proxyd.auth.problems import fatal, warning
+from proxyd.doctor.addresses import Process
+from proxyd.doctor.answering import Answer
+from proxyd.doctor.findings import exit_status
+from proxyd.doctor.judge import judge
+from proxyd.doctor.report import report, report_json
+from proxyd.doctor.state import PolkitState, SaslState, TlsState
+from tests.doctor.hosts import (
+    C_PROXY,
+    LIBVIRTD,
+    LIBVIRTD_UNITS,
+    LOG_AND_LOCK,
+    MODULAR_UNITS,
+    NETWORK,
+    PROXY_UNITS,
+    PROXYD,
+    RUN,
+    SYSTEMD,
+    addresses,
+    backend,
+    backends,
+    configuration,
+    daemon,
+    down,
+    held,
+    host,
+    masked,
+    monolithic,
+    nothing,
+    unit,
+    units,
+)
+
+EXPECTED = Path(__file__).with_name("expected")
+TLS_UNIT = {
+    "virtproxyd-tls.socket": unit("virtproxyd-tls.socket", enabled=True, active=True),
+}
+KEYTAB = "/etc/libvirt/krb5.tab"
+NO_KEYTAB = f"{KEYTAB}: there is no such file; kadmin: ktadd -k {KEYTAB} libvirt/HOST"
+
+# Name, exit status, state.
+HOSTS = [
+    ("all_is_well", 0, host()),
+    ("libvirtd_alone", 0, monolithic()),
+    (
+        "libvirtd_and_virtproxyd_enabled_for_one_socket",
+        2,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                PROXY_UNITS,
+                daemon("libvirtd", active=False),
+                TLS_UNIT,
+            ),
+        ),
+    ),
+    (
+        "libvirtd_runs_beside_modular_daemons",
+        2,
+        host(
+            units=units(MODULAR_UNITS, down("virtproxyd"), LIBVIRTD_UNITS),
+            addresses=addresses(SYSTEMD, LIBVIRTD),
+            guests=3,
+        ),
+    ),
+    (
+        "libvirtd_runs_by_hand_and_holds_the_sockets",
+        2,
+        host(
+            units=units(MODULAR_UNITS, daemon("virtproxyd", active=False, but=NETWORK)),
+            addresses=addresses(LIBVIRTD),
+        ),
+    ),
+    (
+        "a_port_is_taken",
+        2,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                PROXY_UNITS,
+                {"virtproxyd-tls.socket": unit("virtproxyd-tls.socket", enabled=True, failed=True)},
+            ),
+            addresses=addresses(
+                SYSTEMD,
+                PROXYD,
+                tls=held("port 16514", Process(99, "stunnel4", "stunnel4 /etc/stunnel/x.conf")),
+            ),
+            tls=TlsState(asked_by="virtproxyd-tls.socket", problems=(), until="2027-01-31"),
+        ),
+    ),
+    (
+        "two_daemons_bound_one_path",
+        2,
+        host(
+            addresses=addresses(
+                SYSTEMD, PROXYD, rw=held(f"{RUN}/libvirt-sock", SYSTEMD, C_PROXY, listening=2)
+            )
+        ),
+    ),
+    (
+        "a_socket_without_anybody",
+        1,
+        host(
+            units=units(MODULAR_UNITS, down("virtproxyd")),
+            addresses=addresses(rw=held(f"{RUN}/libvirt-sock", there=True)),
+        ),
+    ),
+    (
+        "masked_and_half_enabled_units",
+        1,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                PROXY_UNITS,
+                daemon("virtqemud", but=("-ro", "-admin")),
+                daemon("virtsecretd", but=("-admin",)),
+                masked("virtproxyd-ro.socket", "virtproxyd-admin.socket"),
+            ),
+        ),
+    ),
+    (
+        "a_daemon_failed_and_one_was_not_started",
+        2,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                PROXY_UNITS,
+                down("virtnetworkd"),
+                {"virtstoraged.service": unit("virtstoraged.service", failed=True)},
+            ),
+            backends=backends(
+                network=backend("network", Answer.ABSENT),
+                storage=backend("storage", Answer.REFUSED),
+                secret=backend("secret", Answer.SILENT),
+                nodedev=backend("nodedev", Answer.BROKEN, detail="it hung up without a reply"),
+                nwfilter=backend("nwfilter", methods=("sasl",)),
+            ),
+        ),
+    ),
+    (
+        "nothing_behind_the_proxy",
+        2,
+        host(
+            units=units(down("libvirtd"), PROXY_UNITS, LOG_AND_LOCK),
+            addresses=addresses(SYSTEMD, C_PROXY),
+            proxy_program="virtproxyd",
+            backends=backends(Answer.ABSENT),
+        ),
+    ),
+    (
+        "routes_that_lead_nowhere_and_back",
+        2,
+        host(
+            backends=(
+                *backends(),
+                backend("test", Answer.ABSENT, path="/srv/x/libvirt-sock", schemes=("test",)),
+                backend("esx", path=f"{RUN}/libvirt-sock", schemes=("esx", "vpx")),
+            )
+        ),
+    ),
+    (
+        "nothing_is_left_after_a_boot",
+        1,
+        host(
+            units=units(
+                *(daemon(name, enabled=False) for name in ("virtqemud", "virtnetworkd")),
+                LOG_AND_LOCK,
+                daemon("virtproxyd", enabled=False, but=NETWORK),
+            ),
+            backends=(backend("qemu"), backend("network")),
+        ),
+    ),
+    (
+        "installed_and_never_enabled",
+        1,
+        host(
+            units=units(down("virtqemud"), LOG_AND_LOCK, nothing("virtproxyd")),
+            addresses=addresses(),
+            proxy_program="",
+            backends=backends(Answer.ABSENT),
+        ),
+    ),
+    (
+        "no_libvirt_at_all",
+        2,
+        host(
+            units={},
+            programs=frozenset(),
+            addresses=addresses(),
+            proxy_program="",
+            backends=backends(Answer.ABSENT),
+        ),
+    ),
+    (
+        "guests_without_virtlogd",
+        2,
+        host(units=units(MODULAR_UNITS, PROXY_UNITS, nothing("virtlogd"), nothing("virtlockd"))),
+    ),
+    (
+        "virtlogd_masked",
+        2,
+        host(units=units(MODULAR_UNITS, PROXY_UNITS, masked("virtlogd.service"))),
+    ),
+    (
+        "virtlogd_down",
+        1,
+        host(units=units(MODULAR_UNITS, PROXY_UNITS, down("virtlogd"))),
+    ),
+    (
+        "certificates_keytab_and_polkit_in_disorder",
+        2,
+        host(
+            units=units(MODULAR_UNITS, PROXY_UNITS, TLS_UNIT),
+            tls=TlsState(
+                asked_by="virtproxyd-tls.socket",
+                directory="/etc/pki",
+                problems=(
+                    fatal(
+                        "/etc/pki/libvirt/servercert.pem",
+                        "the certificate of CN=host expired on 2026-11-01 00:00:00 UTC",
+                        "issue a new one (python -m certs server)",
+                    ),
+                    warning(
+                        "/etc/pki/CA/cacrl.pem",
+                        "the revocation list of CN=ca expired on 2026-11-02 00:00:00 UTC, and"
+                        " clients of that CA are refused",
+                        "make a new one (python -m certs crl) and reload",
+                    ),
+                    warning(
+                        "/etc/pki/CA/cacert.pem",
+                        "others may change it",
+                        "chmod go-w /etc/pki/CA/cacert.pem",
+                    ),
+                ),
+            ),
+            sasl=(
+                SaslState(
+                    asked_by='auth_tcp = "sasl"',
+                    transport="TCP",
+                    trouble=f"no SASL mechanism can serve clients by TCP; GSSAPI: {NO_KEYTAB}",
+                    kerberos_missing=NO_KEYTAB,
+                    keytab=KEYTAB,
+                ),
+                SaslState(
+                    asked_by='auth_tls = "sasl"',
+                    transport="TLS",
+                    offered=("SCRAM-SHA-256",),
+                    kerberos_missing=NO_KEYTAB,
+                    keytab=KEYTAB,
+                    passwords=True,
+                ),
+                SaslState(
+                    asked_by='auth_unix_rw = "sasl"',
+                    transport="UNIX",
+                    trouble="no SASL mechanism can serve clients by UNIX; SCRAM-SHA-256: there is"
+                    " no such file",
+                    passwords=True,
+                ),
+            ),
+            polkit=PolkitState(
+                asked_by='auth_unix_ro = "polkit"', missing=("org.libvirt.unix.manage",)
+            ),
+        ),
+    ),
+    (
+        "a_configuration_that_cannot_be_used",
+        2,
+        host(
+            configuration=configuration(
+                trouble="cannot load the configuration: /etc/libvirt/virtproxyd.conf:3:14: tls_port"
+                ' a port expected, not "x"'
+            )
+        ),
+    ),
+    (
+        "keys_that_do_nothing",
+        1,
+        host(
+            configuration=configuration(
+                listen_tls=True,
+                doubts=('/etc/libvirt/virtproxyd.conf:1:1: unknown key "listen_tsl"',),
+            )
+        ),
+    ),
+    (
+        "a_container_without_systemd",
+        2,
+        host(
+            no_systemd="systemctl: System has not been booted with systemd as init system",
+            units={},
+            proxy_program="",
+            addresses=addresses(LIBVIRTD, tcp=held("port 16509", Process(31, "nc", "nc -l 16509"))),
+            configuration=configuration(listen_tcp=True),
+            sasl=(SaslState(asked_by='auth_tcp = "sasl"', transport="TCP", offered=("GSSAPI",)),),
+            polkit=PolkitState(
+                asked_by='auth_unix_rw = "polkit"', trouble="polkit does not answer: no such name"
+            ),
+        ),
+    ),
+    (
+        "seen_by_an_ordinary_user",
+        0,
+        host(
+            as_root=False,
+            addresses=tuple(
+                held(each.name, listening=each.listening) for each in addresses(SYSTEMD)
+            ),
+            configuration=configuration(trouble="cannot load the configuration: it is root's"),
+            backends=backends(Answer.DENIED, network=backend("network", methods=("polkit",))),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "status", "state"), HOSTS, ids=[each[0] for each in HOSTS])
+def test_every_word_of_it(name, status, state):
+    findings = judge(state)
+    said = report(state, findings, colour=False)
+    expected = EXPECTED / f"{name}.txt"
+    if not expected.exists():
+        expected.write_text(said)
+        pytest.fail(f"{expected} was written: read it")
+    assert said == expected.read_text()
+    assert exit_status(findings) == status
+
+
+@pytest.mark.parametrize("state", [each[2] for each in HOSTS], ids=[each[0] for each in HOSTS])
+def test_80_columns_are_enough_for_all_but_commands(state):
+    lines = report(state, judge(state), colour=False).splitlines()
+    wide = [line for line in lines if len(line) > 80]
+    commands = {line for finding in judge(state) for line in finding.fix}
+    assert [line for line in wide if line.strip() not in commands] == []
+
+
+@pytest.mark.parametrize("state", [each[2] for each in HOSTS], ids=[each[0] for each in HOSTS])
+def test_all_that_is_worse_than_a_note_says_why_and_what_mends_it(state):
+    bad = [each for each in judge(state) if each.severity > 1 and each.code != "nothing-runs"]
+    assert [each.code for each in bad if not each.why or not each.fix] == []
+
+
+def test_every_expected_text_belongs_to_a_host():
+    assert {path.stem for path in EXPECTED.glob("*.txt")} == {each[0] for each in HOSTS}
+
+
+def test_colour_marks_the_severity_and_nothing_else():
+    state = host(polkit=PolkitState(asked_by="x", trouble="polkit does not answer"))
+    plain = report(state, judge(state), colour=False)
+    coloured = report(state, judge(state), colour=True)
+    assert "\x1b[31;1mERROR\x1b[0m polkit does not answer." in coloured
+    for code in ("\x1b[31;1m", "\x1b[32m", "\x1b[0m"):
+        coloured = coloured.replace(code, "")
+    assert coloured == plain
+
+
+def test_json_has_all_of_it():
+    state = host(
+        units={"virtproxyd.socket": unit("virtproxyd.socket", enabled=True, active=True)},
+        addresses=(held(f"{RUN}/libvirt-sock", SYSTEMD),),
+        backends=(backend("qemu"),),
+        guests=2,
+    )
+    whole = json.loads(report_json(state, judge(state)))
+    assert whole["mode"] == {"now": "none", "at_boot": "none"}
+    assert (whole["version"], whole["exit_status"], whole["guests"]) == (1, 2, 2)
+    assert whole["systemd"] == {"answers": True, "reason": ""}
+    assert [each for each in whole["units"] if each["installed"]] == [
+        {
+            "name": "virtproxyd.socket",
+            "installed": True,
+            "enabled": True,
+            "active": True,
+            "masked": False,
+            "failed": False,
+        }
+    ]
+    assert whole["addresses"] == [
+        {
+            "name": "/run/libvirt/libvirt-sock",
+            "there": True,
+            "listening": 1,
+            "owners": [{"pid": 1, "program": "systemd", "command": "/sbin/init"}],
+        }
+    ]
+    assert whole["backends"] == [
+        {
+            "daemon": "virtqemud",
+            "schemes": ["qemu"],
+            "path": "/run/libvirt/virtqemud-sock",
+            "answer": "answers",
+            "methods": ["none"],
+            "detail": "",
+            "took_ms": 2,
+        }
+    ]
+    assert whole["findings"][0]["severity"] == "error"
+    assert {"code", "what", "why", "fix"} < set(whole["findings"][0])
