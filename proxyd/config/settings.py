@@ -215,6 +215,11 @@ class Settings:
         "Seconds that a client has from connecting until its session is open; then it is cut off.",
         check=checks.between(1, 3600),
     )
+    proxyd_drain_timeout: int = count(
+        5,
+        "Seconds that calls under way have to finish when the daemon is told to stop; 0 is none.",
+        check=checks.between(0, 3600),
+    )
     keepalive_interval: int = number(
         5,
         "Seconds of silence after which a connection is tested. 0 or less: never. proxyd hands"

@@ -52,7 +52,7 @@ class Reporter:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "state": "stopping" if admission.closed else "serving",
+            "state": "draining" if admission.closed else "serving",
             "started_at": self.started_at,
             "uptime_s": time.time() - self.started_at,
             "configuration": self.options.source.path,
@@ -103,7 +103,8 @@ class Reporter:
         sessions = Counter(
             client.backend for client in self.roster.clients.values() if client.pair is not None
         )
-        found = _of_interest(self.in_force.routes.known(), sessions)
+        routes = self.in_force.routes
+        found = _of_interest(routes.known(), set(routes.routes.values()), sessions)
         answers: dict[str, Answered] = {}
         if ask_daemons:
             async with trio.open_nursery() as nursery:
@@ -187,14 +188,24 @@ def _identity(identity: ClientIdentity) -> dict[str, Any]:
     return {name: value for name, value in values if value is not None}
 
 
-def _of_interest(known: Sequence[Destination], sessions: Counter[str]) -> list[Destination]:
+def _of_interest(
+    known: Sequence[Destination], named: set[str], sessions: Counter[str]
+) -> list[Destination]:
     """Daemons that a route names, that have a socket, or that sessions are at; never none."""
     found = [
         each
         for each in known
-        if each.unit is None or sessions[each.path] or os.path.exists(each.path)
+        if {each.daemon, each.path} & named or sessions[each.path] or os.path.exists(each.path)
     ]
+    shown = {each.path for each in found}
+    # Read-only sockets, the system's daemons behind a user's proxyd, drivers that nobody knows.
+    found += [_destination(path) for path in sorted(sessions) if path not in shown]
     return found or list(known[:1])
+
+
+def _destination(path: str) -> Destination:
+    daemon = os.path.basename(path).removesuffix("-ro").removesuffix("-sock")
+    return Destination(name="", daemon=daemon, path=path, unit=None)
 
 
 def _backend(destination: Destination, sessions: int, answered: Answered | None) -> dict[str, Any]:

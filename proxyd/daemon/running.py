@@ -4,8 +4,9 @@
                 └─ a nursery: a task per listener, a task per client until its hand-over, one each
                    for signals, idleness, polkit and the daemons that are started
 
-Whoever wants the daemon to end calls `stop`: from then on nobody is let in, the nursery is
-cancelled, and the relay ends last, since a session may be handed to it until then.
+Whoever wants the daemon to end calls `stop`: from then on nobody is let in, and sessions end as
+soon as no call of theirs is under way. Then the nursery is cancelled, and the relay ends last,
+since a session may be handed to it until then.
 """
 
 import functools
@@ -15,6 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
+from typing import Final
 
 import trio
 
@@ -33,6 +35,7 @@ from proxyd.daemon.notify import Notifier, feed_watchdog, keep_status
 from proxyd.daemon.reload import Reloader
 from proxyd.daemon.reporting import Reporter
 from proxyd.daemon.signals import received_signals
+from proxyd.relay.loop import STOPPED
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
@@ -42,6 +45,9 @@ from proxyd.session.presence import Presence
 from proxyd.session.roster import Roster
 from proxyd.session.starting import Starter
 from proxyd.wire.programs import AuthMethod
+
+_LOOK_EVERY_S: Final = 0.02  # whether calls have finished
+_END_S: Final = 10.0  # that all the rest of the end takes, at the most
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -126,8 +132,34 @@ class Daemon:
         log.info("stopped")
 
     def stop(self, why: str) -> None:
-        """Begins to end; harmless when it does already."""
+        """Begins to end; said a second time, ends at once."""
+        if self._admission.closed:
+            log.info("%s again: ending at once", why)
+            self._end()
+            return
         log.info("%s: stopping", why)
+        self._admission.close()
+        self._nursery.start_soon(self._drain)
+
+    async def _drain(self) -> None:
+        """Lets calls finish that are under way. Who has none is gone at once."""
+        patience_s = self._in_force.settings.proxyd_drain_timeout
+        self._notifier.stopping()
+        self._notifier.extend_timeout(patience_s + _END_S)
+        for client in list(self._roster.clients.values()):
+            if client.pair is None:
+                client.end(STOPPED)
+        with trio.move_on_after(patience_s):
+            while self._roster.clients:
+                self._relay.end_quiet()
+                with trio.move_on_after(_LOOK_EVERY_S):
+                    await self._admission.wait_change()
+        if self._roster.clients:
+            log.warning(
+                "%d sessions were busy for %d s longer (proxyd_drain_timeout): cut off",
+                len(self._roster.clients),
+                patience_s,
+            )
         self._end()
 
     def _end(self) -> None:
@@ -170,7 +202,6 @@ class Daemon:
                 self._nursery.start_soon(self._reload)
             else:
                 self.stop(signal.Signals(number).name)
-                return
 
     async def _reload(self) -> None:
         self._notifier.reloading()

@@ -221,6 +221,18 @@ class Flow:
         return bool(self._unsent) or self._piped > 0 or self._unsent_descriptor >= 0
 
     @property
+    def between_frames(self) -> bool:
+        """Whatever began has been given on whole."""
+        return not (
+            self._left
+            or self._head
+            or self._due
+            or self._dropping
+            or self.inserting
+            or self.stalled
+        )
+
+    @property
     def paused(self) -> bool:
         """A refusal that this flow caused has not found its place yet."""
         return self.partner is not None and bool(self.partner.inserting)

@@ -85,6 +85,13 @@ class RelayLoop:
         """Ends a pair at once, on both sides; one that has ended already is fine. Any thread."""
         self._order(lambda: self._drop(number, reason))
 
+    def end_quiet(self, reason: str) -> None:
+        """Ends every pair that has nothing under way. Any thread.
+
+        What a client has sent, and nobody has read, was not begun: it can be tried again.
+        """
+        self._order(lambda: self._end_quiet(reason))
+
     def ask(self, answer: Callable[[], None]) -> None:
         """Calls it in the relay thread when orders are taken next, if ever. Any thread."""
         self._order(answer)
@@ -249,6 +256,12 @@ class RelayLoop:
         pair = self._pairs.get(number)
         if pair is not None:
             self._finish(pair, reason)
+
+    def _end_quiet(self, reason: str) -> None:
+        now_ns = time.monotonic_ns()
+        for pair in list(self._pairs.values()):
+            if pair.is_quiet(now_ns):
+                self._finish(pair, reason)
 
     def _finish(self, pair: RelayedPair, reason: str) -> None:
         """The end of a pair. Nothing that goes wrong here may keep other pairs from moving."""

@@ -11,10 +11,14 @@ from proxyd.endpoint.contract import Endpoint
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import Flow
 from proxyd.relay.pipes import PipePool
+from proxyd.wire.programs import STREAMS
 
 CLIENT_CLOSED: Final = "the client closed the connection"
 DAEMON_CLOSED: Final = "the daemon closed the connection"
 
+
+# Nothing but silence tells that a stream is over: its last packet looks like any other from here.
+_STREAM_PAUSE_NS: Final = 500_000_000
 
 # An end that epoll does not know: a mask that has none of epoll's bits.
 UNWATCHED: Final = 1 << 40
@@ -73,6 +77,15 @@ class RelayedPair:
     @property
     def done(self) -> bool:
         return self.up.done and self.down.done
+
+    def is_quiet(self, now_ns: int) -> bool:
+        """No call waits for its reply, no frame is on its way, no stream runs."""
+        if not (self.up.between_frames and self.down.between_frames):
+            return False
+        if self.up.calls > self.down.calls:
+            return False
+        streams = self.up.last in STREAMS or self.down.last in STREAMS
+        return not streams or now_ns - self.active_ns > _STREAM_PAUSE_NS
 
     def close(self) -> None:
         """Gives up what is still on its way and closes both sockets, whatever one of them says."""

@@ -8,6 +8,7 @@ acknowledged whose connection it is.
 """
 
 import errno
+import functools
 import logging
 import math
 import os
@@ -51,7 +52,6 @@ from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
 _PROMPTS: Final = 5
-CLOSED_BY_ADMINISTRATOR: Final = "closed by an administrator"
 
 if TYPE_CHECKING:  # it brings D-Bus with it
     from proxyd.session.polkit import PolkitAuthority
@@ -114,7 +114,7 @@ class Arrival:
         self.client: Client = services.roster.arrived(
             door,
             anonymous=door.method is not AuthMethod.NONE,
-            end=lambda: self._cut_off(CLOSED_BY_ADMINISTRATOR),
+            end=self._cut_off,
         )
         self.machine: ServerNegotiation | None = None
         self._greeting = greeting
@@ -270,6 +270,8 @@ class Arrival:
     async def _hand_over(self, machine: ServerNegotiation, backend: Endpoint) -> None:
         try:
             await self.conversation.send(machine.opened())
+            # Whoever was closed in this very turn of the loop has met no checkpoint since.
+            await trio.lowlevel.checkpoint_if_cancelled()
             # From here to the end of the task nothing waits: the session is in one plane or the
             # other.
             pair = self.services.relay.adopt(
@@ -285,7 +287,7 @@ class Arrival:
         self.services.roster.opened(
             self.client,
             pair,
-            end=lambda: self.services.relay.drop(pair.number, CLOSED_BY_ADMINISTRATOR),
+            end=functools.partial(self.services.relay.drop, pair.number),
         )
 
     def _log_refusal(self, what: str) -> None:

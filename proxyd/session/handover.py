@@ -66,6 +66,10 @@ class Relay:
         """Ends a session at once, on both sides; one that has ended already is fine."""
         self.loop.drop(number, reason)
 
+    def end_quiet(self) -> None:
+        """Ends the sessions that have no call under way, since proxyd stops."""
+        self.loop.end_quiet(STOPPED)
+
     async def answers(self) -> None:
         """Returns when the relay thread has taken an order; never, if it is stuck or has ended."""
         answered = trio.Event()

@@ -9,11 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxyd.config.listening import Door, Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.relay.pair import RelayedPair
 from proxyd.session.admission import Admission
+
+CLOSED_BY_ADMINISTRATOR: Final = "closed by an administrator"
 
 log = logging.getLogger("rpc.netserverclient")
 
@@ -35,7 +38,8 @@ class Client:
     uri: str = ""
     backend: str = ""
     pair: RelayedPair | None = None
-    end: Callable[[], None]  # ends the session at once, on both sides; harmless when it has ended
+    # Ends the session at once, on both sides, and says why; harmless when it has ended.
+    end: Callable[[str], None]
 
     @property
     def transport(self) -> Transport:
@@ -47,7 +51,7 @@ class Client:
 
     def close(self) -> None:
         """An administrator wants it gone."""
-        self.end()
+        self.end(CLOSED_BY_ADMINISTRATOR)
 
     def __str__(self) -> str:
         where = f", from {self.address}" if self.address else ""
@@ -63,7 +67,7 @@ class Roster:
         self._peers = Counter[str]()
         self._last = 0
 
-    def arrived(self, door: Door, *, anonymous: bool, end: Callable[[], None]) -> Client:
+    def arrived(self, door: Door, *, anonymous: bool, end: Callable[[str], None]) -> Client:
         self._last += 1
         client = Client(
             number=self._last,
@@ -95,7 +99,7 @@ class Roster:
             client.anonymous = False
             self.admission.proved(client.door.transport)
 
-    def opened(self, client: Client, pair: RelayedPair, end: Callable[[], None]) -> None:
+    def opened(self, client: Client, pair: RelayedPair, end: Callable[[str], None]) -> None:
         """The session is open and belongs to the relay from here on, which can `end` it."""
         client.pair, client.end = pair, end
         log.info(

@@ -36,6 +36,20 @@ class Remote(IntEnum):
     CONNECT_SET_IDENTITY = 419
 
 
+# Those REMOTE calls that open a stream (reference/procedures.tsv).
+STREAMS: Final = frozenset(
+    {
+        148,  # DOMAIN_MIGRATE_PREPARE_TUNNEL
+        201,  # DOMAIN_OPEN_CONSOLE
+        208,  # STORAGE_VOL_UPLOAD
+        209,  # STORAGE_VOL_DOWNLOAD
+        211,  # DOMAIN_SCREENSHOT
+        215,  # DOMAIN_MIGRATE_PREPARE_TUNNEL3
+        296,  # DOMAIN_OPEN_CHANNEL
+    }
+)
+
+
 class Admin(IntEnum):
     """All that there are (reference/admin.md, section 2)."""
 

@@ -2,8 +2,11 @@
 
 `python -m tests.fakes.prompt_daemon PATH` serves until its stdin ends. A real daemon polls all its
 connections and slows down by itself, so what a proxy adds beside thousands could not be seen.
+
+A call of the procedure HELD is answered when a line comes on stdin, and not before.
 """
 
+import os
 import select
 import socket
 import sys
@@ -14,22 +17,22 @@ from proxyd.wire.remote import pack_auth_methods
 
 HEADER = Struct(">IIIIIII")
 REPLY = 1
+HELD = 60000
 NO_PROOF = pack_auth_methods([0])
 
 
-def answer(wire):
-    """A reply to each whole call in these bytes. Calls here are never cut: they are small."""
-    replies = []
+def answers(wire):
+    """A reply to each whole call in these bytes, now and later. No call here is ever cut: small."""
+    now, later = [], []
     at = 0
     while at < len(wire):
         length, program, version, procedure, _, serial, _ = HEADER.unpack_from(wire, at)
         at += length
         payload = NO_PROOF if procedure == Remote.AUTH_LIST else b""
-        replies.append(
-            HEADER.pack(HEADER.size + len(payload), program, version, procedure, REPLY, serial, 0)
-            + payload
-        )
-    return b"".join(replies)
+        size = HEADER.size + len(payload)
+        reply = HEADER.pack(size, program, version, procedure, REPLY, serial, 0) + payload
+        (later if procedure == HELD else now).append(reply)
+    return b"".join(now), b"".join(later)
 
 
 def serve(path):
@@ -41,10 +44,16 @@ def serve(path):
     epoll.register(listener, select.EPOLLIN)
     epoll.register(sys.stdin, select.EPOLLIN)
     clients = {}
+    held = []
     while True:
         for number, _ in epoll.poll():
             if number == sys.stdin.fileno():
-                return
+                if not os.read(number, 1):
+                    return
+                for client, reply in held:
+                    client.sendall(reply)
+                held.clear()
+                continue
             if number == listener.fileno():
                 client, _ = listener.accept()
                 clients[client.fileno()] = client
@@ -52,7 +61,10 @@ def serve(path):
                 continue
             got = clients[number].recv(65536)
             if got:
-                clients[number].sendall(answer(got))
+                now, later = answers(got)
+                clients[number].sendall(now)
+                if later:
+                    held.append((clients[number], later))
             else:
                 epoll.unregister(number)
                 clients.pop(number).close()

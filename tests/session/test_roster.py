@@ -10,7 +10,7 @@ from proxyd.relay.figures import Figures
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.pipes import PipePool
 from proxyd.session.admission import Admission
-from proxyd.session.roster import Roster
+from proxyd.session.roster import CLOSED_BY_ADMINISTRATOR, Roster
 from proxyd.wire.programs import AuthMethod
 from tests.fakes.endpoints import ScriptedEndpoint
 
@@ -171,3 +171,21 @@ async def test_a_change_before_the_wait_is_not_waited_for(roster, nursery):
 
     assert heard == []
     nursery.cancel_scope.cancel()
+
+
+async def test_closing_a_client_ends_it_by_whoever_has_it_at_that_time(roster):
+    told = []
+    client = roster.arrived(DOOR, anonymous=False, end=told.append)
+    client.close()
+    roster.opened(client, pair_of(client), end=lambda why: told.append(f"the relay: {why}"))
+    client.close()
+    assert told == [CLOSED_BY_ADMINISTRATOR, f"the relay: {CLOSED_BY_ADMINISTRATOR}"]
+
+
+async def test_an_identity_is_shown_once_it_is_known_and_may_be_nobody(roster):
+    client = roster.arrived(DOOR, anonymous=True, end=never)
+    assert client.known_identity is None
+
+    roster.met(client)
+
+    assert client.known_identity == ClientIdentity()
