@@ -137,7 +137,8 @@ class Churn:
         sock.close()
 
     def _come_in(self, session: Session) -> Iterator[None]:
-        calls = way_in(self._target, self._opening.tickets, session.sock)
+        opening = self._opening
+        calls = way_in(self._target, opening.tickets, session.sock, opening.account)
         try:
             asked = next(calls)
             while True:

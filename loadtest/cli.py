@@ -1,19 +1,26 @@
-"""The command line: arguments become a plan, the plan goes to its scenario, figures to the report.
+"""The command line: its first word says who acts.
 
-Exit statuses: 0 measured, 1 a target failed, 2 the command line makes no sense, 130 interrupted.
+Exit statuses: 0 measured, 1 a target failed, 2 the command line makes no sense, 99 a threshold is
+missed or a soak is not clean, 130 interrupted.
 """
 
+import argparse
 import os
 import sys
+from collections.abc import Callable
 from typing import Final
 
+from loadtest import options
 from loadtest.document import as_json
 from loadtest.failures import TargetFailure, UsageError
 from loadtest.machine import this_machine
-from loadtest.options import parse_plan
+from loadtest.options import Parser
 from loadtest.progress import progress
 from loadtest.report import Report, as_text
+from loadtest.running import cli as running
 from loadtest.scenarios.plans import run
+from loadtest.showing import cli as showing
+from loadtest.soaking import cli as soaking
 
 OK: Final = 0
 TARGET_FAILED: Final = 1
@@ -22,10 +29,10 @@ INTERRUPTED: Final = 130
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one scenario and returns the exit status."""
+    """Does what one command line asks for and returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     try:
-        return _measure(arguments)
+        return _act(arguments)
     except SystemExit as ended:  # argparse's own way out of --help
         return int(ended.code or OK)
     except UsageError as error:
@@ -45,11 +52,25 @@ def _complain(line: str, status: int) -> int:
     return status
 
 
-def _measure(arguments: list[str]) -> int:
-    plan, wants_json = parse_plan(arguments)
-    machine = this_machine(arguments)
+def _act(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="proxyd-loadtest",
+        description="What the proxy costs, how much it holds, and where it breaks.",
+    )
+    scenarios = parser.add_subparsers(metavar="SCENARIO", required=True)
+    options.add_parser(scenarios).set_defaults(act=_compare)
+    for others in (running, soaking, showing):
+        others.add_parsers(scenarios)
+    asked = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
+    act: Callable[[argparse.Namespace], int] = asked.act
+    return act(asked)
+
+
+def _compare(asked: argparse.Namespace) -> int:
+    plan = options.plan_of(asked)
+    machine = this_machine(asked.arguments)
     with progress("compare", plan.steps) as step:
         figures = run(plan, step)
     report = Report(machine, plan, figures)
-    print(as_json(report) if wants_json else as_text(report))
+    print(as_json(report) if asked.json else as_text(report))
     return OK

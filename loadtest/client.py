@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import ClassVar, Final
 
 from loadtest.connecting import Channel, connect, reason_of
-from loadtest.credentials import Credentials
+from loadtest.credentials import Account, Credentials
 from loadtest.entrance import way_in
 from loadtest.failures import TargetFailure
 from loadtest.sasl import SaslChannel
@@ -40,6 +40,7 @@ class Opening:
     wait_s: float
     credentials: Credentials | None = None  # for TLS targets, which must have some
     tickets: Tickets | None = None  # for GSSAPI targets, likewise
+    account: Account | None = None  # for SCRAM targets, likewise
 
     def arguments(self, target: Target) -> bytes:
         """Of CONNECT_OPEN."""
@@ -53,7 +54,7 @@ def open_session(target: Target, opening: Opening, channel: Channel | None = Non
         channel = connect(target, opening.wait_s, opening.credentials)
     session = Session(target, opening, channel)
     try:
-        _come_in(session, target, opening.tickets)
+        _come_in(session, target, opening)
         session.call(Remote.CONNECT_OPEN, opening.arguments(target))
     except BaseException:
         session.sock.close()
@@ -61,8 +62,8 @@ def open_session(target: Target, opening: Opening, channel: Channel | None = Non
     return session
 
 
-def _come_in(session: "Session", target: Target, tickets: Tickets | None) -> None:
-    calls = way_in(target, tickets, session.sock)
+def _come_in(session: "Session", target: Target, opening: Opening) -> None:
+    calls = way_in(target, opening.tickets, session.sock, opening.account)
     try:
         asked = next(calls)
         while True:

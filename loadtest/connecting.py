@@ -64,7 +64,7 @@ def tls_channel(
 ) -> TlsChannel | None:
     """TLS of which nothing has happened yet; None where the address does not ask for it."""
     match address:
-        case TcpAddress(Protection.TLS, host):
+        case TcpAddress(Protection.TLS | Protection.SCRAM_TLS, host):
             assert credentials is not None, "a TLS target needs them; the command line sees to it"
             return TlsChannel(sock, host, credentials)
         case _:

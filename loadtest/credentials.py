@@ -1,11 +1,15 @@
-"""What a TLS client trusts and shows: the files of the options, and OpenSSL's context of them."""
+"""What a client trusts and shows: the files of the options, OpenSSL's context, a password."""
 
 import os
 import ssl
+import stat
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from loadtest.failures import UsageError
+
+_LARGEST_PASSWORD: Final = 4096  # bytes of its file
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,36 @@ def _readable(option: str, path: str) -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise UsageError(f"cannot read the file of {option}, {path}: {reason}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who comes in by a password, for all SCRAM targets of a run; the password stays in its file.
+
+    So it is in no report, which shows the whole plan, and goes over no pipe to a generator.
+    """
+
+    user: str
+    password_file: str
+
+
+@cache  # a session less that reads a file
+def password_of(account: Account) -> str:
+    """The file's first and only line. Raises UsageError if it is of no use, or not ours alone."""
+    told = f"--password-file {account.password_file}"
+    _readable("--password-file", account.password_file)
+    with open(account.password_file, "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            mode = stat.S_IMODE(status.st_mode)
+            raise UsageError(f"{told}: others may use it (mode {mode:04o}); chmod 0600")
+        if status.st_uid not in {0, os.geteuid()}:
+            raise UsageError(f"{told}: it belongs to uid {status.st_uid}; chown it")
+        content = file.read(_LARGEST_PASSWORD + 1)
+    try:
+        password = content.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        password = ""
+    if len(content) > _LARGEST_PASSWORD or not password.isprintable() or not password:
+        raise UsageError(f"{told}: it must hold one line, which is the password, and no more")
+    return password

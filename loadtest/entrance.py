@@ -1,10 +1,10 @@
-"""What a server wants between the connection and CONNECT_OPEN: AUTH_LIST, and SASL by GSSAPI.
+"""What a server wants between the connection and CONNECT_OPEN: AUTH_LIST, and perhaps SASL.
 
 Written as a generator of calls, because one driver waits for each reply and another for those of
 many sessions at once: it yields a procedure and its arguments, is sent the reply's payload, and
 returns the channel that the session goes on with.
 
-Source: reference/handshake.md, sections 5 and 7; RFC 4752.
+Source: reference/handshake.md, sections 5 and 7; RFC 4752 (GSSAPI), RFC 5802 (SCRAM).
 """
 
 from collections.abc import Generator
@@ -15,8 +15,11 @@ from gssapi import raw
 from gssapi.raw.misc import GSSError
 
 from loadtest.connecting import Channel
+from loadtest.credentials import Account
 from loadtest.failures import NotAgreed, TargetFailure
 from loadtest.sasl import MAX_TOKEN, SaslChannel
+from loadtest.scram import MECHANISM as SCRAM
+from loadtest.scram import ScramLogin
 from loadtest.targets import Protection, Target, TcpAddress
 from loadtest.tickets import Tickets, context_for, words_of
 from proxyd.wire.programs import AuthMethod, Remote
@@ -38,15 +41,23 @@ _OFFER_SIZE: Final = 4  # a byte of layers and three of the longest token
 _LEAST_PLAIN: Final = 512
 
 
-def way_in(target: Target, tickets: Tickets | None, channel: Channel) -> Calls:
+def way_in(
+    target: Target, tickets: Tickets | None, channel: Channel, account: Account | None = None
+) -> Calls:
     """AUTH_LIST and what the target's kind asks for; another wish of the server is a failure."""
+    mechanism = _MECHANISM
     try:
         methods = unpack_auth_methods((yield Remote.AUTH_LIST, b""))
         match target.address:
             case TcpAddress(Protection.GSSAPI, host):
                 assert tickets is not None, "the command line sees to it"
-                _check_sasl(methods)
+                _check_sasl(methods, "auth_tcp", "tcp:")
                 return (yield from _by_gssapi(channel, context_for(tickets, host)))
+            case TcpAddress(Protection.SCRAM_TLS):
+                assert account is not None, "the command line sees to it"
+                mechanism = SCRAM
+                _check_sasl(methods, "auth_tls", "tls:")
+                return (yield from _by_scram(channel, ScramLogin(account)))
             case _:
                 if methods and AuthMethod.NONE not in methods:
                     raise TargetFailure(target.name, _wanted(methods))
@@ -55,7 +66,7 @@ def way_in(target: Target, tickets: Tickets | None, channel: Channel) -> Calls:
         reason = f"the server's answer about authentication cannot be read: {error}"
         raise TargetFailure(target.name, reason) from error
     except NotAgreed as error:
-        raise TargetFailure(target.name, f"GSSAPI: {error}") from error
+        raise TargetFailure(target.name, f"{mechanism}: {error}") from error
     except GSSError as error:
         raise TargetFailure(target.name, f"GSSAPI: {words_of(error)}") from error
 
@@ -78,6 +89,22 @@ def _by_gssapi(channel: Channel, context: gssapi.SecurityContext) -> Calls:
     return SaslChannel(channel, context, longest)
 
 
+def _by_scram(channel: Channel, login: ScramLogin) -> Calls:
+    mechanisms = unpack_sasl_mechanisms((yield Remote.AUTH_SASL_INIT, b""))
+    if SCRAM not in mechanisms:
+        offered = ", ".join(mechanisms) or "nothing"
+        raise NotAgreed(f"the server offers {offered}; it needs passwords to offer {SCRAM}")
+    begun = SaslStart(SCRAM, login.first())
+    challenge = _token((yield Remote.AUTH_SASL_START, begun.pack()))
+    ended = SaslReply.unpack((yield Remote.AUTH_SASL_STEP, pack_sasl_step(login.proof(challenge))))
+    login.check(ended.data)
+    if not ended.complete:  # a server may want one more turn, with nothing in it
+        ended = SaslReply.unpack((yield Remote.AUTH_SASL_STEP, pack_sasl_step(b"")))
+    if not ended.complete:
+        raise NotAgreed("the server wants more where the exchange of RFC 5802 ends")
+    return channel
+
+
 def _token(payload: bytes) -> bytes:
     """The token of a reply that goes on."""
     reply = SaslReply.unpack(payload)
@@ -97,11 +124,13 @@ def _longest_plain(context: gssapi.SecurityContext, offer: bytes) -> int:
     return longest
 
 
-def _check_sasl(methods: list[int]) -> None:
+def _check_sasl(methods: list[int], setting: str, kind: str) -> None:
     if AuthMethod.SASL in methods:
         return
     if not methods or AuthMethod.NONE in methods:
-        raise NotAgreed('the server lets in everybody; set its auth_tcp = "sasl", or measure tcp:')
+        raise NotAgreed(
+            f'the server lets in everybody; set its {setting} = "sasl", or measure {kind}'
+        )
     raise NotAgreed(f"the server wants {_names(methods)} and not SASL")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import compress
 from statistics import median
 from typing import Final
 
@@ -12,7 +13,30 @@ from loadtest.targets import Target
 
 HIGHEST_NS: Final = 60_000_000_000  # above any deadline a user would wait for; more counts as this
 SIGNIFICANT_DIGITS: Final = 3
+TICKS: Final = 5  # levels of a distribution on each half of what is left to 100 %; as wrk2 has it
 MEDIAN: Final = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Values that a histogram does not tell apart, and how many there are."""
+
+    lowest: int
+    highest: int
+    count: int
+
+    @property
+    def middle(self) -> int:
+        return self.lowest + (self.highest - self.lowest + 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """So many percent of the values, `count` of them, are at most `value`."""
+
+    percent: float
+    value: int
+    count: int
 
 
 class Latencies:
@@ -35,15 +59,55 @@ class Latencies:
         return int(self._histogram.get_total_count())
 
     @property
+    def lowest(self) -> int:
+        # Not the library's own: once an empty histogram was added to it, that one is 0.
+        return self.percentile(0)
+
+    @property
     def highest(self) -> int:
         return int(self._histogram.get_max_value())
 
     @property
     def mean(self) -> float:
-        return float(self._histogram.get_mean_value())
+        # Not the library's own, which steps through every empty bucket: 70 ms instead of 10.
+        return sum(one.middle * one.count for one in self.buckets()) / max(1, self.count)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation."""
+        return float(self._histogram.get_stddev())
 
     def percentile(self, percent: float) -> int:
         return int(self._histogram.get_value_at_percentile(percent))
+
+    def percentiles(self, percents: Iterable[float]) -> dict[float, int]:
+        """Several in one pass, lowest first; none at all if nothing was recorded."""
+        if not self.count:
+            return {}
+        return dict(self._histogram.get_percentile_to_value_dict(list(percents)))
+
+    def buckets(self) -> list["Bucket"]:
+        """Those that hold something, lowest first."""
+        histogram = self._histogram
+        counts = histogram.counts[:]
+        made = []
+        # A few of 27,000, so it is not Python that steps over the others.
+        for index in compress(range(len(counts)), counts):
+            lowest = histogram.get_value_from_index(index)
+            highest = histogram.get_highest_equivalent_value(lowest)
+            made.append(Bucket(lowest, highest, counts[index]))
+        return made
+
+    def spectrum(self) -> list["Level"]:
+        """HdrHistogram's percentile distribution: levels that come ever closer to 100."""
+        return [
+            Level(
+                one.percentile_level_iterated_to,
+                one.value_iterated_to,
+                one.total_count_to_this_value,
+            )
+            for one in self._histogram.get_percentile_iterator(TICKS)
+        ]
 
     def encoded(self) -> str:
         """All of it, compressed: HdrHistogram's own format (V2, zlib, base64)."""

@@ -1,10 +1,16 @@
 """Progress on stderr, for a person who waits; silent where nobody looks."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from loadtest.results import Interval
+from loadtest.tables import NOTHING, us
 
 
 @contextmanager
@@ -28,3 +34,46 @@ def progress(title: str, steps: int) -> Iterator[Callable[[], None]]:
             bar.refresh()
 
         yield step
+
+
+@contextmanager
+def live(names: Sequence[str]) -> Iterator[Callable[[str, Interval], None]]:
+    """Gives what is to be called with each interval of each target; the last one is shown."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda name, interval: None
+        return
+    latest: dict[str, Interval | None] = dict.fromkeys(names)
+    errors = Counter[str]()
+    # Drawn when an interval is over: the refreshing thread that rich offers would be measured.
+    with Live(_table(latest, errors), console=console, auto_refresh=False, transient=True) as shown:
+
+        def watch(name: str, interval: Interval) -> None:
+            latest[name] = interval
+            errors[name] += sum(interval.errors.values())
+            shown.update(_table(latest, errors), refresh=True)
+
+        yield watch
+
+
+def _table(latest: Mapping[str, Interval | None], errors: Mapping[str, int]) -> Table:
+    table = Table("target", box=None, pad_edge=False)
+    for title in ("s", "asked/s", "got/s", "p50, µs", "p99, µs", "connects", "errors"):
+        table.add_column(title, justify="right")
+    for name, interval in latest.items():
+        table.add_row(name, *_cells(interval, errors[name]))
+    return table
+
+
+def _cells(interval: Interval | None, errors: int) -> list[str]:
+    if interval is None:
+        return [NOTHING] * 7
+    return [
+        f"{interval.begins_s + interval.length_s:.0f}",
+        NOTHING if interval.rate is None else f"{interval.rate:.0f}",
+        f"{interval.calls / interval.length_s:.0f}",
+        NOTHING if interval.p50_ns is None else us(interval.p50_ns),
+        NOTHING if interval.p99_ns is None else us(interval.p99_ns),
+        str(interval.connects),
+        str(errors),
+    ]

@@ -45,10 +45,16 @@ class Protection(Enum):
     NONE = "tcp"
     TLS = "tls"
     GSSAPI = "gssapi"  # once AUTH_SASL_STEP says so
+    SCRAM_TLS = "scram+tls"  # TLS, and inside it a password
 
 
 # libvirt's own
-_USUAL_PORTS: Final = {Protection.NONE: 16509, Protection.TLS: 16514, Protection.GSSAPI: 16509}
+_USUAL_PORTS: Final = {
+    Protection.NONE: 16509,
+    Protection.TLS: 16514,
+    Protection.GSSAPI: 16509,
+    Protection.SCRAM_TLS: 16514,
+}
 
 
 @dataclass(frozen=True, slots=True)

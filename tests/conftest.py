@@ -23,6 +23,7 @@ hypothesis.settings.load_profile("proxyd")
 
 COMMANDS = {
     "certtool": "gnutls-bin",
+    "chromium": "chromium",
     "dbus-daemon": "dbus-daemon",
     "gnutls-cli": "gnutls-bin",
     "groff": "groff-base",

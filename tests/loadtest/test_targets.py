@@ -32,6 +32,7 @@ from loadtest.targets import (
         ("a=tls:[::1]:65535", Target("a", TcpAddress(Protection.TLS, "::1", 65535))),
         ("a=tcp:host:16509", Target("a", TcpAddress(Protection.NONE, "host", 16509))),
         ("a=gssapi:host:16509", Target("a", TcpAddress(Protection.GSSAPI, "host", 16509))),
+        ("a=scram+tls:h:16514", Target("a", TcpAddress(Protection.SCRAM_TLS, "h", 16514))),
         (
             "a=unix:/p=q,uri=test:///default?a=b",
             Target("a", UnixAddress("/p=q"), (), "test:///default?a=b"),
@@ -47,13 +48,14 @@ def test_a_target_is_read(text, target):
     [
         ("unix:/p", "expected NAME=KIND:ADDRESS"),
         ("=unix:/p", "expected NAME=KIND:ADDRESS"),
-        ("a=/p", "the kinds are: gssapi, tcp, tls, unix"),
+        ("a=/p", "the kinds are: gssapi, scram+tls, tcp, tls, unix"),
         ("a=udp:localhost:16509", "target a: 'udp:localhost:16509' is no KIND:ADDRESS"),
         ("a=unix:p", "no absolute path"),
         ("a=unix:/" + "p" * 107, "longer than the 107 bytes"),
         ("a=gssapi:host", "no HOST:PORT or [IPV6]:PORT, as in gssapi:[::1]:16509"),
         ("a=tcp:host:0", "0 is no port; libvirt's own for TCP is 16509"),
         ("a=tls:host", "no HOST:PORT or [IPV6]:PORT, as in tls:[::1]:16514"),
+        ("a=scram+tls:host", "no HOST:PORT or [IPV6]:PORT, as in scram+tls:[::1]:16514"),
         ("a=tls:::1:16514", "no HOST:PORT or [IPV6]:PORT"),
         ("a=tls::16514", "no HOST:PORT"),
         ("a=tls:no..name:16514", "no HOST:PORT"),
@@ -82,7 +84,8 @@ def test_two_targets_may_share_an_address_but_not_a_name():
 
 
 @pytest.mark.parametrize(
-    "address", ["unix:/p", "tls:host:16514", "tls:[::1]:16514", "tcp:h:1", "gssapi:h:1"]
+    "address",
+    ["unix:/p", "tls:host:16514", "tls:[::1]:16514", "tcp:h:1", "gssapi:h:1", "scram+tls:h:1"],
 )
 def test_an_address_is_shown_as_it_was_given(address):
     assert str(parse_target(f"a={address}").address) == address

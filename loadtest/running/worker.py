@@ -1,0 +1,85 @@
+"""A worker: an engine in a process of its own, and the parent's end of it."""
+
+import gc
+import multiprocessing
+import signal
+from contextlib import closing, suppress
+from multiprocessing.connection import Connection
+from typing import Final
+
+from loadtest.connecting import reason_of
+from loadtest.failures import TargetFailure
+from loadtest.running.engine import Engine
+from loadtest.running.parcels import Done, Opened, Parcel
+from loadtest.running.plan import Order
+
+_START_S: Final = 60.0  # an interpreter starts and imports; far more than it ever takes
+_STOP_S: Final = 10.0
+
+
+def serve(pipe: Connection, order: Order) -> None:
+    """The child process: it prepares at once, is told when to begin, and then sends parcels.
+
+    It ends, and its connections with it, when its parent closes the pipe.
+    """
+    # Ctrl-C goes to the whole process group: the parent alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.disable()  # nothing here makes cycles, and a collection would look like latency
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            with closing(Engine(order)) as engine:
+                pipe.send(engine.prepare())
+                begins_ns = pipe.recv()
+                pipe.send(engine.run(begins_ns, pipe.send))
+        except OSError as error:
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                raise
+            reason = reason_of(error, order.opening.wait_s)
+            pipe.send(TargetFailure(order.target.name, reason))
+
+
+class Worker:
+    """The parent's end."""
+
+    def __init__(self, order: Order) -> None:
+        # Not forked: the parent's histograms and descriptors are none of the child's business.
+        context = multiprocessing.get_context("spawn")
+        self.order = order
+        self._target = order.target.name
+        self._wait_s = order.opening.wait_s
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, order), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def opened(self) -> Opened:
+        """What became of its connections; waits for it."""
+        if not self.pipe.poll(_START_S + 10 * self._wait_s):
+            raise TargetFailure(self._target, "its worker does not come about")
+        answer = self.receive()
+        assert isinstance(answer, Opened)
+        return answer
+
+    def begin(self, at_ns: int) -> None:
+        # One that is gone is found out by the read behind it.
+        with suppress(BrokenPipeError):
+            self.pipe.send(at_ns)
+
+    def receive(self) -> Opened | Parcel | Done:
+        """What it sent; TargetFailure if it failed or is gone."""
+        try:
+            answer = self.pipe.recv()
+        except (EOFError, OSError):
+            raise TargetFailure(self._target, "its worker has died") from None
+        if isinstance(answer, TargetFailure):
+            raise answer
+        assert isinstance(answer, Opened | Parcel | Done)
+        return answer
+
+    def close(self) -> None:
+        self.pipe.close()
+        self._process.join(_STOP_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
