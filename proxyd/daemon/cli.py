@@ -10,11 +10,10 @@ from typing import Final
 from proxyd import __version__
 from proxyd.config.report import report, report_json
 from proxyd.config.settings import Settings
+from proxyd.daemon.commands import Command, add_commands
 from proxyd.daemon.exits import Exit, StartFailed
-from proxyd.daemon.inspecting import CLIENTS, KICK, STATUS
 from proxyd.daemon.loaded import Source, demand_what_exists
 from proxyd.daemon.parsing import Ended, Parser, complain
-from proxyd.daemon.passwd import PASSWD
 from proxyd.daemon.places import Places, places_of
 
 _LONGEST_TIMEOUT_S: Final = 2147483  # INT_MAX milliseconds
@@ -31,7 +30,15 @@ signals: SIGTERM, SIGINT and SIGQUIT stop the daemon; SIGHUP reads the configura
 exit status: 0 ok; 1 command line, configuration, logging or pid file; 2 run-time directory;
              6 sockets, certificates, keytab.
 """
-COMMANDS: Final = (STATUS, CLIENTS, KICK, PASSWD)
+# By their names in the namespace, which no command uses for its own: there they would be lost.
+DAEMONS_OWN: Final = {
+    "--pid-file": "pid_file",
+    "--daemon": "daemon",
+    "--timeout": "timeout",
+    "--verbose": "verbose",
+    "--check-config": "check_config",
+    "--json": "report_json",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,12 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     places = places_of(os.environ, euid=os.geteuid())
     try:
-        arguments = build_parser(places).parse_args(argv)
+        parser = build_parser(places)
+        parser.check_options(argv)
+        arguments = parser.parse_args(argv)
+        if arguments.command is not None:
+            return _obey(arguments.command, arguments, places)
     except Ended as ended:
         return ended.status
-    if arguments.act is not None:
-        return int(arguments.act(arguments, places))
-    if arguments.json and not arguments.check_config:
+    if arguments.report_json and not arguments.check_config:
         complain("error: --json goes with --check-config (try --help)")
         return Exit.FAILED
     source = Source(
@@ -55,8 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         environ=dict(os.environ),
     )
     if arguments.check_config:
-        return _check(source, places, as_json=arguments.json)
+        return _check(source, places, as_json=arguments.report_json)
     return _run(arguments, source, places)
+
+
+def _obey(command: Command, arguments: argparse.Namespace, places: Places) -> int:
+    for option, name in DAEMONS_OWN.items():
+        given = getattr(arguments, name)
+        if given is not None and given is not False:
+            complain(
+                f"error: {option} before a command is for the daemon itself, {command.name} takes"
+                f" its options behind its name (try {command.name} --help)"
+            )
+            return Exit.FAILED
+    return command.act(arguments, places)
 
 
 def _run(arguments: argparse.Namespace, source: Source, places: Places) -> int:
@@ -72,7 +93,7 @@ def _run(arguments: argparse.Namespace, source: Source, places: Places) -> int:
             pid_file=pid_file and os.path.abspath(pid_file),
             directory=_here(),
             background=arguments.daemon,
-            idle_exit_s=arguments.timeout,
+            idle_exit_s=arguments.timeout or 0,
         )
     )
 
@@ -118,7 +139,7 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def build_parser(places: Places) -> argparse.ArgumentParser:
+def build_parser(places: Places, *, whole: bool = False) -> Parser:
     """The one parser of the whole command line; help, man page and completion come from it."""
     parser = Parser(
         prog="proxyd",
@@ -147,7 +168,6 @@ def build_parser(places: Places) -> argparse.ArgumentParser:
         "--timeout",
         metavar="SECONDS",
         type=_seconds,
-        default=0,
         help="exit when no client was connected for so long (default 0: never)",
     )
     add("-v", "--verbose", action="store_true", help="log at least at level 2, information")
@@ -156,26 +176,13 @@ def build_parser(places: Places) -> argparse.ArgumentParser:
         action="store_true",
         help="print every setting in force and where it came from, then exit with 0 or 1",
     )
-    add("--json", action="store_true", help="with --check-config: for machines")
+    add(
+        "--json",
+        dest="report_json",
+        action="store_true",
+        help="with --check-config: for machines",
+    )
     version = f"proxyd {__version__} (in the role of libvirt's virtproxyd 11.3.0)"
     add("-V", "--version", action="version", version=version)
-    _add_commands(parser, places)
+    add_commands(parser, places, whole=whole)
     return parser
-
-
-def _add_commands(parser: argparse.ArgumentParser, places: Places) -> None:
-    parser.set_defaults(act=None)
-    commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", description="Without one, proxyd is the daemon itself."
-    )
-    for command in COMMANDS:
-        own = commands.add_parser(
-            command.name,
-            help=command.summary,
-            description=command.description,
-            epilog=command.epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.add_arguments(own, places)
-        own.set_defaults(act=command.act)

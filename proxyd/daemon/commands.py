@@ -1,19 +1,101 @@
-"""What a subcommand is: its words for the one argument parser, and what it does."""
+"""What a subcommand is: its words for the one argument parser, and what it does.
+
+A command's module is loaded when the command is used: the daemon itself needs none of them.
+"""
 
 import argparse
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
+from proxyd.daemon.parsing import Parser
 from proxyd.daemon.places import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """`summary` is its line in `proxyd --help`, `act` returns the exit status."""
+    """`act` returns the exit status."""
 
     name: str
-    summary: str
     description: str
     epilog: str
     add_arguments: Callable[[argparse.ArgumentParser, Places], None]
     act: Callable[[argparse.Namespace, Places], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A command's name, its line in `proxyd --help`, and the module that has it."""
+
+    name: str
+    summary: str
+    module: str
+
+    def load(self) -> Command:
+        found = getattr(importlib.import_module(self.module), self.name.upper())
+        assert isinstance(found, Command)
+        return found
+
+
+COMMANDS: Final = (
+    Named("status", "how the daemon that runs here is", "proxyd.daemon.inspecting"),
+    Named("clients", "who is connected, and what they do", "proxyd.daemon.inspecting"),
+    Named("kick", "end the sessions of clients", "proxyd.daemon.inspecting"),
+    Named("passwd", "set the password of a SASL user", "proxyd.daemon.passwd"),
+    Named("doctor", "say what state this host is in, and what mends it", "proxyd.daemon.deploying"),
+    Named("switch", "switch between libvirtd and the modular daemons", "proxyd.daemon.deploying"),
+    Named(
+        "install",
+        "put the systemd units and the rest of the service in place",
+        "proxyd.daemon.deploying",
+    ),
+    Named("uninstall", "remove what install has put in place", "proxyd.daemon.deploying"),
+)
+
+
+class CommandParser(Parser):
+    """A command's parser, which gets its words when it is asked to parse, or by `learn`."""
+
+    named: Named
+    places: Places
+    _knows = False
+
+    def learn(self) -> None:
+        if self._knows:
+            return
+        self._knows = True
+        command = self.named.load()
+        self.description, self.epilog = command.description, command.epilog
+        command.add_arguments(self, self.places)
+        self.set_defaults(command=command, parser=self)
+
+    def parse_known_args(  # type: ignore[override]  # the base class has overloads
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        self.learn()
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # or the parser above would complain, with its own usage
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+def add_commands(parser: argparse.ArgumentParser, places: Places, *, whole: bool) -> None:
+    """All of them; `whole` with all their words, for those who write about the command line."""
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(
+        title="commands",
+        metavar="COMMAND",
+        description="Without one, proxyd is the daemon itself.",
+        parser_class=CommandParser,
+    )
+    for named in COMMANDS:
+        own = commands.add_parser(
+            named.name,
+            help=named.summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        own.named, own.places = named, places
+        if whole:
+            own.learn()

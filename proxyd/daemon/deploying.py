@@ -27,7 +27,7 @@ def _install(arguments: argparse.Namespace, places: Places) -> int:
     from proxyd.daemon.cli import build_parser  # noqa: PLC0415 (which knows all commands, this too)
     from proxyd.deploy.host import this_host  # noqa: PLC0415 (asks systemd for its version)
 
-    return deploy.install(arguments, build_parser(places), this_host())
+    return deploy.install(arguments, build_parser(places, whole=True), this_host())
 
 
 def _uninstall(arguments: argparse.Namespace, _: Places) -> int:
@@ -86,7 +86,6 @@ def _doctor(arguments: argparse.Namespace, _: Places) -> int:
 
 INSTALL: Final = Command(
     name="install",
-    summary="put the systemd units and the rest of the service in place",
     description=deploy.INSTALL_DESCRIPTION,
     epilog=deploy.INSTALL_EPILOG,
     add_arguments=lambda parser, _: deploy.add_install_arguments(parser),
@@ -94,7 +93,6 @@ INSTALL: Final = Command(
 )
 UNINSTALL: Final = Command(
     name="uninstall",
-    summary="remove what install has put in place",
     description=deploy.UNINSTALL_DESCRIPTION,
     epilog=deploy.UNINSTALL_EPILOG,
     add_arguments=lambda parser, _: deploy.add_uninstall_arguments(parser),
@@ -102,7 +100,6 @@ UNINSTALL: Final = Command(
 )
 DOCTOR: Final = Command(
     name="doctor",
-    summary=doctor.SUMMARY,
     description=doctor.DESCRIPTION,
     epilog=doctor.EPILOG,
     add_arguments=lambda parser, _: doctor.add_arguments(parser),
@@ -110,7 +107,6 @@ DOCTOR: Final = Command(
 )
 SWITCH: Final = Command(
     name="switch",
-    summary=switch.SUMMARY,
     description=switch.DESCRIPTION,
     epilog=switch.EPILOG,
     add_arguments=lambda parser, _: switch.add_arguments(parser),

@@ -1,6 +1,7 @@
 """proxyd status, clients and kick: what the daemon that runs tells of itself."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _EVERY_S: Final = 2.0
 _LONGEST_PAUSE_S: Final = 3600.0
+_LONGEST_NUMBER: Final = len(str(2**64 - 1))
 _ATTENTION: Final = 3  # it runs, and somebody should look at it
 
 _Found = TypeVar("_Found")
@@ -101,7 +103,8 @@ def _add_kick(parser: argparse.ArgumentParser, places: Places) -> None:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:20]) < 1 << 64):
+    digits = text.isascii() and text.isdecimal() and len(text) <= _LONGEST_NUMBER
+    if not digits or not 0 < int(text) < 1 << 64:
         raise argparse.ArgumentTypeError(f"a client's number expected, not {text!r}")
     return int(text)
 
@@ -137,10 +140,20 @@ def _clients(arguments: argparse.Namespace, places: Places) -> int:
 def _told(act: Callable[[], int]) -> int:
     """The exit status; what went wrong is one line."""
     try:
-        return act()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names are in no encoding at times
+        status = act()
+        sys.stdout.flush()
     except (NoAnswer, StartFailed) as error:
         complain(str(error))
-        return Exit.FAILED
+    except BrokenPipeError:
+        # Whoever read it has seen enough. What is left goes where no flush can fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    else:
+        return status
+    return Exit.FAILED
 
 
 def _show(
@@ -159,7 +172,10 @@ def _show(
     else:
         from proxyd.daemon.showing import console  # noqa: PLC0415 (slow to load)
 
-        console().print(view(found))
+        screen = console()
+        with screen.capture() as shown:  # a pipe that breaks is our own affair, not rich's
+            screen.print(view(found))
+        print(shown.get(), end="")
     return found
 
 
@@ -226,7 +242,6 @@ def _socket_of(arguments: argparse.Namespace, places: Places) -> str:
 
 STATUS: Final = Command(
     name="status",
-    summary="how the daemon that runs here is",
     description="Listeners, daemons behind and whether each answers, limits and their use,"
     " certificates, the last reload.",
     epilog=_STATUS_EPILOG,
@@ -235,7 +250,6 @@ STATUS: Final = Command(
 )
 CLIENTS: Final = Command(
     name="clients",
-    summary="who is connected, and what they do",
     description="Every client: where it came in, who it is, what it opened, how much it does.",
     epilog=_CLIENTS_EPILOG,
     add_arguments=_add_clients,
@@ -243,7 +257,6 @@ CLIENTS: Final = Command(
 )
 KICK: Final = Command(
     name="kick",
-    summary="end the sessions of clients",
     description="Ends the sessions of clients, by their numbers.",
     epilog=_KICK_EPILOG,
     add_arguments=_add_kick,

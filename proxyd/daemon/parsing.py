@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from proxyd.daemon.exits import Exit
@@ -17,6 +18,14 @@ class Ended(Exception):
 
 class Parser(argparse.ArgumentParser):
     """Raises Ended instead of ending the process."""
+
+    def check_options(self, argv: Sequence[str]) -> None:
+        """Complains of an option that does not exist before its value is taken for a command."""
+        for word in argv:
+            if not word.startswith("-"):
+                return
+            if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {word}")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         if message:

@@ -29,8 +29,7 @@ the next client on, without a reload. Clients name their password in virsh's pro
 def _set_password(arguments: argparse.Namespace, places: Places) -> int:
     """Runs the command; returns the exit status."""
     if (arguments.name is None) is not arguments.list:
-        complain("error: name a user, or use --list (try passwd --help)")
-        return Exit.FAILED
+        arguments.parser.error("name a user, or use --list")
     from proxyd.auth.passwords import PasswordError, PasswordFile  # noqa: PLC0415 (slow to load)
 
     try:
@@ -104,7 +103,6 @@ def _add_arguments(parser: argparse.ArgumentParser, places: Places) -> None:
 
 PASSWD: Final = Command(
     name="passwd",
-    summary="set the password of a SASL user",
     description="Sets the password of a user who comes in by SASL's SCRAM-SHA-256, over TLS or"
     " the UNIX sockets.",
     epilog=_EPILOG,

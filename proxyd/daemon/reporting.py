@@ -139,15 +139,15 @@ class Reporter:
         return {"at": last.at_s, "succeeded": last.succeeded, "text": last.text}
 
     def _relay(self) -> dict[str, Any]:
-        figures = self.relay.loop.figures
+        loops = self.relay.loops
         return {
-            "threads": 1,
+            "threads": len(loops),
             "sessions": sum(client.pair is not None for client in self.roster.clients.values()),
-            "calls": sum(figures.up.frames),
-            "bytes_up": sum(figures.up.bytes),
-            "bytes_down": sum(figures.down.bytes),
-            "errors": sum(figures.down.errors),
-            "own_errors": self.relay.loop.bugs,
+            "calls": sum(sum(loop.figures.up.frames) for loop in loops),
+            "bytes_up": sum(sum(loop.figures.up.bytes) for loop in loops),
+            "bytes_down": sum(sum(loop.figures.down.bytes) for loop in loops),
+            "errors": sum(sum(loop.figures.down.errors) for loop in loops),
+            "own_errors": sum(loop.bugs for loop in loops),
         }
 
 

@@ -16,6 +16,7 @@ from proxyd.doctor.unitnames import (
     MONOLITHIC,
     PROXY,
 )
+from proxyd.doctor.units import contested
 
 
 def judge(state: HostState) -> Iterator[Finding]:
@@ -173,8 +174,10 @@ def _hypervisors(state: HostState) -> Iterator[Finding]:
         more = f", and {others} other{'s' if others > 1 else ''} beside it" if others else ""
         yield fine("backends", f"{', '.join(answering)} answers{more}.")
         return
-    # Of one that is there and does not answer there is a finding already.
-    if not state.proxied or any(reply.answer is not Answer.ABSENT for reply in replies.values()):
+    # Of one that is there and does not answer there is a finding already; and which daemon there
+    # is to be is not settled while libvirtd and the proxy are both to have one address.
+    there = any(reply.answer is not Answer.ABSENT for reply in replies.values())
+    if there or not state.proxied or contested(state):
         return
     if any(map(state.installed, MODULAR)):
         fix = ["proxyd switch --to modular"]

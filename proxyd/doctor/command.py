@@ -12,7 +12,6 @@ from proxyd.doctor.judge import judge
 from proxyd.doctor.report import JSON_SHAPE, report, report_json
 from proxyd.doctor.surroundings import Surroundings
 
-SUMMARY: Final = "say what state this host is in, and what mends it"
 DESCRIPTION: Final = (
     "Looks at the host's libvirt: which daemons are installed, enabled and running, who listens"
     " where, which daemons behind the proxy answer, and whether certificates, keytab and polkit are"

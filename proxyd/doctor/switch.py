@@ -13,7 +13,6 @@ from proxyd.doctor.gather import count_guests, look_at_programs, look_at_units
 from proxyd.doctor.state import Mode
 from proxyd.doctor.switch_recipe import NoRecipe, Order, Recipe, SwitchHost, recipe
 
-SUMMARY: Final = "switch between libvirtd and the modular daemons"
 DESCRIPTION: Final = (
     "Prints the commands of libvirt's documentation (https://libvirt.org/daemons.html) that bring"
     " this host into the other mode, with what is already so left out, and after a question runs"

@@ -1,7 +1,7 @@
 """Judges units and addresses: two modes at once, two units for one socket, and the like."""
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 from proxyd.doctor.addresses import PROXYD, SYSTEMD, Address, Process, port_name
@@ -54,7 +54,7 @@ def _modes(state: HostState) -> Iterator[Finding]:
     elif now is boot is Mode.NONE:
         yield _nothing(state)
     elif now is not boot:
-        yield _differs(now, boot)
+        yield _differs(state, now, boot)
     else:
         yield fine("mode", f"The host is {now}, now and after the next boot.")
 
@@ -72,13 +72,13 @@ def _both(state: HostState, *, running: bool) -> Finding:
         f"libvirtd and modular daemons{named} {how}.",
         "They manage the same guests, networks and pools from the same files, and keep each other"
         " from starting; which of them a client sees depends on how it connects.",
-        _either(Mode.MODULAR),
+        _either(state, Mode.MODULAR),
     )
 
 
 def _nothing(state: HostState) -> Finding:
-    for mode, daemons in ((Mode.MODULAR, MODULAR), (Mode.MONOLITHIC, (MONOLITHIC,))):
-        if any(state.installed(daemon) for daemon in daemons):
+    for mode in (Mode.MODULAR, Mode.MONOLITHIC):
+        if _possible(state, mode):
             return warning(
                 "nothing-enabled",
                 "Daemons of libvirt are installed, and none runs or is enabled.",
@@ -96,7 +96,7 @@ def _nothing(state: HostState) -> Finding:
     )
 
 
-def _differs(now: Mode, boot: Mode) -> Finding:
+def _differs(state: HostState, now: Mode, boot: Mode) -> Finding:
     if boot is Mode.NONE:
         what = f"The host is {now} now, and after the next boot nothing would be started."
     elif now is Mode.NONE:
@@ -108,26 +108,36 @@ def _differs(now: Mode, boot: Mode) -> Finding:
         "boot-differs",
         what,
         "What was started by hand is not enabled, or what is enabled was not started.",
-        _either(keep)
+        _either(state, keep)
         if boot is not Mode.NONE and now is not Mode.NONE
         else [f"proxyd switch --to {keep}"],
     )
 
 
-def _either(first: Mode) -> list[str]:
+def _either(state: HostState, first: Mode) -> list[str]:
     other = Mode.MONOLITHIC if first is Mode.MODULAR else Mode.MODULAR
-    return [f"proxyd switch --to {first}", f"# or the other way: proxyd switch --to {other}"]
+    more = [f"# or the other way: proxyd switch --to {other}"] if _possible(state, other) else []
+    return [f"proxyd switch --to {first}", *more]
 
 
-def _claims(state: HostState) -> Iterator[Finding]:
-    """Two units for one address, both of which the next boot would start."""
-    pairs = [
+def _possible(state: HostState, mode: Mode) -> bool:
+    """Whether the daemons for it are installed."""
+    return any(map(state.installed, MODULAR if mode is Mode.MODULAR else (MONOLITHIC,)))
+
+
+def contested(state: HostState) -> list[tuple[Unit, Unit, str]]:
+    """The proxy's unit and libvirtd's for one address, where the next boot would start both."""
+    return [
         (ours, theirs, shared)
         for suffix in suffixes_of(PROXY)
         for ours in [state.unit(f"{PROXY}{suffix}.socket")]
         for theirs in [state.unit(f"{MONOLITHIC}{suffix}.socket")]
         if ours.enabled and theirs.enabled and (shared := _shared(state, suffix, ours, theirs))
     ]
+
+
+def _claims(state: HostState) -> Iterator[Finding]:
+    pairs = contested(state)
     if not pairs:
         return
     names = "; ".join(f"{theirs.name} and {ours.name}" for ours, theirs, _ in pairs)
@@ -137,7 +147,7 @@ def _claims(state: HostState) -> Iterator[Finding]:
         "same-address",
         f"Enabled for the same address: {names}.",
         f"Only one can listen on {addresses}, and which one it is may change from boot to boot.",
-        _either(keep),
+        _either(state, keep),
     )
 
 
@@ -154,12 +164,11 @@ def _shared(state: HostState, suffix: str, ours: Unit, theirs: Unit) -> str:
 def _taken(state: HostState) -> Iterator[Finding]:
     """Addresses that the proxy is to have and somebody else has."""
     taken: dict[Process, dict[str, str]] = {}
+    settled = {ours.name for ours, *_ in contested(state)}  # once one of the two is switched to
     for address in state.addresses:
         wanted_by = _wanted_by(state, address)
-        others = [
-            owner for owner in address.owners if owner.program not in {SYSTEMD, PROXYD, PROXY}
-        ]
-        if others and wanted_by:
+        others = _others(address)
+        if others and wanted_by and not (others[0].program == MONOLITHIC and wanted_by in settled):
             taken.setdefault(others[0], {})[address.name] = wanted_by
     for owner, wishes in taken.items():
         units = [name for name in wishes.values() if name.endswith(".socket")]
@@ -167,12 +176,23 @@ def _taken(state: HostState) -> Iterator[Finding]:
             "address-taken",
             f"{owner} listens on {listed(wishes)}, which {listed(wishes.values())}"
             f" want{'s' if len(wishes) == 1 else ''}.",
-            "A socket has one owner: clients reach that one, and the proxy does not start.",
+            _who_is_reached(state, wishes),
             [
                 *_stop(state, owner),
                 f"systemctl start {' '.join(units)}" if units else "# then start proxyd anew",
             ],
         )
+
+
+def _others(address: Address) -> list[Process]:
+    """Who listens there besides the proxy and systemd, which listens for it."""
+    return [owner for owner in address.owners if owner.program not in {SYSTEMD, PROXYD, PROXY}]
+
+
+def _who_is_reached(state: HostState, names: Collection[str]) -> str:
+    if any(each.listening > 1 for each in state.addresses if each.name in names):
+        return "Each has a socket of its own there, and clients reach the one that came last."
+    return "A socket has one owner: clients reach that one, and the proxy does not start."
 
 
 def _stop(state: HostState, owner: Process) -> list[str]:
@@ -210,6 +230,8 @@ def _address_name(listen: str) -> str:
 def _doubled(state: HostState) -> Iterator[Finding]:
     """A daemon that binds a path of its own takes it from the one before, which never learns."""
     for address in state.addresses:
+        if _others(address) and _wanted_by(state, address):
+            continue  # _taken or _claims has named it
         if address.name.startswith("/") and address.listening > 1:
             who = f" ({listed(map(str, address.owners))})" if address.owners else ""
             yield error(

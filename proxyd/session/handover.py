@@ -4,6 +4,7 @@ Control to data: `adopt` and `drop`, which put an order on the loop's deque. Dat
 relay's report of a session's end, sent through the trio token. Neither waits for the other.
 """
 
+import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -22,76 +23,111 @@ class RelayDied(Exception):
 
 
 class Relay:
-    """The relay thread as the control plane sees it. `on_end` runs in the trio thread."""
+    """The relay threads as the control plane sees them. `on_end` runs in the trio thread.
+
+    There is one thread for bytes that are passed on as they are, and one for those that are
+    encrypted on the way: a token of 64 KiB takes libkrb5 0.8 ms, which nobody else should wait for.
+    """
 
     def __init__(self, on_end: Callable[[RelayedPair], None]) -> None:
         self._on_end = on_end
         self._token = trio.lowlevel.current_trio_token()
-        self._over = trio.Event()
-        self._orderly = False
-        self.loop = RelayLoop(self._report)
+        self._running = [_Thread("relay", self._token), _Thread("relay-crypto", self._token)]
+        self._plain, self._crypto = (RelayLoop(self._report) for _ in self._running)
+        self.loops = (self._plain, self._crypto)
 
     async def run(self) -> None:
-        """Lives as long as the relay thread. Raises RelayDied when it dies; ends by `stop`.
+        """Lives as long as the relay threads. Raises RelayDied when one dies; ends by `stop`.
 
-        A cancellation stops the thread as well, and waits until it has closed every session.
+        A cancellation stops the threads as well, and waits until they have closed every session.
         """
-        threading.Thread(target=self._thread, name="relay", daemon=True).start()
+        for thread, loop in zip(self._running, self.loops, strict=True):
+            thread.start(loop)
         try:
-            await self._over.wait()
+            await self._one_has_ended()
         finally:
-            self.loop.stop(STOPPED)  # harmless when it has stopped by itself
+            for loop in self.loops:
+                loop.stop(STOPPED)  # harmless when it has stopped by itself
             with trio.CancelScope(shield=True):
-                await self._over.wait()
-        if not self._orderly:
-            raise RelayDied("the relay thread died, see its traceback above")
+                for thread in self._running:
+                    await thread.over.wait()
+        if not all(thread.orderly for thread in self._running):
+            raise RelayDied("a relay thread died, see its traceback above")
 
     def adopt(
         self, number: int, client: Endpoint, backend: Endpoint, *, now_ns: int, readonly: bool
     ) -> RelayedPair:
-        """Makes the pair of an open session and gives it to the relay thread."""
+        """Makes the pair of an open session and gives it to a relay thread."""
+        loop = self._plain if client.may_splice else self._crypto
         pair = RelayedPair(
             number,
             client,
             backend,
-            pipes=self.loop.pipes,
-            figures=self.loop.figures,
+            pipes=loop.pipes,
+            figures=loop.figures,
             now_ns=now_ns,
             readonly=readonly,
         )
-        self.loop.adopt(pair)
+        loop.adopt(pair)
         return pair
 
     def drop(self, number: int, reason: str) -> None:
         """Ends a session at once, on both sides; one that has ended already is fine."""
-        self.loop.drop(number, reason)
+        for loop in self.loops:
+            loop.drop(number, reason)
 
     def end_quiet(self) -> None:
         """Ends the sessions that have no call under way, since proxyd stops."""
-        self.loop.end_quiet(STOPPED)
+        for loop in self.loops:
+            loop.end_quiet(STOPPED)
 
     async def answers(self) -> None:
-        """Returns when the relay thread has taken an order; never, if it is stuck or has ended."""
-        answered = trio.Event()
-        self.loop.ask(lambda: self._call(answered.set))
-        await answered.wait()
+        """Returns when each thread has taken an order; never, if one is stuck or has ended."""
+        for loop in self.loops:
+            answered = trio.Event()
+            loop.ask(functools.partial(_call, self._token, answered.set))
+            await answered.wait()
 
-    def _thread(self) -> None:
+    async def _one_has_ended(self) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def wait(thread: _Thread) -> None:
+                await thread.over.wait()
+                nursery.cancel_scope.cancel()
+
+            for thread in self._running:
+                nursery.start_soon(wait, thread)
+
+    def _report(self, pair: RelayedPair) -> None:
+        _call(self._token, self._on_end, pair)
+
+
+class _Thread:
+    """One relay thread; `orderly` is whether it ended because it was told to."""
+
+    def __init__(self, name: str, token: trio.lowlevel.TrioToken) -> None:
+        self.over = trio.Event()
+        self.orderly = False
+        self._name = name
+        self._token = token
+
+    def start(self, loop: RelayLoop) -> None:
+        threading.Thread(target=self._live, args=(loop,), name=self._name, daemon=True).start()
+
+    def _live(self, loop: RelayLoop) -> None:
         try:
-            self.loop.run()
-            self._orderly = True
+            loop.run()
+            self.orderly = True
         except BaseException:
             log.exception("the relay thread died")
             raise
         finally:
-            self._call(self._over.set)
+            _call(self._token, self.over.set)
 
-    def _report(self, pair: RelayedPair) -> None:
-        self._call(self._on_end, pair)
 
-    def _call(self, function: Callable[..., object], *args: object) -> None:
-        try:
-            self._token.run_sync_soon(function, *args)
-        except trio.RunFinishedError:
-            # The control plane is gone, so nobody keeps a roster that could be wrong.
-            log.debug("a session ended after the control plane had")
+def _call(token: trio.lowlevel.TrioToken, function: Callable[..., object], *args: object) -> None:
+    try:
+        token.run_sync_soon(function, *args)
+    except trio.RunFinishedError:
+        # The control plane is gone, so nobody keeps a roster that could be wrong.
+        log.debug("a session ended after the control plane had")

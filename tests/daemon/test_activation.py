@@ -12,8 +12,8 @@ from proxyd.config.settings import Settings
 from proxyd.daemon.activation import (
     Recognised,
     Service,
-    activated_entrances,
     activated_admin_entrances,
+    activated_entrances,
     as_activated,
     recognise,
     take_passed,

@@ -1,3 +1,4 @@
+import argparse
 import json
 import os
 import subprocess
@@ -7,7 +8,9 @@ import pytest
 
 from proxyd import __version__
 from proxyd.config.settings import SPECS
-from proxyd.daemon.cli import main
+from proxyd.daemon.cli import DAEMONS_OWN, main
+from proxyd.daemon.commands import COMMANDS
+from proxyd.daemon.places import places_of
 from tests.bed.command import clean_environment
 
 
@@ -61,7 +64,7 @@ def test_the_version_is_printed(option, capsys):
         (["--listen"], "--listen"),
         (["--nonsense"], "--nonsense"),
         (["-f"], "expected one argument"),
-        (["--conf", "x"], "--conf"),
+        (["--conf=x"], "--conf=x"),
         (["-t"], "expected one argument"),
         (["-t", "-1"], "-1"),
         (["-t", "soon"], "seconds from 0 (never) to 2147483 expected, not 'soon'"),
@@ -256,3 +259,64 @@ def test_json_without_a_check_starts_no_daemon(conf, tmp_path, capfd):
     assert main(["--json", "-f", str(conf), "-p", str(tmp_path / "pid")]) == 1
 
     assert "--check-config" in capfd.readouterr().err
+
+
+# Commands
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (["-t", "5"], "--timeout"),
+        (["-t", "0"], "--timeout"),
+        (["-d"], "--daemon"),
+        (["-v"], "--verbose"),
+        (["-p", ""], "--pid-file"),
+        (["--check-config"], "--check-config"),
+        (["--json"], "--json"),
+    ],
+)
+@pytest.mark.parametrize("command", [["status"], ["kick", "1"], ["passwd", "--list"]])
+def test_an_option_of_the_daemon_before_a_command_is_one_clear_line(
+    option, named, command, tmp_path, capsys
+):
+    assert main(["-f", str(tmp_path / "none"), *option, *command]) == 1
+
+    assert capsys.readouterr() == (
+        "",
+        f"proxyd: error: {named} before a command is for the daemon itself, {command[0]} takes its"
+        f" options behind its name (try {command[0]} --help)\n",
+    )
+
+
+def test_no_command_has_an_option_that_would_hide_one_of_the_daemons():
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser()
+        command.load().add_arguments(parser, places_of({}, euid=0))
+        assert not {action.dest for action in parser._actions} & {*DAEMONS_OWN.values()}
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_every_command_has_help_of_its_own(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: proxyd {command} ")
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"    {command.name} " in said
+
+
+def test_a_command_does_not_wait_for_the_loop_either():
+    script = (
+        "import sys\n"
+        "from proxyd.daemon.cli import main\n"
+        "assert main(['status', '-s', '/nonexistent/sock']) == 1\n"
+        "assert 'trio' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr

@@ -94,7 +94,7 @@ def test_where_a_directory_is_wanted_only_those_are_offered(press):
 
 def test_the_real_commands_are_all_offered(tmp_path):
     script = tmp_path / "completion"
-    script.write_text(bash_completion(build_parser(places_of({}, euid=0))))
+    script.write_text(bash_completion(build_parser(places_of({}, euid=0), whole=True)))
     assert "passwd" in completed(script, "proxyd", "")
     assert completed(script, "proxyd", "--che") == ["--check-config"]
     assert "--delete" in completed(script, "proxyd", "passwd", "--")
@@ -102,6 +102,6 @@ def test_the_real_commands_are_all_offered(tmp_path):
 
 def test_bash_itself_takes_the_script_without_a_word(tmp_path):
     script = tmp_path / "completion"
-    script.write_text(bash_completion(build_parser(places_of({}, euid=0))))
+    script.write_text(bash_completion(build_parser(places_of({}, euid=0), whole=True)))
     done = run_to_end(["bash", "-n", str(script)], deadline_s=30)
     assert (done.status, done.stdout, done.stderr) == (0, "", "")

@@ -24,7 +24,7 @@ def small_parser():
     return parser
 
 
-PARSERS = {"small": small_parser, "whole": lambda: build_parser(places_of({}, euid=0))}
+PARSERS = {"small": small_parser, "whole": lambda: build_parser(places_of({}, euid=0), whole=True)}
 
 
 @pytest.fixture(params=PARSERS)
@@ -81,7 +81,7 @@ def test_lines_of_an_example_stay_as_they_are(tmp_path):
 
 def test_every_command_of_the_real_one_is_there(tmp_path):
     path = tmp_path / "proxyd.8"
-    path.write_text(man_page(build_parser(places_of({}, euid=0))))
+    path.write_text(man_page(build_parser(places_of({}, euid=0), whole=True)))
     text = shown(path)
     assert "   proxyd passwd\n" in text
     assert "--check-config" in text

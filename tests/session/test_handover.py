@@ -148,7 +148,7 @@ async def test_a_relay_that_was_stopped_ends_without_an_error(plane, log):
         plane.open()
         await eventually(relay_threads, "the thread runs")
 
-        plane.relay.loop.stop("on purpose")
+        plane.relay.loops[0].stop("on purpose")
 
     assert plane.roster.clients == {}
     assert len(lines(log, ": on purpose; ", logging.INFO)) == 1
@@ -162,11 +162,11 @@ async def dying(plane):
         raise RuntimeError("a mistake of ours")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plane.relay.loop, "turn", broken)
+        patch.setattr(plane.relay.loops[0], "turn", broken)
         patch.setattr(threading, "excepthook", lambda _: None)  # pytest's would fail a test for it
         yield plane
         await eventually(lambda: not relay_threads(), "the thread has ended")
-    plane.relay.loop.run()  # obeys the order to stop that the dead thread left, and closes
+    plane.relay.loops[0].run()  # obeys the order to stop that the dead thread left, and closes
 
 
 async def test_a_relay_that_dies_says_so_with_a_traceback(dying, log):
