@@ -174,9 +174,14 @@ class RoutingTable:
     def known(self) -> list[Destination]:
         """Where connections may go: what the routes name, then libvirt's own daemons."""
         path = "/system" if self.privileged else "/session"
-        drivers = dict.fromkeys((*self.routes, *_DRIVERS))
-        found = (self.resolve(f"{driver}://{path}", readonly=False) for driver in drivers)
-        return list({each.path: each for each in found}.values())
+        found: dict[str, Destination] = {}
+        for driver in (*self.routes, *_DRIVERS):
+            try:
+                destination = self.resolve(f"{driver}://{path}", readonly=False)
+            except Unroutable:  # a route for a name that no client may give, "qemu+ssh" say
+                continue
+            found.setdefault(destination.path, destination)
+        return list(found.values())
 
     def probed(self, *, readonly: bool) -> Iterable[tuple[str, str]]:
         """For an empty name: sockets whose mere existence decides, and the name each stands for."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from proxyd.config.listening import ADMIN_SOCKETS
+from proxyd.config.quoting import one_line
 from proxyd.wire import ownrpc
-from proxyd.wire.failure import Failure
+from proxyd.wire.failure import Failure, unknown_program
 from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Status
-from proxyd.wire.programs import OWN_PROGRAM, Own
+from proxyd.wire.programs import OWN_PROGRAM, VERSION, Own
 from proxyd.wire.xdr import MalformedFrame
 
 _PATIENCE_S: Final = 10.0
@@ -56,8 +57,7 @@ class Connection:
 
     def status(self, *, ask_daemons: bool) -> dict[str, Any]:
         flags = ownrpc.ASK_DAEMONS if ask_daemons else 0
-        found = json.loads(self._text(Own.STATUS, ownrpc.AskStatus(flags).pack()))
-        assert isinstance(found, dict)
+        found: dict[str, Any] = self._json(Own.STATUS, ownrpc.AskStatus(flags).pack())
         return found
 
     def clients(self) -> list[dict[str, Any]]:
@@ -69,14 +69,19 @@ class Connection:
     def _pages(self) -> Iterator[list[dict[str, Any]]]:
         after = 0
         while True:
-            page = json.loads(self._text(Own.LIST_CLIENTS, ownrpc.AskPage(after).pack()))
+            page = self._json(Own.LIST_CLIENTS, ownrpc.AskPage(after).pack())
             if not page:
                 return
             yield page
             after = page[-1]["id"]
 
-    def _text(self, procedure: Own, payload: bytes) -> str:
-        return ownrpc.unpack_text(self._call(procedure, payload))
+    def _json(self, procedure: Own, payload: bytes) -> Any:
+        """The value that the call returns. Raises NoAnswer."""
+        said = self._call(procedure, payload)
+        try:
+            return json.loads(ownrpc.unpack_text(said))
+        except (MalformedFrame, ValueError, RecursionError) as error:
+            raise NoAnswer(f"{self.path}: its answer cannot be read: {error}") from error
 
     def _call(self, procedure: Own, payload: bytes) -> bytes:
         """What the call returns. Raises NoAnswer."""
@@ -84,6 +89,7 @@ class Connection:
         try:
             self.sock.sendall(ownrpc.call(procedure, self._serial, payload).pack())
             frame = self._reply()
+            refusal = Failure.unpack(frame.payload) if frame.header.status != Status.OK else None
         except TimeoutError:
             text = f"it is silent for {_PATIENCE_S:g} s: look at its log"
             raise NoAnswer(f"{self.path}: {text}") from None
@@ -91,8 +97,8 @@ class Connection:
             raise NoAnswer(f"{self.path}: {error.strerror}; look at its log") from error
         except MalformedFrame as error:
             raise NoAnswer(f"{self.path}: no libvirt daemon answers there: {error}") from error
-        if frame.header.status != Status.OK:
-            raise Refusal(self._refusal(Failure.unpack(frame.payload)))
+        if refusal is not None:
+            raise Refusal(self._refusal(refusal))
         return frame.payload
 
     def _reply(self) -> Frame:
@@ -107,12 +113,12 @@ class Connection:
             buffer.feed(received)
 
     def _refusal(self, failure: Failure) -> str:
-        if f"{OWN_PROGRAM:#x}" in failure.message or "rogram" in failure.message:
+        if failure.message == unknown_program(OWN_PROGRAM, VERSION).message:
             return (
-                f"{self.path} is not served by proxyd but by another daemon; name proxyd's own"
-                " socket with --socket, or use virt-admin"
+                f"{self.path} is not proxyd's admin socket but another one of libvirt's; name"
+                " proxyd's with --socket, or use virt-admin"
             )
-        return failure.message
+        return one_line(failure.message)
 
 
 def admin_socket(directory: str) -> str:
@@ -128,6 +134,8 @@ def _why_not(path: str, error: OSError) -> str:
             how = "start it (systemctl start virtproxyd), or name its socket with --socket"
         case errno.EACCES | errno.EPERM:
             how = "ask as the user that it runs as" + ("" if os.geteuid() == 0 else ", say root")
+        case errno.EAGAIN:
+            how = "others wait there already: see admin_max_clients"
         case _:
             how = "name its socket with --socket"
     return f"{what}; {how}"

@@ -14,13 +14,13 @@ from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.logoutputs import LogOutputError
 from proxyd.daemon.reload import Reloader
 from proxyd.daemon.reporting import Reporter, described
+from proxyd.session.handover import Relay
 from proxyd.session.roster import Roster
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain
 
 SERVER_NAME: Final = "virtproxyd"
 _LIB_VERSION: Final = 11003000  # libvirt 11.3.0, in whose role we are
-_RELAY_THREADS: Final = 1
 
 
 class ProxyServer:
@@ -28,8 +28,9 @@ class ProxyServer:
 
     name = SERVER_NAME
 
-    def __init__(self, in_force: InForce, roster: Roster, reloader: Reloader) -> None:
+    def __init__(self, in_force: InForce, roster: Roster, relay: Relay, reloader: Reloader) -> None:
         self._in_force = in_force
+        self._relay = relay
         self._roster = roster
         self._reloader = reloader
 
@@ -41,8 +42,8 @@ class ProxyServer:
 
     @property
     def pool(self) -> Pool:
-        idle = all(client.pair is None for client in self._roster.clients.values())
-        return fixed_pool(_RELAY_THREADS, free=_RELAY_THREADS if idle else 0)
+        loops = self._relay.loops
+        return fixed_pool(len(loops), free=sum(not loop.sessions for loop in loops))
 
     def set_pool(self, bounds: PoolBounds) -> None:
         check_unchanged(self.pool, bounds)

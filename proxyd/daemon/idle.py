@@ -1,7 +1,7 @@
 """The end of a daemon that nobody needs (reference/config.md, section 8)."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -32,25 +32,23 @@ class IdleExit:
     async def run(self) -> None:
         """Returns when it has ended the daemon."""
         while True:
-            idles = self.seconds > 0 and not self._anybody()
-            with trio.move_on_after(self.seconds if idles else float("inf")) as patience:
-                await self._change()
-            if patience.cancelled_caught and not self._anybody():
+            # Taken before anybody is counted: what happens from here on is not missed.
+            changes = [self._changed, *(crowd.changed for crowd in self._crowds)]
+            idles = self.seconds > 0 and not any(crowd.clients for crowd in self._crowds)
+            with trio.move_on_after(self.seconds if idles else float("inf")):
+                await _first_of(changes)
+            if not any(change.is_set() for change in changes):
                 log.info("no client for %d s: exiting", self.seconds)
                 self._end()
                 return
 
-    def _anybody(self) -> bool:
-        return any(crowd.clients for crowd in self._crowds)
 
-    async def _change(self) -> None:
-        """Returns when somebody has come or gone, or the time was changed."""
-        async with trio.open_nursery() as nursery:
+async def _first_of(events: Sequence[trio.Event]) -> None:
+    async with trio.open_nursery() as nursery:
 
-            async def first(wait: Callable[[], Awaitable[None]]) -> None:
-                await wait()
-                nursery.cancel_scope.cancel()
+        async def end_with(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
 
-            for crowd in self._crowds:
-                nursery.start_soon(first, crowd.wait_change)
-            nursery.start_soon(first, self._changed.wait)
+        for event in events:
+            nursery.start_soon(end_with, event)

@@ -112,13 +112,16 @@ def _number(text: str) -> int:
 def _status(arguments: argparse.Namespace, places: Places) -> int:
     from proxyd.daemon.showing import attention, status_view  # noqa: PLC0415 (slow to load)
 
-    first = True
+    answers: dict[str, dict[str, Any]] | None = None if not arguments.no_probe else {}
 
     def ask(connection: Connection) -> dict[str, Any]:
-        nonlocal first
+        nonlocal answers
         # Once: asking again and again would keep daemons from ending that nobody needs.
-        probe, first = first and not arguments.no_probe, False
-        return connection.status(ask_daemons=probe)
+        found = connection.status(ask_daemons=answers is None)
+        if answers is None:
+            answers = {each["socket"]: each for each in found["backends"]}
+        found["backends"] = [answers.get(each["socket"], {}) | each for each in found["backends"]]
+        return found
 
     def shown() -> int:
         found = _show(arguments, _socket_of(arguments, places), ask, status_view)

@@ -44,25 +44,28 @@ class LogSettings:
     async def read_again(self, loaded: Loaded) -> None:
         """The same while the daemon runs. All of it or nothing. Raises StartFailed."""
         try:
-            await self._change(*self._asked(loaded))
+            async with self._one_at_a_time:
+                await self._change(*self._asked(loaded))
         except LogOutputError as error:
             raise StartFailed(Exit.FAILED, f"cannot log: {error}") from error
         _warn_of(loaded)
 
     async def set_filters(self, filters: Sequence[LogFilter]) -> None:
         """Raises LogOutputError, since an output is opened anew."""
-        await self._change(self.level, tuple(filters), self.outputs)
+        async with self._one_at_a_time:
+            await self._change(self.level, tuple(filters), self.outputs)
 
     async def set_outputs(self, outputs: Sequence[LogOutput]) -> None:
         """None at all stand for the default ones. Raises LogOutputError."""
-        asked = self._absolute(outputs) if outputs else self._default(self.level)
-        await self._change(self.level, self.filters, asked)
+        async with self._one_at_a_time:
+            asked = self._absolute(outputs) if outputs else self._default(self.level)
+            await self._change(self.level, self.filters, asked)
 
     async def _change(
         self, level: int, filters: tuple[LogFilter, ...], outputs: tuple[LogOutput, ...]
     ) -> None:
-        async with self._one_at_a_time:
-            await trio.to_thread.run_sync(self._apply, level, filters, outputs)
+        """For whoever has the lock, and has read what is in force under it."""
+        await trio.to_thread.run_sync(self._apply, level, filters, outputs)
 
     def _apply(
         self, level: int, filters: tuple[LogFilter, ...], outputs: tuple[LogOutput, ...]

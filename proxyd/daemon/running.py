@@ -103,7 +103,7 @@ class Daemon:
         self._admin_services = AdminServices(
             server=self._admin,
             host=LiveHost(
-                ProxyServer(in_force, self._roster, self._reloader),
+                ProxyServer(in_force, self._roster, self._relay, self._reloader),
                 self._admin,
                 roster=self._roster,
                 logs=logs,

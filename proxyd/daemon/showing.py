@@ -9,9 +9,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from proxyd.config.quoting import one_line
+
 EXPIRY_DAYS: Final = 30
 _BAD: Final = "bold red"
 _DIM: Final = "dim"
+# Characters of any text: a client may choose a name of thousands.
+_LONGEST: Final = 200
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -28,6 +32,7 @@ def console() -> Console:
 
 def attention(found: dict[str, Any]) -> list[str]:
     """What an administrator should look at, a line each."""
+    found = _plain(found)
     lines = [
         f"{each['daemon']} does not answer: {each['trouble']}"
         for each in found["backends"]
@@ -53,6 +58,7 @@ def attention(found: dict[str, Any]) -> list[str]:
 
 def status_view(found: dict[str, Any]) -> RenderableType:
     """The whole status, as one thing to print."""
+    found = _plain(found)
     limits, relay = found["limits"], found["relay"]
     head = Text.assemble(
         (f"proxyd {found['version']}", "bold"),
@@ -86,7 +92,7 @@ def clients_view(clients: list[dict[str, Any]]) -> RenderableType:
     for column in (0, 5, 6, 7, 8, 9):
         table.columns[column].justify = "right"
         table.columns[column].no_wrap = True
-    for each in clients:
+    for each in _plain(clients):
         is_open = each["state"] == "open"
         where = " ".join(filter(None, (each["listener"], each["address"])))
         table.add_row(
@@ -94,7 +100,7 @@ def clients_view(clients: list[dict[str, Any]]) -> RenderableType:
             Text(where + (" (read-only)" if each["readonly"] else "")),
             Text(each["who"]),
             Text(each["uri"] or each["state"]),
-            Text(os.path.basename(each["backend"])),
+            Text(os.path.basename(each["backend"]).removesuffix("-ro").removesuffix("-sock")),
             _span(each["age_s"]),
             _span(each["idle_s"]) if is_open else "",
             str(each["calls"]),
@@ -143,8 +149,25 @@ def _certificates(found: dict[str, Any]) -> Table:
     return table
 
 
+def _plain(found: Any) -> Any:
+    """The same with all texts harmless: no control characters, no line ends, none too long."""
+    match found:
+        case str():
+            cut = found[:_LONGEST] + "…" if len(found) > _LONGEST else found
+            return one_line(cut)
+        case list():
+            return [_plain(each) for each in found]
+        case dict():
+            return {key: _plain(each) for key, each in found.items()}
+        case _:
+            return found
+
+
 def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # on a narrow terminal nothing is cut off
+    return table
 
 
 def _span(seconds: float) -> str:

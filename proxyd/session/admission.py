@@ -28,7 +28,7 @@ class Admission:
         self.max_anonymous = max_anonymous
         self.clients = 0
         self.closed = False
-        self._changed = trio.Event()
+        self.changed = trio.Event()  # set when a client comes or goes, and then replaced
         self._anonymous = Counter[Transport]()
         self._waiting = trio.lowlevel.ParkingLot()
         self._told = set[Transport]()  # whose episode goes on
@@ -93,7 +93,7 @@ class Admission:
 
     async def wait_change(self) -> None:
         """Returns when a client has come or gone since the call."""
-        await self._changed.wait()
+        await self.changed.wait()
 
     def nobody_waits(self, transport: Transport) -> None:
         """A listener found its backlog empty: an episode, if there was one, is over."""
@@ -110,5 +110,5 @@ class Admission:
             self._waiting.unpark_all()
 
     def _tell(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self.changed.set()
+        self.changed = trio.Event()

@@ -1,6 +1,7 @@
 """Asks a daemon whether it is there: connects, and asks it what every client asks first."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,8 +50,12 @@ async def _ask(destination: Destination) -> str:
         buffer = FrameBuffer(FRAME_LIMIT)
         while buffer.next_frame() is None:
             buffer.feed(await conversation.receive(buffer.wanted))
+        # A goodbye, or libvirt's daemons would log an error for each of our questions.
+        await conversation.send(remote.call(Remote.CONNECT_CLOSE, 1).pack())
+        with suppress(HungUp):
+            await conversation.receive(1)
     except HungUp as error:
-        return f"it {error.reason} the connection"
+        return f"it hung up: {error.reason}"
     except MalformedFrame as error:
         return f"what it says is no libvirt: {error}"
     finally:

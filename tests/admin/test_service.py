@@ -4,10 +4,10 @@ import pytest
 
 from proxyd.admin.service import FRAME_LIMIT, AdminService, Asked, Stage
 from proxyd.negotiation.events import HangUp, Send
-from proxyd.wire import adminrpc, failure, remote
+from proxyd.wire import adminrpc, failure, ownrpc, remote
 from proxyd.wire.adminrpc import Flags, ListServers
 from proxyd.wire.frame import Frame, FrameType, Header, Status
-from proxyd.wire.programs import Admin, Keepalive, Program, Remote
+from proxyd.wire.programs import OWN_PROGRAM, Admin, Keepalive, Own, Program, Remote
 from tests.negotiation.talk import failure_of, feed, frames_in, numbers_of, only_sent
 
 OPEN = adminrpc.call(Admin.CONNECT_OPEN, 0, Flags().pack())
@@ -82,6 +82,25 @@ def test_every_other_procedure_is_asked_for(service, procedure):
     assert feed(service, call.pack()) == [Asked(procedure, b"payload!")]
 
 
+@pytest.mark.parametrize("procedure", Own)
+def test_every_procedure_of_proxyds_own_program_is_asked_for_and_answered_once(service, procedure):
+    call = ownrpc.call(procedure, 7, b"payload!")
+    assert feed(service, call.pack()) == [Asked(procedure, b"payload!")]
+    assert service.wanted == 0
+    assert frames_in(service.answered(b"")) == [remote.reply(call.header)]
+    with pytest.raises(ValueError, match="no call is waiting"):
+        service.answered(b"")
+
+
+def test_both_programs_may_be_spoken_on_one_connection(service):
+    for call in (OPEN, ownrpc.call(Own.STATUS, 1, bytes(4)), LIST):
+        for event in feed(service, call.pack()):
+            if isinstance(event, Asked):
+                (said,) = frames_in(service.answered(b"done"))
+                assert said == remote.reply(call.header, b"done")
+    assert service.stage is Stage.LISTENING
+
+
 @pytest.mark.parametrize("piece", [1, 3, 4, 27, 28, 29])
 def test_a_call_may_come_in_pieces(service, piece):
     events = feed(service, OPEN.pack() + LIST.pack(), piece=piece)
@@ -121,6 +140,11 @@ def test_a_ping_is_answered_by_a_pong(service):
         (header(version=2), "Cannot find program 110102160 version 2"),
         (header(program=0xFFFFFFFF), "Cannot find program -1 version 1"),
         (header(Keepalive.PING, program=Program.KEEPALIVE), "Cannot find program 1801807216 ver"),
+        (header(1, program=OWN_PROGRAM, version=2), "Cannot find program 1886550137 version 2"),
+        (header(0, program=OWN_PROGRAM), "unknown procedure: 0"),
+        (header(4, program=OWN_PROGRAM), "unknown procedure: 4"),
+        (header(-1, program=OWN_PROGRAM), "unknown procedure: -1"),
+        (header(1, program=OWN_PROGRAM, status=Status.ERROR), "Unexpected message status 1"),
         (header(0), "unknown procedure: 0"),
         (header(21), "unknown procedure: 21"),
         (header(-1), "unknown procedure: -1"),

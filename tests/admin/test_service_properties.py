@@ -8,15 +8,16 @@ from proxyd.admin.host import Refused
 from proxyd.admin.procedures import answer
 from proxyd.admin.service import AdminService, Asked, Stage
 from proxyd.negotiation.events import HangUp, Send
-from proxyd.wire import remote
+from proxyd.wire import ownrpc, remote
 from proxyd.wire.adminrpc import ClientEntry, ListClients, OfClient, OfServer, SetLogging
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameType, Header, Status
-from proxyd.wire.programs import Admin, Keepalive, Program
+from proxyd.wire.ownrpc import AskPage, AskStatus
+from proxyd.wire.programs import OWN_PROGRAM, Admin, Keepalive, Own, Program
 from tests.admin.asking import counts
 from tests.fakes.admin import FakeHost, FakeServer
 from tests.negotiation.talk import frames_in
-from tests.wire.strategies import FRAMES, U32
+from tests.wire.strategies import FRAMES, U32, U64
 
 _SERVERS = st.sampled_from(["virtproxyd", "admin", "libvirtd"])
 _PAYLOADS = st.one_of(
@@ -28,18 +29,25 @@ _PAYLOADS = st.one_of(
     ),
     st.builds(lambda name, count: counts(name, maxWorkers=count).pack(), _SERVERS, U32),
     st.builds(lambda name, count: counts(name, nclients_max=count).pack(), _SERVERS, U32),
+    st.builds(AskStatus, U32).map(AskStatus.pack),
+    st.builds(AskPage, U64, U32).map(AskPage.pack),
+    st.integers(0, 3).map(ownrpc.pack_number),
     st.binary(max_size=40),
 )
+_PROCEDURES = st.sampled_from(
+    [(Program.ADMIN, number) for number in Admin] + [(OWN_PROGRAM, number) for number in Own]
+)
 _USUAL = st.builds(
-    Frame,
-    st.builds(Header, st.just(Program.ADMIN), st.just(1), st.sampled_from(Admin), st.just(0), U32),
+    lambda called, serial, payload: Frame(Header(called[0], 1, called[1], 0, serial), payload),
+    _PROCEDURES,
+    U32,
     _PAYLOADS,
 )
 _UNUSUAL = st.builds(
     Frame,
     st.builds(
         Header,
-        st.sampled_from(Program) | U32,
+        st.sampled_from([*Program, OWN_PROGRAM]) | U32,
         st.integers(0, 2),
         st.integers(-2, 25),
         st.integers(-1, 8),
@@ -54,12 +62,12 @@ CONVERSED = st.integers(0, 3).flatmap(lambda roll: _STRANGE if roll == 3 else _U
 
 def is_a_call(frame):
     header = frame.header
+    known = {Program.ADMIN: {*Admin}, OWN_PROGRAM: {*Own}}.get(header.program, ())
     return (
-        header.program == Program.ADMIN
-        and header.version == 1
+        header.version == 1
         and header.type == FrameType.CALL
         and header.status == Status.OK
-        and header.procedure in {*Admin}
+        and header.procedure in known
     )
 
 
@@ -88,6 +96,7 @@ def carried_out(service, host, asked):
 def test_every_call_gets_one_reply_and_only_a_call_is_carried_out(frames, piece):
     service, host = AdminService(), FakeHost(FakeServer("admin"))
     host.main.join()
+    host.listed = [{"id": 1}, {"id": 2}]
     for frame in frames:
         said, over, asked = b"", False, False
         for event in receive(service, frame.pack(), piece):

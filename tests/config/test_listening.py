@@ -1,6 +1,6 @@
 import pytest
 
-from proxyd.config.listening import Door, UnixListening, unix_listenings
+from proxyd.config.listening import Door, UnixListening, admin_listenings, unix_listenings
 from proxyd.config.loading import load
 from proxyd.wire.programs import AuthMethod
 
@@ -69,3 +69,39 @@ def test_the_backlog_is_what_may_be_queued_and_zero_is_libvirts_thirty(queued, b
 
 def test_the_backlog_is_a_number_that_listen_takes():
     assert all(each.backlog <= INT_MAX for each in listenings("max_queued_clients = 4294967295"))
+
+
+# The sockets for virt-admin
+
+
+def admin_sockets(text="", *, privileged=True):
+    settings = load(text, "/etc/x.conf", privileged=privileged).settings
+    return admin_listenings(settings, directory="/run/libvirt")
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_virt_admin_is_listened_for_by_both_of_its_names(privileged):
+    assert admin_sockets(privileged=privileged) == [
+        UnixListening(
+            path=f"/run/libvirt/{name}",
+            mode=0o700,
+            backlog=20,
+            door=Door(name=name, method=AuthMethod.NONE, readonly=False, own_uid_only=True),
+        )
+        for name in ("libvirt-admin-sock", "virtproxyd-admin-sock")
+    ]
+
+
+def test_wider_permissions_let_nobody_else_administrate():
+    for each in admin_sockets('unix_sock_admin_perms = "0777"'):
+        assert (each.mode, each.door.own_uid_only) == (0o777, True)
+
+
+@pytest.mark.parametrize(("queued", "backlog"), [(0, 30), (1, 1), (4294967295, INT_MAX)])
+def test_the_admin_backlog_has_a_setting_of_its_own(queued, backlog):
+    text = f"admin_max_queued_clients = {queued}\nmax_queued_clients = 7"
+    assert {each.backlog for each in admin_sockets(text)} == {backlog}
+
+
+def test_no_setting_of_the_clients_sockets_changes_those_for_virt_admin():
+    assert admin_sockets('auth_unix_rw = "none"\nunix_sock_rw_perms = "0777"') == admin_sockets()

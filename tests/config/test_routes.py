@@ -35,6 +35,7 @@ DAEMONS = {
     "a.b-c": "virta.b-cd",
     "QEMU": "virtQEMUd",
 }
+MODULAR = {*DAEMONS.values()} - {"virtxd", "virta.b-cd", "virtQEMUd"}
 INSIDE = [
     "test",
     "esx",
@@ -599,3 +600,45 @@ def test_a_refusal_reads_as_its_failure():
     with pytest.raises(Unroutable) as caught:
         parse_name("qemu://host/system")
     assert str(caught.value) == caught.value.failure.message
+
+
+# ---- where connections may go
+
+
+def known(*, privileged=True, **routes):
+    return a_table(privileged=privileged, **routes).known()
+
+
+@both_powers
+def test_libvirts_own_daemons_are_known(privileged):
+    directory = SYSTEM_DIR if privileged else SESSION_DIR
+    assert [each.path for each in known(privileged=privileged)] == [
+        f"{directory}/{daemon}-sock" for daemon in DAEMONS.values() if daemon in MODULAR
+    ]
+
+
+def test_what_the_routes_name_comes_first_and_in_the_place_of_the_rule():
+    found = known(test="/run/test-sock", qemu="/srv/qemu-sock", a="virtad")
+    assert [each.path for each in found[:3]] == [
+        "/run/test-sock",
+        "/srv/qemu-sock",
+        f"{SYSTEM_DIR}/virtad-sock",
+    ]
+    assert "virtqemud" not in {each.daemon for each in found}
+    assert len(found) == 3 + len(MODULAR) - 1
+
+
+def test_a_socket_that_several_names_lead_to_is_known_once():
+    found = known(test="/run/one", esx="/run/one", QEMU="virtqemud")
+    assert [each.path for each in found].count("/run/one") == 1
+    assert [each.daemon for each in found].count("virtqemud") == 1
+
+
+def test_a_route_for_a_name_that_no_client_may_give_is_left_out():
+    routes = {"qemu+ssh": "virtqemud", "x" * MAX_NAME: "virtxd", "xen+tls": "/run/x"}
+    assert known(**routes) == known()
+
+
+def test_a_route_for_a_driver_inside_is_known_and_the_driver_alone_is_not():
+    assert next(each.path for each in known(esx="/run/esx")) == "/run/esx"
+    assert not {each.daemon for each in known()} & {f"virt{driver}d" for driver in INSIDE}

@@ -78,6 +78,8 @@ class FakeHost:
         self.log_outputs = parse_outputs("3:stderr 1:file:/var/log/x")
         self.log_filters = parse_filters("")
         self.told = []
+        self.state = {}  # what `status` tells
+        self.listed = []  # what `described` tells of, a dictionary with an "id" each
 
     def servers(self):
         return [self.main, *self.more]
@@ -97,3 +99,17 @@ class FakeHost:
 
     def shut_down(self, *, preserve):
         self.told.append(("shut down", preserve))
+
+    async def status(self, *, ask_daemons):
+        self.told.append(("status", ask_daemons))
+        return self.state
+
+    def described(self, *, after, most):
+        self.told.append(("described", after, most))
+        return [each for each in self.listed if each["id"] > after][:most]
+
+    def close_client(self, number):
+        if number not in {each["id"] for each in self.listed}:
+            raise Refused(failure.no_client(f"there is no client {number}", Domain.ADMIN))
+        self.listed = [each for each in self.listed if each["id"] != number]
+        self.told.append(("close", number))

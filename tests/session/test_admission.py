@@ -1,11 +1,14 @@
 import logging
+import socket
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from proxyd.config.listening import Transport
+from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
+from tests.session.desk import OPEN_TO_ALL
 
 UNIX, TCP = Transport.UNIX, Transport.TCP
 
@@ -190,3 +193,89 @@ async def test_strangers_of_the_network_keep_nobody_of_this_host_waiting(nursery
     await wait_all_tasks_blocked()
     assert remote.let_in == 1
     assert [message[:35] for message in log.messages] == ["no room for more clients by TCP: 2 "]
+
+
+# The end
+
+
+async def test_after_the_close_there_is_no_room_whatever_leaves_or_changes(nursery):
+    gate = admission(max_clients=2)
+    gate.arrived(UNIX, anonymous=True)
+    gate.close()
+    waiter = Waiter(gate, nursery)
+    await wait_all_tasks_blocked()
+
+    gate.proved(UNIX)
+    gate.change(max_clients=100, max_anonymous=0)
+    gate.left(UNIX, anonymous=False)
+    await wait_all_tasks_blocked()
+
+    assert (gate.closed, gate.has_room(UNIX), gate.clients, waiter.let_in) == (True, False, 0, 0)
+
+
+async def test_a_close_is_not_told_as_a_lack_of_room(nursery, log):
+    gate = admission()
+    gate.close()
+    Waiter(gate, nursery)
+    await wait_all_tasks_blocked()
+    gate.nobody_waits(UNIX)
+    assert log.messages == []
+
+
+@pytest.fixture
+def listener(directory):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.setblocking(False)
+        made.bind(str(directory / "door"))
+        made.listen()
+        yield made
+
+
+def connected(listener):
+    caller = socket.socket(socket.AF_UNIX)
+    caller.connect(listener.getsockname())
+    return caller
+
+
+class ClosedWhenWoken(trio.abc.Instrument):
+    """Closes the gate when the listener's task has been woken and has not run yet."""
+
+    def __init__(self, gate):
+        self.gate = gate
+
+    def task_scheduled(self, task):
+        if task.coro.__name__ == accept_clients.__name__:
+            self.gate.close()
+
+
+@pytest.mark.parametrize("waits_for", ["a client", "room"])
+async def test_who_comes_at_the_moment_of_the_close_stays_in_the_backlog(
+    listener, nursery, waits_for
+):
+    gate, accepted = admission(max_clients=1), []
+    if waits_for == "room":
+        gate.arrived(UNIX, anonymous=False)
+    nursery.start_soon(accept_clients, listener, OPEN_TO_ALL, gate, accepted.append)
+    await wait_all_tasks_blocked()
+    trio.lowlevel.add_instrument(ClosedWhenWoken(gate))
+
+    with connected(listener) as caller:
+        if waits_for == "room":
+            gate.left(UNIX, anonymous=False)
+        await wait_all_tasks_blocked(0.01)
+
+        assert gate.closed
+        assert accepted == []
+        with listener.accept()[0] as left_for_the_next_daemon:
+            caller.send(b"x")
+            assert left_for_the_next_daemon.recv(1) == b"x"
+
+
+async def test_a_change_to_come_is_one_event_and_then_another():
+    gate = admission()
+    first = gate.changed
+    gate.arrived(UNIX, anonymous=False)
+    second = gate.changed
+    gate.left(UNIX, anonymous=False)
+
+    assert (first.is_set(), second.is_set(), gate.changed.is_set()) == (True, True, False)

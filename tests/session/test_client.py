@@ -1,5 +1,6 @@
 """Whole sessions: a client on a real socket, a real relay, and a daemon that plays a script."""
 
+import datetime as dt
 import errno
 import logging
 import os
@@ -12,17 +13,27 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.config.listening import Door
+from proxyd.auth.certificates import load_credentials
+from proxyd.auth.files import CertificateFiles
+from proxyd.auth.server_tls import make_server_tls
+from proxyd.config.listening import Door, Transport
+from proxyd.config.priority import parse_priority
 from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT
+from proxyd.session.backend import open_backend
+from proxyd.session.client import Arrival, serve_client
+from proxyd.session.securing import TlsGreeting, handshake_limiter
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Domain, ErrorCode, Failure
 from proxyd.wire.programs import AuthMethod, Remote
 from proxyd.wire.remote import OpenArguments
+from tests.bed.pki import Pki
+from tests.endpoint.test_contract import tcp_pair
 from tests.relay.frames import call_with_descriptors, send_descriptor
 from tests.session.desk import (
     DEADLINE_S,
     TIMEOUT_S,
     URI,
+    Caller,
     Desk,
     KnownNames,
     eventually,
@@ -41,12 +52,34 @@ POLKIT_RO = Door(
     name="libvirt-sock-ro", method=AuthMethod.POLKIT, readonly=True, own_uid_only=False
 )
 OWN = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=True)
+BY_TLS = Door(
+    name="tls 127.0.0.1:16514",
+    transport=Transport.TLS,
+    method=AuthMethod.NONE,
+    readonly=False,
+    own_uid_only=False,
+)
 
 NOBODY = 65534
 WITHOUT_NAME = 54321
 
 WARNING = logging.WARNING
 OPENED = [Remote.AUTH_LIST, Remote.CONNECT_OPEN, Remote.CONNECT_SET_IDENTITY]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    pki = Pki(tmp_path_factory.mktemp("pki"))
+    server = pki.server()
+    files = CertificateFiles(
+        ca=str(pki.ca_file), crl=None, pairs=((str(server.cert_file), str(server.key_file)),)
+    )
+    return make_server_tls(
+        load_credentials(files, now=dt.datetime.now(dt.UTC)),
+        parse_priority(None),
+        enforce=True,
+        allowed=None,
+    )
 
 
 def identity_of(line):
@@ -833,3 +866,188 @@ async def test_a_stop_ends_sessions_that_are_not_open_yet(daemon, log, stalls_at
         assert len(lines(log, "proxyd stopped", logging.INFO)) == 1
         await desk.is_empty()
         outer.cancel_scope.cancel()
+
+
+# Closed by an administrator
+
+
+CLOSED = "closed by an administrator"
+
+
+async def is_closed(desk, caller, log):
+    """What every close has to bring about, wherever the session was; once more is harmless."""
+    (client,) = desk.roster.clients.values()
+    client.close()
+    client.close()
+
+    assert await caller.ended()
+    await eventually(lambda: not desk.roster.clients, "the roster is empty")
+    assert (desk.admission.clients, desk.admission.anonymous) == (0, 0)
+    client.close()
+    assert len(lines(log, f": {CLOSED}; ", logging.INFO)) == 1
+    assert not tracebacks(log)
+    await desk.is_as_before()
+
+
+async def test_an_open_session_is_closed_on_both_sides(desk, daemon, log):
+    caller = await desk.opened()
+    line = daemon.line
+
+    await is_closed(desk, caller, log)
+
+    assert line.closed
+    assert line.receiver.ended or line.receiver.reset
+    assert lines(log, f"session 1 ended: libvirt-sock, uid 0 (root) pid {os.getpid()}, {URI}")
+
+
+async def test_a_session_in_the_middle_of_a_frame_is_closed(desk, daemon, log):
+    caller = await desk.opened()
+    caller.send(half(caller))
+
+    await is_closed(desk, caller, log)
+
+
+async def test_a_session_whose_daemon_takes_nothing_is_closed(desk, directory, daemon, log):
+    """The daemon has not been reading for long: bytes of the client wait in the relay."""
+    resting = trio.Event()
+    daemon.script[Remote.CONNECT_GET_LIB_VERSION] = resting
+    caller = await desk.opened()
+    caller.send(caller.frame(Remote.CONNECT_GET_LIB_VERSION))
+    await eventually(lambda: len(daemon.line.calls) == 4, "the call that is not answered")
+    frame = caller.frame(Remote.CONNECT_GET_LIB_VERSION, bytes(4000))
+    (client,) = desk.roster.clients.values()
+
+    def is_full():
+        try:
+            caller.sock.send(frame)
+        except BlockingIOError:
+            return client.pair.up.stalled
+        return False
+
+    await eventually(is_full, "nothing fits in any more")
+    client.close()
+    await eventually(lambda: not desk.roster.clients, "the roster is empty")
+    resting.set()
+
+    assert await caller.ended()
+    await desk.is_as_before()
+    assert len(lines(log, f": {CLOSED}; ", logging.INFO)) == 1
+
+
+@pytest.mark.parametrize("said", [b"", b"\0\0"])
+async def test_a_client_that_has_said_nothing_whole_is_closed(desk, log, said):
+    caller = desk.connect(POLKIT)
+    caller.send(said)
+    await wait_all_tasks_blocked(0.01)
+    assert desk.admission.anonymous == 1
+
+    await is_closed(desk, caller, log)
+
+    assert lines(log, "client 1 ended before a session was open")
+
+
+async def test_a_client_is_closed_before_its_session_has_made_its_first_step(desk, log):
+    await is_closed(desk, desk.connect(), log)
+
+
+async def test_a_client_that_waits_for_polkit_is_closed_and_the_question_is_taken_back(desk, log):
+    desk.polkit.event = trio.Event()
+    caller = desk.connect(POLKIT, uid=NOBODY, gid=NOBODY)
+    caller.send(caller.frame(Remote.AUTH_LIST) + caller.frame(Remote.AUTH_POLKIT))
+    assert await caller.receive()
+    await eventually(lambda: desk.polkit.asked, "polkit is asked")
+
+    await is_closed(desk, caller, log)
+
+    assert desk.polkit.taken_back == 1
+
+
+@pytest.mark.parametrize("stalls_at", OPENED)
+async def test_a_client_whose_daemon_stalls_is_closed_on_both_sides(desk, daemon, log, stalls_at):
+    daemon.script[stalls_at] = SILENCE
+    caller = desk.connect()
+    caller.send(caller.opening())
+    await eventually(lambda: daemon.lines and stalls_at in daemon.line.calls, "it stalls")
+    line = daemon.line
+
+    await is_closed(desk, caller, log)
+
+    assert line.closed
+
+
+async def test_a_client_whose_name_is_looked_up_is_closed(desk, log):
+    class Hanging:
+        async def names_of(self, uid, gid):
+            await trio.sleep_forever()
+
+    usual, desk.names = desk.names, Hanging()
+    caller = desk.connect()
+    await wait_all_tasks_blocked(0.01)
+    desk.names = usual
+
+    await is_closed(desk, caller, log)
+
+
+@pytest.mark.parametrize("moment", ["open_backend", "adopt"])
+async def test_a_close_in_the_very_turn_of_the_hand_over_is_not_lost(
+    desk, daemon, log, monkeypatch, moment
+):
+    """The session's task has been woken already, and runs on without a checkpoint."""
+
+    async def opens_then(*arguments, **named):
+        endpoint = await open_backend(*arguments, **named)
+        desk.roster.clients[1].close()
+        return endpoint
+
+    def adopts_then(*arguments, **named):
+        pair = adopt(*arguments, **named)
+        desk.nursery.start_soon(close_next_turn)
+        return pair
+
+    async def close_next_turn():
+        desk.roster.clients[1].close()
+
+    adopt = desk.relay.adopt
+    caller = desk.connect()
+    with monkeypatch.context() as patched:
+        if moment == "adopt":
+            patched.setattr(desk.relay, "adopt", adopts_then)
+        else:
+            patched.setattr("proxyd.session.client.open_backend", opens_then)
+        caller.send(caller.opening())
+        with trio.fail_after(DEADLINE_S):
+            while await caller.receive() is not None:
+                continue
+
+    await eventually(lambda: not desk.roster.clients, "the roster is empty")
+    assert daemon.line.closed
+    assert len(lines(log, f": {CLOSED}; ", logging.INFO)) == 1
+    await desk.is_as_before()
+
+
+async def test_a_client_in_its_tls_handshake_is_closed(desk, log, tls):
+    near, far = tcp_pair()
+    caller = Caller(near)
+    desk.callers.append(caller)
+    greeting = TlsGreeting(far, "127.0.0.1:4711", tls, handshake_limiter())
+    arrival = Arrival(greeting, BY_TLS, desk.services)
+    desk.nursery.start_soon(serve_client, arrival)
+    caller.send(bytes.fromhex("16030100"))  # the beginning of a ClientHello
+    await wait_all_tasks_blocked(0.01)
+    assert desk.admission.clients == 1
+
+    await is_closed(desk, caller, log)
+
+    assert lines(log, f"client 1 ended before a session was open: {BY_TLS.name}, from 127.0.0.1")
+
+
+async def test_others_go_on_when_one_is_closed(desk):
+    callers = [await desk.opened() for _ in range(3)]
+
+    desk.roster.clients[2].close()
+
+    assert await callers[1].ended()
+    for caller in (callers[0], callers[2]):
+        assert succeeded(await caller.call(Remote.CONNECT_GET_LIB_VERSION))
+    assert list(desk.roster.clients) == [1, 3]
+    await desk.is_as_before()

@@ -148,7 +148,7 @@ def test_the_pool_cannot_be_changed_and_the_error_says_why(proxyd):
     assert done.status == 1
     assert "no call of a client ever waits for a thread of proxyd" in done.stderr
     unchanged = virt_admin(
-        proxyd.admin_sock, "server-threadpool-set", "virtproxyd", "--max-workers", "1"
+        proxyd.admin_sock, "server-threadpool-set", "virtproxyd", "--max-workers", "2"
     )
     unchanged.succeeded()
 

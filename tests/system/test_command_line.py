@@ -617,5 +617,7 @@ def test_a_users_daemon_refuses_root_without_a_word(own):
 
 def test_a_users_daemon_has_no_read_only_socket(own):
     assert sorted(path.name for path in own.directory.iterdir() if path.is_socket()) == [
-        "libvirt-sock"
+        "libvirt-admin-sock",
+        "libvirt-sock",
+        "virtproxyd-admin-sock",
     ]

@@ -1,0 +1,345 @@
+"""Status and clients on a terminal: whole screens, and nothing of a client's reaches it raw."""
+
+import copy
+import io
+
+import pytest
+from rich.console import Console
+
+from proxyd.daemon import showing
+from proxyd.daemon.showing import attention, clients_view, status_view
+
+STATUS = {
+    "version": "0.1",
+    "pid": 4242,
+    "state": "serving",
+    "started_at": 1700000000.0,
+    "uptime_s": 3723.0,
+    "configuration": "/etc/libvirt/virtproxyd.conf",
+    "idle_exit_s": 0,
+    "listeners": [
+        {
+            "name": "libvirt-sock-ro",
+            "address": "/run/libvirt/libvirt-sock-ro",
+            "transport": "unix",
+            "authentication": "polkit",
+            "readonly": True,
+            "clients": 2,
+        },
+        {
+            "name": "virtproxyd-admin-sock",
+            "address": "/run/libvirt/virtproxyd-admin-sock",
+            "transport": "admin",
+            "authentication": "uid",
+            "readonly": False,
+            "clients": None,
+        },
+    ],
+    "limits": {
+        "clients": 2,
+        "max_clients": 5000,
+        "unauthenticated": 1,
+        "max_unauthenticated": 0,
+        "admin_clients": 1,
+        "max_admin_clients": 20,
+        "descriptor_room": 100000,
+    },
+    "backends": [
+        {
+            "daemon": "virtqemud",
+            "socket": "/run/libvirt/virtqemud-sock",
+            "present": True,
+            "sessions": 1,
+            "answers": True,
+            "answered_ms": 0.51,
+            "trouble": "",
+        },
+        {
+            "daemon": "virtlxcd",
+            "socket": "/run/libvirt/virtlxcd-sock",
+            "present": True,
+            "sessions": 0,
+            "answers": False,
+            "answered_ms": None,
+            "trouble": "no answer within 2 s",
+        },
+    ],
+    "certificates": [
+        {"role": "server", "subject": "CN=kvm1", "expires_at": 1.8e9, "days_left": 12.4},
+        {"role": "ca", "subject": "CN=ca", "expires_at": 1.9e9, "days_left": 400.0},
+        {"role": "crl", "subject": "CN=ca", "expires_at": None, "days_left": None},
+    ],
+    "last_reload": None,
+    "relay": {
+        "threads": 1,
+        "sessions": 1,
+        "calls": 12,
+        "bytes_up": 1536,
+        "bytes_down": 5 * 1024**3,
+        "errors": 3,
+        "own_errors": 0,
+    },
+    "log": {"dropped": 0, "lost": 0},
+}
+OPEN = {
+    "id": 17,
+    "listener": "tls 127.0.0.1:16514",
+    "transport": "tls",
+    "address": "192.0.2.7:40123",
+    "who": "x509 'CN=joe'",
+    "identity": {"x509_dname": "CN=joe"},
+    "authenticated": True,
+    "readonly": False,
+    "state": "open",
+    "uri": "qemu:///system",
+    "backend": "/run/libvirt/virtqemud-sock",
+    "connected_at": 1700000000.0,
+    "age_s": 75.0,
+    "idle_s": 0.25,
+    "calls": 12,
+    "errors": 0,
+    "bytes_up": 1536,
+    "bytes_down": 52428800,
+}
+NEGOTIATING = {
+    **OPEN,
+    "id": 18,
+    "listener": "libvirt-sock-ro",
+    "address": "",
+    "who": "not known yet",
+    "readonly": True,
+    "state": "negotiating",
+    "uri": "",
+    "backend": "",
+    "age_s": 0.04,
+    "calls": 0,
+    "bytes_up": 0,
+    "bytes_down": 0,
+}
+HOSTILE = [
+    "\x1b]0;title\x07",
+    "\x1b[2J",
+    "\x9b31m",
+    "a\r\nb\tc\0",
+    "\u202eltr",
+    "\udcff\ud800",
+    "\u200b\ufeff\u2028",
+    "[bold red]markup[/] :smile:",
+    "é" * 20_000,
+    " " * 5000 + "x",
+    "",
+]
+
+WHOLE_TABLE = """\
+ID  FROM          WHO            URI            DAEMON       AGE  IDLE  CALLS       UP      DOWN
+17  libvirt-sock  uid 0 (root)   lxc:///system  virtqemud  1m15s  0.2s     12  1.5 KiB  50.0 MiB
+18  libvirt-sock  not known yet  negotiating                0.0s            0      0 B       0 B
+2 clients"""
+
+
+def printed(view, width=120, **how):
+    """What stands on a terminal of this width, without the blanks at the ends of lines."""
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False, emoji=False, markup=False, **how).print(view)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def status_with(**changes):
+    return {**copy.deepcopy(STATUS), **changes}
+
+
+def test_a_whole_status():
+    assert (
+        printed(status_view(STATUS))
+        == """\
+proxyd 0.1  serving for 1h02m, pid 4242
+configuration /etc/libvirt/virtproxyd.conf
+clients 2 of 5000, unauthenticated 1 of any number by each way in, administrators 1 of 20
+sessions 1, calls 12, errors 3, up 1.5 KiB, down 5.0 GiB
+LISTENER                     ADDRESS                             AUTHENTICATION  CLIENTS
+libvirt-sock-ro (read-only)  /run/libvirt/libvirt-sock-ro        polkit          2
+virtproxyd-admin-sock        /run/libvirt/virtproxyd-admin-sock  uid
+DAEMON     SOCKET                       SESSIONS  ANSWERS
+virtqemud  /run/libvirt/virtqemud-sock  1         in 0.5 ms
+virtlxcd   /run/libvirt/virtlxcd-sock   0         no answer within 2 s
+CERTIFICATE  OF       ENDS
+server       CN=kvm1  2027-01-15, in 12 days
+ca           CN=ca    2030-03-17, in 400 days
+crl          CN=ca    never
+! virtlxcd does not answer: no answer within 2 s
+! the server certificate CN=kvm1 ends in 12 days: renew it"""
+    )
+
+
+def test_a_whole_table_of_clients():
+    local = {"listener": "libvirt-sock", "address": "", "readonly": False}
+    opened = {**OPEN, **local, "who": "uid 0 (root)", "uri": "lxc:///system"}
+    assert printed(clients_view([opened, {**NEGOTIATING, **local}]), width=98) == WHOLE_TABLE
+
+
+def test_who_may_only_read_and_where_it_came_from_are_shown():
+    shown = printed(clients_view([OPEN, NEGOTIATING]), width=140)
+    assert "17  tls 127.0.0.1:16514 192.0.2.7:40123  x509 'CN=joe'  qemu:///system" in shown
+    assert "18  libvirt-sock-ro (read-only)          not known yet  negotiating" in shown
+
+
+def test_on_eighty_columns_everything_is_there():
+    shown = printed(clients_view([OPEN]), width=80)
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    squeezed = "".join(
+        "".join(line[start:end].strip() for line in shown.splitlines()[1:-1])
+        for start, end in column_edges(shown.splitlines()[0])
+    )
+    for part in ("127.0.0.1:16514", "192.0.2.7:40123", "CN=joe", "qemu:///system", "virtqemud"):
+        assert part in squeezed
+    assert "…" not in shown
+
+
+def column_edges(header):
+    starts = [header.index(name) for name in ("ID", "FROM", "WHO", "URI", "DAEMON")]
+    return list(zip(starts, [*starts[1:], header.index("DAEMON") + 8], strict=True))
+
+
+def test_nobody_is_told_in_words():
+    assert printed(clients_view([])) == "nobody is connected"
+    assert printed(clients_view([OPEN])).endswith("\n1 client")
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("width", [80, 240])
+def test_nothing_that_a_client_chose_reaches_the_terminal_raw(hostile, width):
+    client = {**OPEN, "who": hostile, "uri": hostile, "backend": hostile, "address": hostile}
+    shown = printed(clients_view([client, OPEN]), width=width)
+
+    assert all(line.isprintable() for line in shown.splitlines())
+    assert shown.replace("…", "").isascii() or hostile[0] == "é"
+    assert max(len(line) for line in shown.splitlines()) <= width
+    assert len(shown) < 30_000
+    assert shown.endswith("2 clients")
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_nothing_that_a_certificate_or_an_error_says_reaches_it_raw_either(hostile):
+    found = status_with(
+        last_reload={"at": 0.0, "succeeded": False, "text": hostile},
+        configuration=hostile,
+        certificates=[{**STATUS["certificates"][0], "subject": hostile}],
+        backends=[{**STATUS["backends"][1], "trouble": hostile, "socket": hostile}],
+        listeners=[{**STATUS["listeners"][0], "address": hostile, "name": hostile}],
+    )
+    for shown in (printed(status_view(found), width=80), "\n".join(attention(found))):
+        assert all(line.isprintable() for line in shown.splitlines())
+        assert len(shown) < 10_000
+
+
+def test_a_name_is_no_markup():
+    assert "[bold red]x[/]" in printed(clients_view([{**OPEN, "who": "[bold red]x[/]"}]))
+
+
+def test_colours_are_shown_on_a_terminal_unless_the_user_wants_none(monkeypatch, capsys):
+    def shown():
+        showing.console().print(status_view(STATUS))
+        return capsys.readouterr().out
+
+    assert "\x1b" not in shown()
+    for name in ("NO_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as if it were a terminal
+    assert "\x1b[1;31m" in shown()
+    monkeypatch.setenv("NO_COLOR", "")
+    assert "31m" not in shown()
+
+
+# What somebody should look at
+
+
+def test_of_a_daemon_that_is_well_nothing_is_to_be_looked_at():
+    assert attention(status_with(backends=[], certificates=[])) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"answers": False, "trouble": "no"}, ["virtqemud does not answer: no"]),
+        ({"answers": False, "present": False, "sessions": 0}, []),
+        (
+            {"answers": False, "present": False, "sessions": 1, "trouble": "no"},
+            ["virtqemud does not answer: no"],
+        ),
+        ({"answers": True}, []),
+    ],
+)
+def test_a_daemon_that_does_not_answer_matters_if_it_should_be_there(changes, says):
+    found = status_with(certificates=[], backends=[{**STATUS["backends"][0], **changes}])
+    assert attention(found) == says
+
+
+def test_a_daemon_that_was_not_asked_is_well():
+    unasked = {"daemon": "virtqemud", "socket": "/x", "present": False, "sessions": 0}
+    found = status_with(certificates=[], backends=[unasked, {**unasked, "present": True}])
+    assert attention(found) == []
+    shown = printed(status_view(found))
+    assert "no socket" in shown
+    assert "not asked" in shown
+
+
+@pytest.mark.parametrize(
+    ("days_left", "says"),
+    [(-3.0, "ended 3 days ago"), (0.4, "ends in 0 days"), (29.9, "ends in 30 days")],
+)
+def test_a_certificate_that_ends_soon_is_to_be_renewed(days_left, says):
+    ends = {**STATUS["certificates"][0], "days_left": days_left}
+    found = status_with(backends=[], certificates=[ends])
+    assert attention(found) == [f"the server certificate CN=kvm1 {says}: renew it"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"last_reload": {"at": 0, "succeeded": False, "text": "no"}},
+            "the last reload failed: no",
+        ),
+        ({"last_reload": {"at": 0, "succeeded": True, "text": "yes"}}, None),
+        ({"limits": {**STATUS["limits"], "clients": 5000}}, "max_clients is reached"),
+        ({"log": {"dropped": 1, "lost": 0}}, "log lines were lost"),
+        ({"log": {"dropped": 0, "lost": 1}}, "log lines were lost"),
+        ({"relay": {**STATUS["relay"], "own_errors": 1}}, "errors of proxyd's own"),
+    ],
+)
+def test_other_troubles_are_a_line_each(changes, says):
+    lines = attention(status_with(backends=[], certificates=[], **changes))
+    assert len(lines) == (says is not None)
+    assert says is None or says in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0.0s"),
+        (59.94, "59.9s"),
+        (60, "1m00s"),
+        (3599, "59m59s"),
+        (3600, "1h00m"),
+        (86399, "23h59m"),
+        (86400, "1d00h"),
+        (1e9, "11574d01h"),
+    ],
+)
+def test_spans_are_short(seconds, shown):
+    assert f"for {shown}, pid" in printed(status_view(status_with(uptime_s=seconds)))
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1024**5, "1.0 PiB"),
+        (1024**6, "1024.0 PiB"),
+    ],
+)
+def test_sizes_are_short(count, shown):
+    assert printed(clients_view([{**OPEN, "bytes_down": count}])).splitlines()[1].endswith(shown)
