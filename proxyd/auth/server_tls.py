@@ -24,6 +24,10 @@ _NO_AUTO_CHAIN: Final = 0x8
 # pyOpenSSL sets it, and then each record is a call from Python: a third more CPU for a long stream.
 _ENABLE_PARTIAL_WRITE: Final = 0x1
 
+# Records are then encrypted by the kernel where it can (module tls) and where OpenSSL was built for
+# it; anywhere else the option has no effect. No name in pyOpenSSL.
+_ENABLE_KTLS: Final = 0x8
+
 _OPTIONS: Final = (
     SSL.OP_NO_TICKET  # TLS 1.2; for 1.3 see tickets.py
     | SSL.OP_NO_COMPRESSION
@@ -82,10 +86,13 @@ def make_server_tls(
     *,
     enforce: bool,
     allowed: Sequence[str] | None,
+    in_kernel: bool = False,
 ) -> ServerTls:
     """Raises TlsUnusable. `enforce` False lets in clients with any certificate or none."""
     try:
         context = _context(credentials, policy)
+        if in_kernel:
+            context.set_options(_ENABLE_KTLS)
         context.set_verify(
             _DEMAND_CERTIFICATE if enforce else _ASK_FOR_CERTIFICATE, ChainCheck(enforce=enforce)
         )

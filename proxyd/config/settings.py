@@ -182,6 +182,11 @@ class Settings:
         check=check_priority,
         example="SECURE256:-VERS-TLS1.2",
     )
+    proxyd_kernel_tls: bool = switch(
+        False,
+        "Let the kernel encrypt what TLS clients are sent, where it (module tls) and OpenSSL"
+        " (enable-ktls) can; elsewhere it has no effect. proxyd status says for how many it does.",
+    )
 
     # Limits
     max_clients: int = count(

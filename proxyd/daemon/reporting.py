@@ -17,6 +17,7 @@ import trio
 
 from proxyd import __version__
 from proxyd.admin.visitors import AdminServer
+from proxyd.config.listening import Transport
 from proxyd.config.routes import Destination
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import InForce, Options
@@ -147,6 +148,7 @@ class Reporter:
             "bytes_up": sum(sum(loop.figures.up.bytes) for loop in loops),
             "bytes_down": sum(sum(loop.figures.down.bytes) for loop in loops),
             "errors": sum(sum(loop.figures.down.errors) for loop in loops),
+            "tls_in_kernel": sum(map(_in_kernel, self.roster.clients.values())),
             "own_errors": sum(loop.bugs for loop in loops),
         }
 
@@ -181,6 +183,13 @@ def _client(client: Client, now: float, now_ns: int) -> dict[str, Any]:
         "bytes_up": 0 if pair is None else pair.up.moved,
         "bytes_down": 0 if pair is None else pair.down.moved,
     }
+
+
+def _in_kernel(client: Client) -> bool:
+    """Whether the kernel encrypts its bytes."""
+    if client.pair is None or client.transport is not Transport.TLS:
+        return False
+    return bool(getattr(client.pair.client.endpoint, "in_kernel", False))
 
 
 def _identity(identity: ClientIdentity) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def status_view(found: dict[str, Any]) -> RenderableType:
         f" administrators {limits['admin_clients']} of {limits['max_admin_clients']}\n"
         f"sessions {relay['sessions']}, calls {relay['calls']}, errors {relay['errors']},"
         f" up {_size(relay['bytes_up'])}, down {_size(relay['bytes_down'])}"
+        + (f", {relay['tls_in_kernel']} encrypted by the kernel" if relay["tls_in_kernel"] else "")
     )
     parts: list[RenderableType] = [head, use, _listeners(found), _backends(found)]
     if found["certificates"]:

@@ -63,6 +63,7 @@ def _made(credentials: Credentials, policy: TlsPolicy, settings: Settings) -> Se
         policy,
         enforce=not settings.tls_no_verify_certificate,
         allowed=settings.tls_allowed_dn_list,
+        in_kernel=settings.proxyd_kernel_tls,
     )
 
 

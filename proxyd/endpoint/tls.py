@@ -38,6 +38,8 @@ from proxyd.endpoint.contract import NOTHING, HungUp
 _FULL_RECORD: Final = 16384
 _LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, in one piece
 _CLOSED: Final = "closed"
+_TCP_ULP: Final = 31  # linux/tcp.h
+_LONGEST_LAYER_NAME: Final = 16
 _OPTIONS: Final = SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF
 
 
@@ -82,6 +84,15 @@ class TlsEndpoint:
 
     def fileno(self) -> int:
         return self._fd
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the kernel encrypts its records: OpenSSL has then put its layer on the socket."""
+        try:
+            layer = self._sock.getsockopt(socket.IPPROTO_TCP, _TCP_ULP, _LONGEST_LAYER_NAME)
+        except OSError:
+            return False
+        return layer.startswith(b"tls")
 
     def handshake(self) -> bool:
         """Goes on with the handshake; False when the socket has to become ready first.

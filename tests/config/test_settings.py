@@ -114,6 +114,7 @@ def test_as_root_these_are_the_defaults():
         proxyd_backend_dir=None,
         proxyd_routes=(),
         proxyd_handshake_timeout=30,
+        proxyd_kernel_tls=False,
         proxyd_drain_timeout=5,
         proxyd_more_certificates=(),
     )
@@ -147,6 +148,7 @@ def test_the_keys_only_proxyd_knows_are_named_so():
         "proxyd_keytab",
         "proxyd_passwords",
         "proxyd_more_certificates",
+        "proxyd_kernel_tls",
         "proxyd_max_clients_per_peer",
         "proxyd_handshake_timeout",
         "proxyd_drain_timeout",

@@ -110,6 +110,7 @@ async def test_an_idle_daemon_tells_all_of_this(parts):
             "bytes_up": 0,
             "bytes_down": 0,
             "errors": 0,
+            "tls_in_kernel": 0,
             "own_errors": 0,
         },
         "log": {"dropped": 0, "lost": 0},

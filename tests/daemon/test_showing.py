@@ -77,6 +77,7 @@ STATUS = {
         "bytes_up": 1536,
         "bytes_down": 5 * 1024**3,
         "errors": 3,
+        "tls_in_kernel": 0,
         "own_errors": 0,
     },
     "log": {"dropped": 0, "lost": 0},

@@ -1,15 +1,18 @@
 """Clients over TLS: real virsh, with every kind of certificate."""
 
 import datetime as dt
+import json
 import signal
 import socket
+import sys
 
 import pytest
 
-from proxyd.wire.frame import FrameBuffer
+from proxyd.wire.frame import FrameBuffer, Status
 from proxyd.wire.params import Param, ParamType
 from proxyd.wire.programs import Remote
 from proxyd.wire.remote import pack_identity
+from tests.bed.command import run_to_end
 from tests.bed.daemon import short_directory
 from tests.bed.pki import DAY, Pki, write_certificates
 from tests.bed.tap import tapped
@@ -334,3 +337,27 @@ def test_the_listener_is_gone_with_the_daemon(listening):
     host, _, port = address.rpartition(":")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)))
+
+
+def test_clients_come_in_where_the_kernel_cannot_encrypt(listening, joe):
+    """The setting is a wish: status says what came of it."""
+    front = listening({"proxyd_kernel_tls": 1})
+    with opened_over_tls(front.tls_address(), joe) as client:
+        assert client.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
+        done = run_to_end(
+            [sys.executable, "-m", "proxyd", "status", "--json", "-s", str(front.directory)],
+            deadline_s=30,
+        )
+        counted = json.loads(done.succeeded())["relay"]["tls_in_kernel"]
+    assert counted == 0 or kernel_encrypts()
+
+
+def kernel_encrypts():
+    """Whether it has the layer that OpenSSL would put on a socket (TCP_ULP)."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as sock:
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
+            except OSError:
+                return False
+            return True
