@@ -348,16 +348,18 @@ def test_clients_come_in_where_the_kernel_cannot_encrypt(listening, joe):
             [sys.executable, "-m", "proxyd", "status", "--json", "-s", str(front.directory)],
             deadline_s=30,
         )
-        counted = json.loads(done.succeeded())["relay"]["tls_in_kernel"]
+        counted = json.loads(done.stdout)["relay"]["tls_in_kernel"]
     assert counted == 0 or kernel_encrypts()
 
 
 def kernel_encrypts():
     """Whether it has the layer that OpenSSL would put on a socket (TCP_ULP)."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as sock:
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
-            except OSError:
-                return False
-            return True
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as sock,
+    ):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
+        except OSError:
+            return False
+        return True
