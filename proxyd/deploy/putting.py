@@ -59,9 +59,10 @@ def _carry_out(steps: Iterable[Step], root: Path) -> None:
 
 
 def _write_manifest(manifest: Manifest, root: Path) -> None:
-    path = below(root, manifests.PATH)
+    path, content = below(root, manifests.PATH), manifest.encoded()
     _make_directory(path.parent)
-    write_whole(path, manifest.encoded(), 0o644)
+    if not (path.is_file() and path.read_bytes() == content):
+        write_whole(path, content, 0o644)
 
 
 def _make_directory(path: Path) -> None:

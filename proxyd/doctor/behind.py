@@ -71,6 +71,7 @@ def _loop(state: HostState, backend: Backend) -> Finding:
 def _of_answer(state: HostState, backend: Backend) -> Iterator[Finding]:
     called = f"{backend.daemon} ({backend.path})"
     restart = _restart(state, backend)
+    used = any(unit.wanted for unit in state.units_of(backend.daemon))
     match backend.reply.answer:
         case Answer.ANSWERS:
             yield from _of_methods(state, backend)
@@ -86,7 +87,8 @@ def _of_answer(state: HostState, backend: Backend) -> Iterator[Finding]:
                     if backend.daemon in HYPERVISOR_DAEMONS
                     else "."
                 ),
-                restart or [f"rm {shlex.quote(backend.path)}"],
+                # What nobody is to use may have left its socket behind.
+                restart if used and restart else [f"rm {shlex.quote(backend.path)}"],
             )
         case Answer.DENIED if state.as_root:
             yield error(

@@ -32,6 +32,7 @@ def judge(state: HostState) -> Iterator[Finding]:
         _doubled(state),
         _stale(state),
         _failed(state),
+        _behindhand(state),
         _masked(state),
         _incomplete(state),
         _proxy(state),
@@ -268,19 +269,43 @@ def _socket_unit_at(state: HostState, path: str) -> str:
 
 
 def _failed(state: HostState) -> Iterator[Finding]:
+    """A service that does not start takes its sockets with it: one trouble, told once."""
     for daemon in DAEMONS:
-        for unit in state.units_of(daemon):
-            if unit.failed:
-                yield error(
-                    "unit-failed",
-                    f"{unit.name} has failed.",
-                    "systemd starts it no more until somebody has looked.",
-                    [
-                        f"journalctl -b -n 20 -u {unit.name}",
-                        "# mend what it says there, then",
-                        f"systemctl restart {unit.name}",
-                    ],
-                )
+        names = [unit.name for unit in state.units_of(daemon) if unit.failed]
+        if not names:
+            continue
+        sockets = [name for name in names if name.endswith(".socket")]
+        # With its sockets there again, the next client starts the service.
+        again = [f"systemctl restart {' '.join(sockets or names)}"]
+        if sockets and sockets != names:
+            again.insert(0, f"systemctl reset-failed {names[0]}")
+        yield error(
+            "unit-failed",
+            f"{listed(names)} {'has' if len(names) == 1 else 'have'} failed.",
+            f"systemd starts {'it' if len(names) == 1 else 'them'} no more until somebody has"
+            " looked.",
+            [f"journalctl -b -n 20 -u {names[0]}", "# mend what it says there, then", *again],
+        )
+
+
+def _behindhand(state: HostState) -> Iterator[Finding]:
+    """Enabled sockets that were not started; systemd opens none for a service that runs."""
+    for daemon in (MONOLITHIC, PROXY):
+        main, service = f"{daemon}.socket", f"{daemon}.service"
+        names = [
+            name
+            for name in sockets_of(daemon)
+            if (unit := state.unit(name)).enabled and not unit.active and not unit.failed
+        ]
+        if names and state.unit(main).active:
+            stop = [f"systemctl stop {service}"] if state.unit(service).active else []
+            yield warning(
+                "not-started",
+                f"{listed(names)} {'is' if len(names) == 1 else 'are'} enabled and not started.",
+                "Until the next boot nobody listens there. systemd starts no socket for a service"
+                " that is running, so that is stopped first, which ends its sessions.",
+                [*stop, f"systemctl start {' '.join(names)}"],
+            )
 
 
 def _masked(state: HostState) -> Iterator[Finding]:
@@ -308,6 +333,8 @@ def _incomplete(state: HostState) -> Iterator[Finding]:
     for daemon in (MONOLITHIC, PROXY, *MODULAR):
         if not state.unit(f"{daemon}.socket").enabled:
             continue
+        if daemon in {MONOLITHIC, PROXY} and contested(state):
+            continue  # one of the two has to go first
         absent = [
             name
             for name in (f"{daemon}-ro.socket", f"{daemon}-admin.socket")

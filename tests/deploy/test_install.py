@@ -88,9 +88,11 @@ def test_a_dry_run_takes_no_root(root, capsys):
 
 def test_a_second_installation_changes_nothing(installed, capsys):
     before = snapshot(installed)
+    written = {path: path.stat().st_ino for path in installed.rglob("*")}
     capsys.readouterr()
     assert run_install("--destdir", str(installed)) == 0
     assert snapshot(installed) == before
+    assert {path: path.stat().st_ino for path in installed.rglob("*")} == written
     told = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in told} == {"keep", "then"}
 

@@ -5,6 +5,7 @@ them anew and fails, so that nobody forgets to read them.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ HOSTS = [
             units=units(
                 MODULAR_UNITS,
                 PROXY_UNITS,
-                daemon("libvirtd", active=False),
+                daemon("libvirtd", active=False, but=["-admin"]),
                 TLS_UNIT,
             ),
         ),
@@ -80,6 +81,40 @@ HOSTS = [
         host(
             units=units(MODULAR_UNITS, daemon("virtproxyd", active=False, but=NETWORK)),
             addresses=addresses(LIBVIRTD),
+        ),
+    ),
+    (
+        # On Debian 12, which has no modular daemons: systemd has stopped libvirtd's sockets for the
+        # proxy's, and libvirtd itself has gone on with its own.
+        "virtproxyd_enabled_beside_a_libvirtd_that_runs",
+        2,
+        monolithic(
+            units=units(
+                daemon("libvirtd", active=False, running=True, but=NETWORK),
+                daemon("virtproxyd", but=NETWORK),
+                LOG_AND_LOCK,
+            ),
+            addresses=tuple(
+                replace(each, listening=2 if each.owners else 0)
+                for each in addresses(SYSTEMD, LIBVIRTD)
+            ),
+            proxy_program="proxyd",
+        ),
+    ),
+    (
+        "virtproxyd_started_beside_a_libvirtd_that_runs",
+        2,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                daemon("virtproxyd", but=NETWORK),
+                daemon("libvirtd", enabled=False, active=False, running=True),
+            ),
+            addresses=addresses(
+                SYSTEMD,
+                PROXYD,
+                rw=held(f"{RUN}/libvirt-sock", SYSTEMD, LIBVIRTD, listening=2),
+            ),
         ),
     ),
     (
@@ -117,6 +152,14 @@ HOSTS = [
         ),
     ),
     (
+        "a_socket_left_by_a_daemon_that_was_switched_off",
+        2,
+        monolithic(
+            units=units(LIBVIRTD_UNITS, down("virtqemud"), LOG_AND_LOCK),
+            backends=backends(Answer.ABSENT, qemu=backend("qemu", Answer.REFUSED)),
+        ),
+    ),
+    (
         "masked_and_half_enabled_units",
         1,
         host(
@@ -146,6 +189,33 @@ HOSTS = [
                 nodedev=backend("nodedev", Answer.BROKEN, detail="it hung up without a reply"),
                 nwfilter=backend("nwfilter", methods=("sasl",)),
             ),
+        ),
+    ),
+    (
+        "a_service_failed_with_its_sockets",
+        2,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                daemon("virtproxyd", active=False, but=NETWORK),
+                {
+                    name: unit(name, enabled=True, failed=True)
+                    for name in ("virtproxyd.service", "virtproxyd.socket", "virtproxyd-ro.socket")
+                },
+            ),
+            addresses=addresses(),
+        ),
+    ),
+    (
+        "a_port_enabled_while_the_service_ran",
+        1,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                PROXY_UNITS,
+                {"virtproxyd-tls.socket": unit("virtproxyd-tls.socket", enabled=True)},
+            ),
+            tls=TlsState(asked_by="virtproxyd-tls.socket", problems=(), until="2027-01-31"),
         ),
     ),
     (

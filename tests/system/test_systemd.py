@@ -1,4 +1,8 @@
-"""proxyd as a service of a real systemd, in a machine of its own for each test."""
+"""What a daemon and a real systemd tell each other, in a machine of its own for each test.
+
+The daemon is a small one on proxyd's own parts, so that a test may hold it up where it wants to;
+the whole of proxyd as a service is in test_systemd_install.py.
+"""
 
 import socket
 import threading
@@ -8,15 +12,8 @@ from pathlib import Path
 import pytest
 
 from proxyd.daemon.activation import Service
-from tests.bed.daemon import conf_text, short_directory
-from tests.bed.machine import (
-    CHECKOUT,
-    HOST_CHECKOUT,
-    PYTHON,
-    Machine,
-    in_unit,
-    start_libvirtd,
-)
+from tests.bed.daemon import short_directory
+from tests.bed.machine import CHECKOUT, PYTHON, Machine, in_unit, start_libvirtd
 from tests.bed.virsh import unix_uri
 from tests.bed.waiting import wait_until
 
@@ -97,15 +94,6 @@ with ExitStack() as given_back:
 if sys.argv[1] == "linger":
     open(sys.argv[2]).close()
 """
-RUN_PROXYD = f"""#!/bin/sh
-PYTHONPATH={CHECKOUT} exec {PYTHON} -m proxyd "$@"
-"""
-SETTINGS = {
-    "auth_unix_rw": "none",
-    "auth_unix_ro": "none",
-    "log_level": 2,
-    "proxyd_routes": ["test=/run/libvirt/virtqemud-sock"],
-}
 UNIT = """
 [Unit]
 StartLimitIntervalSec=0
@@ -163,30 +151,6 @@ def install(machine):
             machine.systemctl("start", *sockets)
 
     return install
-
-
-@pytest.fixture
-def proxyd(machine):
-    """proxyd and its units, and real daemons behind it; nothing is enabled or started."""
-    start_libvirtd(machine, "virtqemud")
-    machine.write("/usr/sbin/proxyd", RUN_PROXYD, 0o755)
-    machine.write("/etc/libvirt/virtproxyd.conf", conf_text(SETTINGS))
-    for each in (HOST_CHECKOUT / "units").glob("virtproxyd*.*"):
-        if each.suffix in {".service", ".socket"}:
-            machine.write(f"/usr/lib/systemd/system/{each.name}", each.read_text())
-    machine.systemctl("daemon-reload")
-    return machine
-
-
-def configure_service(machine, unit, directives):
-    """A drop-in, as an administrator would write one."""
-    machine.write(f"/etc/systemd/system/{unit}.d/test.conf", directives)
-    machine.systemctl("daemon-reload")
-
-
-def virsh(machine, *arguments):
-    uri = unix_uri("test:///default", Path(ADDRESSES[Service.FULL]), mode="legacy")
-    return machine.run("virsh", "-c", uri, *arguments)
 
 
 @pytest.fixture
@@ -337,72 +301,3 @@ def test_real_daemons_answer_in_the_machine(machine):
     sock = Path("/run/libvirt/virtqemud-sock")
     said = machine.run("virsh", "-c", unix_uri("test:///default", sock), "list", "--name")
     assert said.succeeded().split() == ["test"]
-
-
-ENABLE = ("enable", "--now", "virtproxyd.socket", "virtproxyd-ro.socket", "virtproxyd-admin.socket")
-SERVICE = "virtproxyd.service"
-AT_ONCE = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nEnvironment=VIRTPROXYD_ARGS='--timeout 1'\n"
-
-
-def test_the_first_virsh_starts_the_service(proxyd):
-    proxyd.systemctl(*ENABLE)
-    assert proxyd.show(SERVICE, "ActiveState") == "inactive"
-    assert virsh(proxyd, "list", "--name").succeeded().split() == ["test"]
-    assert proxyd.show(SERVICE, "ActiveState") == "active"
-
-
-def test_fifty_clients_across_idle_exits_all_succeed(proxyd):
-    configure_service(proxyd, SERVICE, AT_ONCE)
-    proxyd.systemctl(*ENABLE)
-    exits = 0
-    for number in range(50):
-        assert virsh(proxyd, "list", "--name").succeeded().split() == ["test"]
-        if number % 9 == 8:
-            wait_for_state(proxyd, "inactive")
-            exits += 1
-    assert exits == 5
-    assert sum("exiting" in line for line in proxyd.journal(SERVICE)) >= 5
-
-
-def test_a_reload_is_told_and_the_same_process_goes_on(proxyd):
-    proxyd.systemctl(*ENABLE)
-    virsh(proxyd, "uri").succeeded()
-    first = proxyd.show(SERVICE, "MainPID")
-    proxyd.systemctl("reload", SERVICE)
-    wait_until(
-        lambda: any("configuration reloaded" in line for line in proxyd.journal(SERVICE)),
-        DEADLINE_S,
-        "proxyd has reloaded",
-    )
-    wait_for_state(proxyd, "active")
-    assert proxyd.show(SERVICE, "MainPID") == first
-
-
-def test_a_proxyd_that_stands_still_is_killed_and_started_again(proxyd):
-    configure_service(proxyd, SERVICE, "[Service]\nWatchdogSec=1\n")
-    proxyd.systemctl(*ENABLE)
-    virsh(proxyd, "uri").succeeded()
-    proxyd.systemctl("kill", "--signal=STOP", SERVICE)
-    wait_until(lambda: proxyd.show(SERVICE, "NRestarts") == "1", DEADLINE_S, "it was started again")
-    assert virsh(proxyd, "list", "--name").succeeded().split() == ["test"]
-
-
-def test_a_stop_leaves_the_socket_and_a_stopped_socket_no_file(proxyd):
-    proxyd.systemctl(*ENABLE)
-    virsh(proxyd, "uri").succeeded()
-    path = proxyd.root / ADDRESSES[Service.FULL].removeprefix("/")
-    proxyd.systemctl("stop", SERVICE)
-    assert proxyd.show(SERVICE, "Result") == "success"
-    assert path.is_socket()
-    proxyd.systemctl("stop", *ENABLE[2:])
-    assert not path.exists()
-
-
-def test_the_status_tells_who_is_there(proxyd):
-    proxyd.systemctl(*ENABLE)
-    uri = unix_uri("test:///default", Path(ADDRESSES[Service.FULL]), mode="legacy")
-    with proxyd.held("virsh", "-c", uri, "event", "--all", "--loop"):
-        said = "1 session, 0 being opened, backends: virtqemud 1"
-        wait_until(
-            lambda: proxyd.show(SERVICE, "StatusText") == said, DEADLINE_S, "the status says so"
-        )
