@@ -7,6 +7,7 @@ blocked signal just waits: while the daemon starts, until the thread takes it, a
 ever.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -17,12 +18,17 @@ from typing import Final
 import trio
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+# Other daemons reopen logs or start anew upon these, so somebody's script may send them here, where
+# the default would be to die without giving anything back (reference/config.md, section 8).
+UNUSED: Final = (signal.SIGUSR1, signal.SIGUSR2)
 _KEPT: Final = 16  # of those not looked at yet; one of each kind would do
+
+log = logging.getLogger("daemon.virtproxyd")
 
 
 def block_signals() -> None:
     """From now on they wait, in this thread and in those that it starts."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, *UNUSED))
 
 
 @contextmanager
@@ -41,10 +47,17 @@ def received_signals() -> Iterator[trio.MemoryReceiveChannel[int]]:
             send.send_nowait(number)
 
     def wait() -> None:
+        told = set[int]()
         while True:
-            number = signal.sigwait(SIGNALS)
+            number = signal.sigwait((*SIGNALS, *UNUSED))
             if over.is_set():
                 return
+            if number in UNUSED:
+                if number not in told:
+                    told.add(number)
+                    name = signal.Signals(number).name
+                    log.warning("%s means nothing here and is ignored, now and later", name)
+                continue
             # Idempotent: what has not been taken yet is not put there twice.
             token.run_sync_soon(hand_over, number, idempotent=True)
 

@@ -10,6 +10,7 @@ for as many as one message can bring (plain.py).
 """
 
 import os
+import signal
 import socket
 import struct
 import threading
@@ -35,11 +36,15 @@ class _Closers:
             self._open += 1
             # One that is busy may be stuck.
             if self._open > self._threads and self._threads < _MOST_THREADS:
-                self._threads += 1
-                threading.Thread(target=self._run, name="closer", daemon=True).start()
+                # Without room for a thread one that runs closes it, or the next that can be had.
+                with suppress(RuntimeError):
+                    threading.Thread(target=self._run, name="closer", daemon=True).start()
+                    self._threads += 1
         self._given.put(descriptor)
 
     def _run(self) -> None:
+        # Who waits for signals does so in a thread of its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             descriptor = self._given.get()
             with suppress(OSError):  # EIO of a file that was written: not ours to mend

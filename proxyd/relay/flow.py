@@ -285,6 +285,15 @@ class Flow:
             self._pipe = None
         self._piped = 0
 
+    def break_off(self) -> None:
+        """A write has failed: gives up, and tells dst that nothing follows.
+
+        Nearly always nobody is there to be told. But the kernel may have been short of memory, and
+        then dst would wait for the rest for ever, and so would whoever waits for its answer.
+        """
+        self.give_up()
+        self.dst.end_write()
+
     def _walk(self, view: memoryview, got: int) -> int:
         """Follows the frames through `got` bytes; returns how many are plain to forward."""
         at = self._left
@@ -445,7 +454,7 @@ class Flow:
             # Whoever made the call reads no more. That ends this flow, not the one that carried
             # the call: what was sent behind it is still for the daemon.
             self.lost = hung_up.reason
-            self.give_up()
+            self.break_off()
 
     def _insert_now(self) -> None:
         if not (self._left or self._due or self.stalled):
@@ -463,8 +472,8 @@ class Flow:
         if pipe is None:
             return False
         self._pipe = pipe
-        if first is not None:
-            self._piped = os.write(pipe.write, first)
+        if first is not None and not self._piped_first(pipe, first):
+            return False
         got = self.src.splice_to(pipe.write, min(self._left, pipe.size - self._piped))
         if got > 0:
             self.moved += got
@@ -479,6 +488,16 @@ class Flow:
             return False
         if self._drain() and self.inserting:
             self._insert_now()
+        return True
+
+    def _piped_first(self, pipe: Pipe, first: memoryview) -> bool:
+        """The pipe is empty and `first` is small: all of it goes in, or none without memory."""
+        try:
+            self._piped = os.write(pipe.write, first)
+        except OSError:
+            self._pipes.give_back(pipe)
+            self._pipe = None
+            return False
         return True
 
     def _drain(self) -> bool:

@@ -75,6 +75,11 @@ class RelayLoop:
         self._closed = False
         self._lock = threading.Lock()  # between an order and the end of the loop, nothing else
 
+    @property
+    def sessions(self) -> int:
+        """How many there are. Any thread."""
+        return len(self._pairs)
+
     def adopt(self, pair: RelayedPair) -> None:
         """Takes a pair over; its sockets belong to the loop from here on. Any thread."""
         if not self._order(lambda: self._adopt(pair)):
@@ -195,14 +200,14 @@ class RelayLoop:
         side = "client" if (flow is pair.up) != hung_up.while_writing else "daemon"
         pair.because(f"the {side} is gone: {hung_up.reason}")
         if hung_up.while_writing:
-            flow.give_up()
+            flow.break_off()
             return
         if flow.partner is not None:
             flow.partner.give_up()
         try:
             flow.end()
         except HungUp:
-            flow.give_up()
+            flow.break_off()
 
     def _settle(self, pair: RelayedPair) -> None:
         """Something out of the ordinary happened: closes what is done, watches for what is next."""
@@ -273,7 +278,8 @@ class RelayLoop:
             del self._ends[fd]
             self._pending.discard(end)
             if end.mask != UNWATCHED:
-                self._epoll.unregister(fd)
+                with contextlib.suppress(OSError):  # its close takes it out of epoll as well
+                    self._epoll.unregister(fd)
                 end.mask = UNWATCHED
         self._end(pair)
 

@@ -40,10 +40,7 @@ class PipePool:
             read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
-        # Beyond /proc/sys/fs/pipe-max-size or the user's share: the default size works too.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
-        pipe = Pipe(read, write, fcntl.fcntl(write, fcntl.F_GETPIPE_SZ))
+        pipe = Pipe(read, write, _sized(write))
         if pipe.size < SMALLEST:
             pipe.close()
             return None
@@ -59,3 +56,13 @@ class PipePool:
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+def _sized(pipe: int) -> int:
+    """Makes a pipe large if that is allowed; how much it holds."""
+    # Beyond /proc/sys/fs/pipe-max-size or the user's share: the default size works too.
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    return 0

@@ -3,6 +3,7 @@
 The first try is made without waiting, so a peer that has sent already costs no turn of the loop.
 """
 
+import os
 from typing import Final
 
 import trio
@@ -40,12 +41,28 @@ class Conversation:
             view = view[self.endpoint.write(view) :]
             if not view:
                 return
-            await trio.lowlevel.wait_writable(self.endpoint.fileno())
+            await _wait_to_write(self.endpoint)
 
 
 async def wait_to_read(endpoint: Endpoint) -> None:
-    """Returns when a read that got NOTHING is worth another try."""
+    """Returns when a read that got NOTHING is worth another try. Raises HungUp."""
     if endpoint.reads_when_writable:
-        await trio.lowlevel.wait_writable(endpoint.fileno())
-    else:
+        await _wait_to_write(endpoint)
+        return
+    try:
         await trio.lowlevel.wait_readable(endpoint.fileno())
+    except OSError as error:
+        raise _unwatched(error, while_writing=False) from error
+
+
+async def _wait_to_write(endpoint: Endpoint) -> None:
+    try:
+        await trio.lowlevel.wait_writable(endpoint.fileno())
+    except OSError as error:
+        raise _unwatched(error, while_writing=True) from error
+
+
+def _unwatched(error: OSError, *, while_writing: bool) -> HungUp:
+    """ENOMEM, ENOSPC: the kernel watches no more descriptors, so this one is of no use."""
+    reason = f"it cannot be watched: {os.strerror(error.errno or 0)}"
+    return HungUp(reason, while_writing=while_writing)

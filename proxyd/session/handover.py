@@ -6,6 +6,7 @@ relay's report of a session's end, sent through the trio token. Neither waits fo
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -131,3 +132,6 @@ def _call(token: trio.lowlevel.TrioToken, function: Callable[..., object], *args
     except trio.RunFinishedError:
         # The control plane is gone, so nobody keeps a roster that could be wrong.
         log.debug("a session ended after the control plane had")
+    except OSError as error:
+        # It is in trio's queue, and is taken from there as soon as trio wakes for another cause.
+        log.warning("the control plane was not woken: %s", os.strerror(error.errno or 0))

@@ -1,5 +1,6 @@
 """Meets a client of this host: the kernel knows who it is, the name service what it is called."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -61,6 +62,10 @@ class LocalGreeting:
             peer = credentials_of(self._sock)
         except Denied as error:
             return failure.system_error(error.errno, str(error), Domain.NONE)
+        except OSError as error:
+            number = error.errno or errno.EIO
+            text = f"cannot find out who connected: {os.strerror(number)}"
+            return failure.system_error(number, text, Domain.NONE)
         client.identity = _identity(peer, None, None)
         try:
             user, group = await self._names.names_of(peer.uid, peer.gid)

@@ -3,11 +3,12 @@
 Most clients of a host are the same few users; a look-up may go over a network.
 """
 
+import errno
 from typing import Final
 
 import trio
 
-from proxyd.auth.peercred import names_of
+from proxyd.auth.peercred import Denied, names_of
 
 _KEPT_S: Final = 60.0  # a renamed user is seen after this
 _THREADS: Final = 8
@@ -28,9 +29,13 @@ class NameService:
         kept = self._kept.get((uid, gid))
         if kept is not None and kept[0] > now:
             return kept[1]
-        names = await trio.to_thread.run_sync(
-            names_of, uid, gid, abandon_on_cancel=True, limiter=self._limiter
-        )
+        try:
+            names = await trio.to_thread.run_sync(
+                names_of, uid, gid, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except RuntimeError as error:  # EAGAIN of clone(), as threading tells it
+            text = f"cannot ask for the name of uid {uid}: {error}"
+            raise Denied(text, errno.EAGAIN) from error
         if len(self._kept) >= _LIMIT:
             self._kept.clear()
         self._kept[uid, gid] = (now + _KEPT_S, names)

@@ -10,7 +10,7 @@ A client that has closed its half and waits for an answer counts as gone, as it 
 
 import select
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
@@ -49,6 +49,7 @@ class Presence:
         poll = select.poll()
         for fd in self._watched:
             poll.register(fd, select.POLLRDHUP)
-        for fd, events in poll.poll(0):
-            if events & _ENDS:
-                self._watched.pop(fd)()
+        with suppress(OSError):  # ENOMEM: the next look tells
+            for fd, events in poll.poll(0):
+                if events & _ENDS:
+                    self._watched.pop(fd)()

@@ -54,7 +54,8 @@ def front(room, make_proxyd):
         with held_open(command):
             wait_until(lambda: path.exists() and accepts(path), 10, "the daemon listens")
             yield make_proxyd(
-                {"proxyd_routes": [f"test={path}"], "log_level": 3}, backend_dir=directory
+                {"proxyd_routes": [f"test={path}"], "log_level": 3, "max_clients": 6000},
+                backend_dir=directory,
             )
 
 

@@ -81,10 +81,10 @@ def test_sessions_opened_and_closed_leave_nothing(front, count, capsys):
     first = min(1000, count // 2)
     start = len(front.descriptors())
     churn(front, first)
-    wait_until(lambda: len(front.descriptors()) == start, 30, "the first ones are gone")
+    wait_until(lambda: len(front.descriptors()) <= start, 30, "the first ones are gone")
     before = front.rss_kib()
     churn(front, count - first)
-    wait_until(lambda: len(front.descriptors()) == start, 30, "all sessions are gone")
+    wait_until(lambda: len(front.descriptors()) <= start, 30, "all sessions are gone")
     after = front.rss_kib()
     with capsys.disabled():
         print(f"\n{count} sessions: {start} descriptors, {before} KiB, in the end {after} KiB")
