@@ -27,6 +27,7 @@ from proxyd.config.listening import Door, Transport
 from proxyd.daemon.background import Readiness
 from proxyd.daemon.descriptors import fitting
 from proxyd.daemon.entrances import greeter, polkit_for, prover
+from proxyd.daemon.garbage import collect_garbage
 from proxyd.daemon.hosting import LiveHost, ProxyServer
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import InForce, Options
@@ -180,6 +181,7 @@ class Daemon:
         for listener, door in self._in_force.admin_doors:
             start(accept_clients, listener, door, self._admin.admission, self._visitor_arrived)
         start(self._idle.run)
+        start(collect_garbage, self._admission)
         start(feed_watchdog, self._notifier, self._relay.answers)
         start(keep_status, self._notifier, self._roster.clients.values, self._admission.wait_change)
         start(self._obey, signals)
