@@ -181,7 +181,7 @@ class Daemon:
         for listener, door in self._in_force.admin_doors:
             start(accept_clients, listener, door, self._admin.admission, self._visitor_arrived)
         start(self._idle.run)
-        start(collect_garbage, self._admission)
+        start(collect_garbage, self._roster)
         start(feed_watchdog, self._notifier, self._relay.answers)
         start(keep_status, self._notifier, self._roster.clients.values, self._admission.wait_change)
         start(self._obey, signals)

@@ -19,7 +19,7 @@ Frames are bounded (FRAME_LIMIT, more where SASL is asked for) and so is their n
 a client that has not opened anything costs one small buffer and a bounded number of turns.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
@@ -123,12 +123,6 @@ class ServerNegotiation:
         self._keepalive = False
         self._awaiting: Header | None = None
         self.stage = Stage.TRUSTED if method is AuthMethod.NONE else Stage.GREETED
-        self._handlers: dict[Remote, Callable[[Header], list[ServerEvent]]] = {
-            Remote.AUTH_LIST: self._auth_list,
-            Remote.AUTH_SASL_INIT: self._sasl_init,
-            Remote.AUTH_POLKIT: self._auth_polkit,
-            Remote.CONNECT_CLOSE: self._close,
-        }
 
     @property
     def wanted(self) -> int:
@@ -268,7 +262,23 @@ class ServerNegotiation:
                 data = remote.unpack_sasl_step(frame.payload)
                 return self._known(header) or self._sasl_step(header, data)
             case _:
-                return self._known(header) or self._handlers[Remote(header.procedure)](header)
+                return self._known(header) or self._answer_bare(header)
+
+    def _answer_bare(self, header: Header) -> list[ServerEvent]:
+        """A call without arguments."""
+        # No table of bound methods: with it the machine would hold itself, and what a peer that is
+        # gone has sent would wait for the garbage collector.
+        match header.procedure:
+            case Remote.AUTH_LIST:
+                return self._auth_list(header)
+            case Remote.AUTH_SASL_INIT:
+                return self._sasl_init(header)
+            case Remote.AUTH_POLKIT:
+                return self._auth_polkit(header)
+            case Remote.CONNECT_CLOSE:
+                return self._close(header)
+            case _:
+                raise AssertionError(f"procedure {header.procedure} is in no table")
 
     def _known(self, header: Header) -> list[ServerEvent]:
         """What every call gets from a peer that could not be looked up."""

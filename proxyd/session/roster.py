@@ -64,6 +64,7 @@ class Roster:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self.clients: dict[int, Client] = {}
+        self.unopened = 0  # clients that ended before they had a session
         self._peers = Counter[str]()
         self._last = 0
 
@@ -109,6 +110,8 @@ class Roster:
     def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
         """The client is gone, for whatever reason."""
         del self.clients[client.number]
+        # It held the session that holds the client, and with it all that the peer has sent.
+        client.end = _has_ended
         if client.peer:
             self._peers[client.peer] -= 1
             if not self._peers[client.peer]:
@@ -117,6 +120,7 @@ class Roster:
         seconds = (time.monotonic_ns() - client.started_ns) / 1e9
         pair = client.pair
         if pair is None:
+            self.unopened += 1
             log.log(
                 level,
                 "client %d ended before a session was open: %s: %s; %.3f s",
@@ -151,3 +155,7 @@ class Roster:
     def relay_ended(self, pair: RelayedPair) -> None:
         """The relay's report of a session's end, in the control plane's thread."""
         self.ended(self.clients[pair.number], pair.reason)
+
+
+def _has_ended(_why: str) -> None:
+    """Nothing is left to end."""

@@ -1,5 +1,7 @@
 """proxyd towards a client: every stage, every verdict, and the complement of the order table."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -123,6 +125,18 @@ def test_every_call_that_is_listed_is_taken(stage):
 def test_where_no_token_comes_frames_are_shorter(method):
     (event,) = feed(a_server(method), (FRAME_LIMIT + 1).to_bytes(LENGTH_SIZE, "big"))
     assert isinstance(event, HangUp)
+
+
+def test_what_a_peer_has_sent_is_gone_with_the_machine_and_waits_for_no_collector():
+    server = a_server(AuthMethod.SASL)
+    feed(server, call(Remote.AUTH_LIST))
+    gone = weakref.ref(server)
+    gc.disable()
+    try:
+        del server
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @reading_stages
