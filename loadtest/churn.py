@@ -13,12 +13,20 @@ import os
 import select
 import socket
 from array import array
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
 
 from loadtest.client import SCRATCH_SIZE, Session, open_session
-from loadtest.connecting import Channel, reach, reason_of, secure, send_at_once, tls_channel
+from loadtest.connecting import (
+    Channel,
+    reach,
+    reason_of,
+    secure,
+    send_at_once,
+    tls_channel,
+    until_done,
+)
 from loadtest.entrance import way_in
 from loadtest.failures import TargetFailure
 from loadtest.turns import SessionOrder, Slice, Turn
@@ -128,8 +136,8 @@ class Churn:
         tls = tls_channel(sock, self._target.address, self._opening.credentials)
         if tls is not None:
             channel = tls
-            yield from _until_done(tls.handshake)
-            yield from _until_done(tls.confirm)
+            yield from until_done(tls.handshake)
+            yield from until_done(tls.confirm)
         session = Session(self._target, self._opening, channel)
         yield from self._come_in(session)
         for procedure, payload in self._calls:
@@ -172,14 +180,6 @@ def _goes_on(visit: _Visit) -> bool:
     except StopIteration:
         return False
     return True
-
-
-def _until_done(act: Callable[[], None]) -> Iterator[None]:
-    while True:
-        try:
-            return act()
-        except BlockingIOError:
-            yield
 
 
 def _no_connection(code: int) -> str:

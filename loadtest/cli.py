@@ -1,18 +1,13 @@
-"""The command line: its first word says who acts.
-
-Exit statuses: 0 measured, 1 a target failed, 2 the command line makes no sense, 99 a threshold is
-missed or a soak is not clean, 130 interrupted.
-"""
+"""The command line: its first word says who acts. How it ends is in `statuses`."""
 
 import argparse
 import os
 import sys
 from collections.abc import Callable
-from typing import Final
 
-from loadtest import options
+from loadtest import options, statuses
 from loadtest.document import as_json
-from loadtest.failures import TargetFailure, UsageError
+from loadtest.failures import NotKept, TargetFailure, UsageError
 from loadtest.machine import this_machine
 from loadtest.options import Parser
 from loadtest.progress import progress
@@ -21,11 +16,7 @@ from loadtest.running import cli as running
 from loadtest.scenarios.plans import run
 from loadtest.showing import cli as showing
 from loadtest.soaking import cli as soaking
-
-OK: Final = 0
-TARGET_FAILED: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+from loadtest.statuses import FAILED, INTERRUPTED, OK, USAGE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,8 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         return int(ended.code or OK)
     except UsageError as error:
         return _complain(str(error), USAGE)
-    except TargetFailure as failure:
-        return _complain(str(failure), TARGET_FAILED)
+    except (TargetFailure, NotKept) as failure:
+        return _complain(str(failure), FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -52,16 +43,22 @@ def _complain(line: str, status: int) -> int:
     return status
 
 
-def _act(arguments: list[str]) -> int:
+def command_line() -> Parser:
+    """All words that there are; who parses them is told by `act` what they come to."""
     parser = Parser(
         prog="proxyd-loadtest",
         description="What the proxy costs, how much it holds, and where it breaks.",
+        epilog=statuses.TOLD,
     )
     scenarios = parser.add_subparsers(metavar="SCENARIO", required=True)
     options.add_parser(scenarios).set_defaults(act=_compare)
     for others in (running, soaking, showing):
         others.add_parsers(scenarios)
-    asked = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
+    return parser
+
+
+def _act(arguments: list[str]) -> int:
+    asked = command_line().parse_args(arguments, argparse.Namespace(arguments=arguments))
     act: Callable[[argparse.Namespace], int] = asked.act
     return act(asked)
 

@@ -8,6 +8,7 @@ better than it is.
 import os
 import socket
 import struct
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from loadtest.credentials import Credentials
@@ -69,6 +70,15 @@ def tls_channel(
             return TlsChannel(sock, host, credentials)
         case _:
             return None
+
+
+def until_done(act: Callable[[], None]) -> Iterator[None]:
+    """A handshake on a non-blocking socket, with a yield wherever it must wait for the server."""
+    while True:
+        try:
+            return act()
+        except BlockingIOError:
+            yield
 
 
 def reason_of(error: OSError, wait_s: float) -> str:

@@ -136,8 +136,8 @@ def _check_sasl(methods: list[int], setting: str, kind: str) -> None:
 
 def _wanted(methods: list[int]) -> str:
     return (
-        f"AUTH_LIST: the server wants {_names(methods)}; besides NONE only SASL by GSSAPI on TCP "
-        "can be measured, as gssapi:HOST:PORT"
+        f"AUTH_LIST: the server wants {_names(methods)}; besides NONE, SASL is measured, as "
+        "gssapi:HOST:PORT or scram+tls:HOST:PORT"
     )
 
 

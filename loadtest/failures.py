@@ -1,4 +1,4 @@
-"""The ways in which a measurement does not come about."""
+"""The ways in which a measurement does not come about, or is of no use in the end."""
 
 
 class UsageError(Exception):
@@ -19,3 +19,7 @@ class TargetFailure(Exception):
 
 class NotAgreed(ConnectionError):
     """TLS or SASL did not come about, or broke; one line with what to do, for a TargetFailure."""
+
+
+class NotKept(Exception):
+    """The result was shown and could not be written; one line for the user."""

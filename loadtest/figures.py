@@ -1,5 +1,6 @@
 """Numbers that a run makes: latencies, costs, and ratios with their spread over the rounds."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import compress
@@ -47,9 +48,15 @@ class Latencies:
         self.record(samples)
 
     def record(self, samples: Iterable[int]) -> None:
-        record = self._histogram.record_value
-        for nanoseconds in samples:
-            record(min(nanoseconds, HIGHEST_NS))
+        # Bucket by bucket: of 10,000 samples that are 1.0 µs each, one by one they are 2.1.
+        ordered = sorted(samples)
+        begin, size, histogram = 0, len(ordered), self._histogram
+        while begin < size:
+            value = min(ordered[begin], HIGHEST_NS)
+            largest = histogram.get_highest_equivalent_value(value)
+            end = size if value == HIGHEST_NS else bisect_right(ordered, largest, begin)
+            histogram.record_value(value, end - begin)
+            begin = end
 
     def absorb(self, other: "Latencies") -> None:
         self._histogram.add(other._histogram)  # noqa: SLF001 (of the same class)

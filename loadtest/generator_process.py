@@ -5,8 +5,6 @@ nothing.
 """
 
 import gc
-import multiprocessing
-import signal
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Final
@@ -14,10 +12,10 @@ from typing import Final
 from loadtest.churn import Churn
 from loadtest.failures import TargetFailure
 from loadtest.generator import Generator
+from loadtest.spawned import Spawned
 from loadtest.turns import Open, Order, SessionOrder, Slice, Turn
 
 _START_S: Final = 30.0  # an interpreter starts and imports; far more than it ever takes
-_STOP_S: Final = 10.0
 
 
 def serve(pipe: Connection, order: Order) -> None:
@@ -25,8 +23,6 @@ def serve(pipe: Connection, order: Order) -> None:
 
     It ends, and its sessions with it, when its parent closes the pipe, however that came about.
     """
-    # Ctrl-C goes to the whole process group: the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()  # nothing here makes cycles, and a collection would look like latency
     with suppress(EOFError, BrokenPipeError):
         try:
@@ -47,14 +43,11 @@ class GeneratorProcess:
     """The parent's end of a generator."""
 
     def __init__(self, order: Order) -> None:
-        # Not forked: the parent's histograms and descriptors are none of the child's business.
-        context = multiprocessing.get_context("spawn")
         self._target = order.target.name
         self._wait_s = order.opening.wait_s
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, order), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._spawned = Spawned(serve, order)
+        self._pipe = self._spawned.pipe
+        self.close = self._spawned.close
 
     def wait_until_started(self) -> None:
         self._answer(_START_S)
@@ -69,14 +62,6 @@ class GeneratorProcess:
         answer = self._ask(turn, turn.duration_ns / 1e9 + self._wait_s + _START_S)
         assert isinstance(answer, Slice)
         return answer
-
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.join(_STOP_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()
 
     def _ask(self, command: Open | Turn, wait_s: float) -> object:
         # A generator that is gone is found out by the read behind it.

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, cast
+from typing import Final
 
 from gevent import Timeout, sleep
 from locust import User, constant_throughput, events, task
@@ -67,7 +67,7 @@ def _add_options(parser: LocustArgumentParser) -> None:
         type=amounts.rate,
         help="calls per second of each user (default: the next one at once)",
     )
-    add_opening(cast(argparse.ArgumentParser, group))
+    add_opening(add)
 
 
 def _check_options(environment: Environment, **_: object) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from typing import Final
 
 from loadtest import amounts
@@ -13,36 +14,42 @@ from loadtest.targets import Protection, Target, TcpAddress
 from loadtest.tickets import SERVICE, Tickets, login
 
 TARGET_HELP: Final = (
-    "NAME=unix:/PATH, or NAME=tcp:HOST:PORT, tls:, gssapi: or scram+tls: likewise (an IPv6 address"
-    " as [::1]), and behind it [,pid=N[+N…]][,LABEL=N…][,uri=URI]"
+    "NAME=unix:/PATH or NAME=KIND:HOST:PORT, KIND being tcp, tls, gssapi or scram+tls and an IPv6"
+    " HOST in brackets; behind it ,pid=N[+N…] or any other LABEL=N…, whose CPU is measured, and"
+    " ,uri=URI; give the option once for each target"
 )
 _SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def add_opening(parser: argparse.ArgumentParser) -> None:
-    """All but --uri, whose default is not the same everywhere."""
-    add = parser.add_argument
-    add("--timeout", type=amounts.seconds, default=10.0, help="seconds that any one wait may last")
-    add("--cacert", metavar="FILE", help="the CA that tls: targets are trusted by, PEM")
-    add("--cert", metavar="FILE", help="our certificate for tls: targets, PEM")
+def add_opening(add: Callable[..., object]) -> None:
+    """All but --uri, whose default is not the same everywhere. `add`: some add_argument."""
+    add(
+        "--timeout",
+        type=amounts.seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long any one wait may last (default 10)",
+    )
+    add("--cacert", metavar="FILE", help="tls:, scram+tls: the CA that signed the server's, PEM")
+    add("--cert", metavar="FILE", help="tls:, scram+tls: our own certificate, PEM")
     add("--key", metavar="FILE", help="its private key, PEM, without a password")
     add("--no-host-check", action="store_true", help="take any name in a server's certificate")
     add(
         "--ticket-cache",
         metavar="FILE",
-        help="our Kerberos ticket for gssapi: targets (default: KRB5CCNAME, or what libkrb5 says)",
+        help="gssapi: our Kerberos ticket (default: KRB5CCNAME, else where libkrb5 looks)",
     )
     add(
         "--service",
         type=_service,
         metavar="NAME",
-        help=f"in NAME/HOST, whom that ticket is shown to (default {SERVICE})",
+        help=f"gssapi: show it to NAME/HOST (default {SERVICE})",
     )
-    add("--user", metavar="NAME", help="who comes in by password, for scram+tls: targets")
+    add("--user", metavar="NAME", help="scram+tls: who comes in")
     add(
         "--password-file",
         metavar="FILE",
-        help="the password in one line; nobody else may read the file",
+        help="scram+tls: the password in one line; nobody else may use the file",
     )
 
 

@@ -1,6 +1,7 @@
 """The words of `compare`, and the plan that they ask for."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from loadtest import amounts
@@ -9,13 +10,14 @@ from loadtest.opening_options import TARGET_HELP, add_opening, opening_of
 from loadtest.procedures import SMALL_CALLS, procedure_number
 from loadtest.scenarios import bulk, compare, sessions
 from loadtest.scenarios.plans import Plan
+from loadtest.statuses import TOLD
 from loadtest.targets import parse_targets
 
 SMALL_CALL: Final = "CONNECT_GET_LIB_VERSION"
 CALLS_URI: Final = "test:///default"
 BULK_URI: Final = "qemu:///system"
 
-_TARGET_HELP: Final = f"{TARGET_HELP}; the first target is what the others are compared with"
+_TARGET_HELP: Final = f"{TARGET_HELP}; the first one is what the others are compared with"
 # Which of the options below each kind of measurement knows, by the names of its plan's fields.
 _KNOWN: Final = {
     "calls": {"procedure", "readonly", "warmup", "connections", "calls", "slices", "slice_s"},
@@ -29,7 +31,7 @@ class Parser(argparse.ArgumentParser):
     """Complains by UsageError."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def parse_plan(arguments: list[str]) -> tuple[Plan, bool]:
@@ -44,58 +46,67 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Adds `compare` to the scenarios."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "compare",
-        help="the same work by several targets",
-        description="The same small call, session or transfer, by several targets in turn.",
+        help="what one target costs beside another: the same work by each in turn",
+        description="Lets several targets do the same work in turn: a small call again and again,"
+        " new sessions (--sessions), or transfers (--bulk). Says what each costs beside the first.",
+        epilog=TOLD,
     )
-    _add_work(parser)
-    parser.add_argument(
-        "--uri",
-        help="for targets without a uri= of their own"
-        f" (default {CALLS_URI}, with --bulk {BULK_URI})",
-    )
-    add_opening(parser)
-    _add_amounts(parser)
+    _add_work(parser.add_argument_group("work"))
+    _add_amounts(parser.add_argument_group("amount").add_argument)
+    add_opening(parser.add_argument_group("sessions").add_argument)
     return parser
 
 
-def _add_work(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--target", action="append", required=True, help=_TARGET_HELP)
-    add("--procedure", help=f"default {SMALL_CALL}; one of {', '.join(SMALL_CALLS)}")
-    kind = parser.add_mutually_exclusive_group()
+def _add_work(group: Any) -> None:
+    add = group.add_argument
+    add("--target", action="append", required=True, metavar="TARGET", help=_TARGET_HELP)
+    add(
+        "--procedure",
+        metavar="NAME",
+        help=f"which small call (default {SMALL_CALL}): {', '.join(SMALL_CALLS)}",
+    )
+    kind = group.add_mutually_exclusive_group()
     kind.add_argument(
         "--sessions",
         action="store_true",
-        help="measure new sessions: connect, TLS with a full handshake or SASL, open, close",
+        help="new sessions: connect, TLS with a full handshake or SASL, open, close",
     )
     kind.add_argument(
-        "--bulk", type=amounts.size, metavar="SIZE", help="measure transfers of so much, say 256MiB"
+        "--bulk", type=amounts.size, metavar="SIZE", help="transfers of so much, say 256MiB"
     )
     add("--volume", metavar="PATH", help="of --bulk: of that size at least, in a running pool")
     flag = {"action": "store_true", "default": None}
-    add("--upload", **flag, help="with --bulk: the other way, WRITING OVER the volume")  # type: ignore[arg-type]
-    add("--readonly", **flag, help="open the connections read-only")  # type: ignore[arg-type]
-    add("--json", action="store_true", help="one JSON document with every figure")
-
-
-def _add_amounts(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--rounds", type=amounts.count, default=3, help="what the spread is taken over")
-    add("--warmup", type=amounts.count, help="unmeasured calls (200), sessions (20), transfers (1)")
+    add("--upload", **flag, help="with --bulk: the other way, WRITING OVER the volume")
     add(
-        "-c",
-        "--connections",
-        type=amounts.count,
-        help="per target (1); for calls, above 1: throughput; sessions: so many at a time",
+        "--uri",
+        help="for targets without a uri= of their own"
+        f" (default {CALLS_URI}; with --bulk {BULK_URI})",
     )
-    add("--calls", type=amounts.count, help="per target and round, with one connection (2000)")
+    add("--readonly", **flag, help="open the connections read-only")
+    add("--json", action="store_true", help="print one JSON document with every figure")
+
+
+def _add_amounts(add: Callable[..., object]) -> None:
+    count = {"type": amounts.count, "metavar": "N"}
+    add(
+        *("-c", "--connections"),
+        **count,
+        help="per target (default 1); above 1 throughput is measured; with --sessions so many at"
+        " a time",
+    )
+    add("--rounds", **count, default=3, help="what the spread is taken over (default 3)")
+    add(
+        "--warmup", **count, help="not measured before (default 200 calls, 20 sessions, 1 transfer)"
+    )
+    add("--calls", **count, help="per target and round, with one connection (default 2000)")
+    add("--slices", **count, help="per target and round, else (default 20; with --sessions 5)")
     add(
         "--slice",
         dest="slice_s",
         type=amounts.seconds,
-        help="seconds, with several connections (0.1) or --sessions (0.4)",
+        metavar="SECONDS",
+        help="how long each is (default 0.1; with --sessions 0.4)",
     )
-    add("--slices", type=amounts.count, help="per target and round, likewise (20, 5)")
 
 
 def plan_of(options: argparse.Namespace) -> Plan:

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from loadtest.results import Interval
@@ -16,17 +23,7 @@ from loadtest.tables import NOTHING, us
 @contextmanager
 def progress(title: str, steps: int) -> Iterator[Callable[[], None]]:
     """Gives what is to be called after each step."""
-    console = Console(stderr=True)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    # Drawn between measurements only: the refreshing thread that rich offers would be measured.
-    bar = Progress(
-        *columns,
-        console=console,
-        auto_refresh=False,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with bar:
+    with _bar(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as bar:
         task = bar.add_task("", total=steps)
 
         def step() -> None:
@@ -34,6 +31,34 @@ def progress(title: str, steps: int) -> Iterator[Callable[[], None]]:
             bar.refresh()
 
         yield step
+
+
+@contextmanager
+def countdown(title: str, duration_s: float) -> Iterator[Callable[[float, str], None]]:
+    """Gives what is to be called with the seconds so far, and what there is to tell."""
+    with _bar(TextColumn(title), BarColumn(), TextColumn("{task.fields[told]}")) as bar:
+        task = bar.add_task("", total=duration_s, told="warm-up")
+        bar.refresh()
+
+        def show(elapsed_s: float, told: str) -> None:
+            left = max(0, round(duration_s - elapsed_s))
+            to_go = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} to go"
+            bar.update(task, completed=elapsed_s, told=f"{to_go}, {told}")
+            bar.refresh()
+
+        yield show
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    console = Console(stderr=True)
+    # Drawn between measurements only: the refreshing thread that rich offers would be measured.
+    return Progress(
+        *columns,
+        console=console,
+        auto_refresh=False,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from loadtest.failures import NotKept, UsageError
 from loadtest.figures import Latencies
 from loadtest.machine import Machine
+from loadtest.reading import NotAsDescribed, read
 
 SCHEMA: Final = "proxyd-loadtest/1"
 LARGEST_FILE: Final = 256 << 20  # a day of seconds for a hundred targets is a tenth of that
@@ -112,9 +114,25 @@ def as_text(result: Result) -> str:
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def save(result: Result, path: Path) -> None:
-    """Writes the file anew; OSError when that cannot be."""
-    path.write_text(as_text(result), encoding="utf-8")
+def check_writable(path: Path | None) -> None:
+    """Before hours have passed; what is there is left alone. Raises UsageError."""
+    if path is None:
+        return
+    try:
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out {path}: {error.strerror}") from error
+
+
+def save(result: Result, path: Path | None) -> None:
+    """Writes the file anew, if there is to be one. Raises NotKept."""
+    if path is None:
+        return
+    try:
+        path.write_text(as_text(result), encoding="utf-8")
+    except OSError as error:
+        raise NotKept(f"cannot write {path}: {error.strerror}") from error
 
 
 def load(path: Path) -> Result:
@@ -123,14 +141,14 @@ def load(path: Path) -> Result:
         raise BadResult(f"{path} is larger than {LARGEST_FILE >> 20} MiB: no result of a run")
     try:
         document = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadResult(f"{path} is no JSON: {error}") from None
     if not isinstance(document, dict) or document.pop("schema", None) != SCHEMA:
         raise BadResult(f"{path} is no result of proxyd-loadtest (its schema is not {SCHEMA})")
     try:
-        return _result(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadResult(f"{path} is damaged: {type(error).__name__}: {error}") from None
+        return read(Result, document, {Latencies: _latencies})
+    except NotAsDescribed as error:
+        raise BadResult(f"{path} is damaged: {error}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -161,33 +179,8 @@ def _series(latencies: Latencies) -> dict[str, Any]:
     }
 
 
-def _latencies(series: dict[str, Any]) -> Latencies:
+def _latencies(series: object) -> Latencies:
+    if not isinstance(series, dict) or "histogram" not in series:
+        raise ValueError("expected a histogram with its figures")
     text = series["histogram"]
     return Latencies() if text is None else Latencies.decoded(text)
-
-
-def _result(document: dict[str, Any]) -> Result:
-    return Result(
-        **document
-        | {
-            "machine": Machine(**document["machine"]),
-            "targets": [_target(one) for one in document["targets"]],
-            "tool": ToolUse(**document["tool"]),
-            "verdicts": [Verdict(**one) for one in document["verdicts"]],
-        }
-    )
-
-
-def _target(document: dict[str, Any]) -> TargetResult:
-    return TargetResult(
-        **document
-        | {
-            "connects": _latencies(document["connects"]),
-            "calls": _latencies(document["calls"]),
-            "procedures": {name: _latencies(one) for name, one in document["procedures"].items()},
-            "intervals": [Interval(**one) for one in document["intervals"]],
-            "processes": [
-                ProcessUse(**one | {"pids": tuple(one["pids"])}) for one in document["processes"]
-            ],
-        }
-    )

@@ -14,6 +14,7 @@ from loadtest.opening_options import TARGET_HELP, add_opening, opening_of
 from loadtest.running.plan import Load
 from loadtest.running.run import Plan
 from loadtest.stages import Course, parse_stages, steady
+from loadtest.statuses import TOLD
 from loadtest.targets import Target, parse_targets
 from loadtest.thresholds import parse_threshold
 
@@ -31,70 +32,91 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Adds `run` to the scenarios."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "run",
-        help="so many calls per second, to several targets at the same time",
-        description="Sends calls at a rate (-R, --stages) and takes each one's latency from when it"
-        " was due, so that a server that stalls is charged with all that it held up. With --closed"
-        " each connection sends its next call when it has the last reply. One of the three must be"
-        " given: what is a sensible rate only you can know.",
+        help="how fast targets are, and how much they hold: so many calls per second",
+        description="Sends calls at a rate (-R or --stages) and takes each one's latency from when"
+        " it was due, so that a server that stalls is charged with all that it held up. With"
+        " --closed each connection sends its next call when it has the last reply. One of the three"
+        " must be given: what is a sensible rate only you can know. Ctrl-C ends it early, with what"
+        " was measured so far.",
+        epilog=TOLD,
     )
-    parser.add_argument("--target", action="append", required=True, help=TARGET_HELP)
-    parser.add_argument(
-        "--uri",
-        help="for targets without a uri= of their own"
-        f" (default {CALLS_URI}, with transfers in the mix {VOLUME_URI})",
-    )
-    parser.add_argument("--readonly", action="store_true", help="open the connections read-only")
-    _add_load(parser)
-    _add_work(parser)
-    add_opening(parser)
-    _add_outcome(parser)
+    _add_targets(parser.add_argument_group("targets").add_argument)
+    _add_load(parser.add_argument_group("load"))
+    _add_work(parser.add_argument_group("calls").add_argument)
+    add_opening(parser.add_argument_group("sessions").add_argument)
+    _add_outcome(parser.add_argument_group("result").add_argument)
     return parser
 
 
-def _add_load(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    model = parser.add_mutually_exclusive_group()
+def _add_targets(add: Callable[..., object]) -> None:
+    add("--target", action="append", required=True, metavar="TARGET", help=TARGET_HELP)
+    add(
+        "--uri",
+        help="for targets without a uri= of their own"
+        f" (default {CALLS_URI}; with transfers in the mix {VOLUME_URI})",
+    )
+    add("--readonly", action="store_true", help="open the connections read-only")
+
+
+def _add_load(group: Any) -> None:
+    add, duration = group.add_argument, {"type": amounts.duration, "metavar": "TIME"}
+    model = group.add_mutually_exclusive_group()
     model.add_argument(
-        "-R", "--rate", type=amounts.rate, help="calls per second, to each target, evenly spaced"
+        *("-R", "--rate"),
+        type=amounts.rate,
+        metavar="RATE",
+        help="calls per second, to each target",
+    )
+    model.add_argument(
+        "--stages",
+        type=_parsed(parse_stages),
+        metavar="TIME:LEVEL,…",
+        help="instead of -R and -d: from a rate of 0 to that level in that time, and on from there,"
+        " as in 10s:100,30s:1000,10s:0; with --closed, and instead of -c, of connections",
     )
     add(
         "--closed", action="store_true", help="no rate: the next call when the last one is answered"
     )
-    add("-c", "--connections", type=amounts.count, help="per target (1); each has one call at most")
-    add("-d", "--duration", type=amounts.duration, help="500ms, 10s, 2m, 1h (10s)")
-    model.add_argument(
-        "--stages",
-        type=_parsed(parse_stages),
-        metavar="DURATION:LEVEL,…",
-        help="instead of -R and -d: from a rate of 0 to that level in that time, and on from there,"
-        " as in 10s:100,30s:1000,10s:0; with --closed and instead of -c, of connections",
+    add(
+        *("-c", "--connections"),
+        type=amounts.count,
+        metavar="N",
+        help="per target (default 1); each has one call under way at most",
     )
-    add("--arrivals", choices=["even", "poisson"], default="even", help="at random: poisson (even)")
-    add("--warmup", type=amounts.duration, default=0.0, help="the same load before, not counted")
+    add("-d", "--duration", **duration, help="500ms, 10s, 2m, 1h (default 10s)")
+    add("--warmup", **duration, default=0.0, help="the same load before, not counted (default 0)")
+    add(
+        "--arrivals",
+        choices=["even", "poisson"],
+        default="even",
+        help="calls at equal distances, or at random (default even)",
+    )
+    add(
+        "--workers",
+        type=amounts.count,
+        metavar="N",
+        help="processes per target (default: the cores, shared by the targets)",
+    )
 
 
-def _add_work(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_work(add: Callable[..., object]) -> None:
     add(
         "--mix",
         type=_parsed(parse_mix),
         default="small",
         metavar="NAME=WEIGHT,…",
-        help="which calls, in which proportion (small); events=N and idle=N are so many connections"
-        f" more, which hold. Known are {KNOWN}",
+        help="which calls, in which proportion (default small); events=N and idle=N are so many"
+        f" connections more, which hold. Known are {KNOWN}",
     )
     add("--volume", metavar="PATH", help="of download and upload: in a running pool")
     add(
-        "-C",
-        "--new-sessions",
+        *("-C", "--new-sessions"),
         action="store_true",
-        help="each call in a session of its own; the time to connect is kept apart, -c is how many"
-        " there may be at a time",
+        help="each call in a session of its own, -c at a time; the time to connect is kept apart",
     )
 
 
-def _add_outcome(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+def _add_outcome(add: Callable[..., object]) -> None:
     add(
         "--threshold",
         type=_parsed(parse_threshold),
@@ -102,13 +124,18 @@ def _add_outcome(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FIGURE<LIMIT",
-        help="p99<2ms, connect_p99<20ms, max, mean, errors<0.1%%, rate>1000, with TARGET: in front"
-        " for that one alone; the exit status is 99 if one is missed",
+        help="p99<2ms, connect_p99<20ms, max, mean, errors<0.1%%, rate>1000; with TARGET: in front"
+        " for that one alone. In quotes, or the shell takes < and >",
     )
-    add("--workers", type=amounts.count, help="processes per target (the cores, shared by targets)")
-    add("--interval", type=amounts.duration, default=1.0, help="of what is kept over time (1s)")
+    add(
+        "--interval",
+        type=amounts.duration,
+        default=1.0,
+        metavar="TIME",
+        help="of what is kept over time (default 1s)",
+    )
     add("--out", type=Path, metavar="FILE.json", help="keep the result, for report and plot")
-    add("--json", action="store_true", help="the result as one JSON document")
+    add("--json", action="store_true", help="print the result as one JSON document")
 
 
 def _parsed(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:

@@ -29,10 +29,6 @@ LARGE_ENOUGH: Final = MAX_TOKEN  # a token is longer than what is in it
 
 _SSF_ATTRIBUTE: Final = gssapi.OID.from_int_seq("1.2.840.113554.1.2.2.5.15")
 
-# One for all connections of a process: nothing is left in it between two calls.
-_RAW: Final = bytearray(_RAW_SIZE)
-_RAW_VIEW: Final = memoryview(_RAW)
-
 
 class SaslChannel:
     """A channel below a layer that encrypts; closing it closes what is below.
@@ -46,6 +42,7 @@ class SaslChannel:
         self._below = channel
         self._context = context
         self._longest = longest_plain
+        self._raw = memoryview(bytearray(_RAW_SIZE))
         self._held = bytearray()  # of a token that has not come whole
         self._plain = b""  # what a buffer had no room for
         self.fileno = channel.fileno
@@ -82,8 +79,8 @@ class SaslChannel:
         return got
 
     def _receive(self) -> int:
-        got = self._below.recv_into(_RAW_VIEW[: _RAW_SIZE - len(self._held)])
-        self._held += _RAW_VIEW[:got]
+        got = self._below.recv_into(self._raw[: _RAW_SIZE - len(self._held)])
+        self._held += self._raw[:got]
         return got
 
     def _unwrapped(self) -> bytes:

@@ -40,10 +40,6 @@ _WRONG_HOST: Final = (62, 64)
 _ABOUT_CERTIFICATES: Final = ("certificate", "unknown ca", "access denied", "handshake failure")
 _NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
 
-# One of each for all connections of a process: nothing is left in them between two calls.
-_RAW: Final = bytearray(_RAW_SIZE)
-_RAW_VIEW: Final = memoryview(_RAW)
-
 _Read = Callable[[int, bytearray | memoryview], int]
 
 
@@ -60,6 +56,8 @@ class TlsChannel:
         )
         # With a buffer it returns a count; the types of the library know only the other form.
         self._read: _Read = self._tls.read  # type: ignore[assignment]
+        # Of its own: in a thread that waits in the receive nobody else's bytes may get into it.
+        self._raw = memoryview(bytearray(_RAW_SIZE))
         self._holds = False  # whether bytes may be here that were not asked for yet
         self.fileno = sock.fileno
         self.setblocking = sock.setblocking
@@ -142,9 +140,9 @@ class TlsChannel:
         return got
 
     def _receive(self) -> int:
-        got = self._sock.recv_into(_RAW)
+        got = self._sock.recv_into(self._raw)
         if got:
-            self._incoming.write(_RAW_VIEW[:got])
+            self._incoming.write(self._raw[:got])
         return got
 
     def _flush(self) -> None:

@@ -82,16 +82,27 @@ class Engine:
                 return self._crew.opened()
             self._turn(now, now + _PREPARING_TICK_NS)
 
-    def run(self, begins_ns: int, post: Callable[[Parcel], None]) -> Done:
-        """From this moment of perf_counter_ns on, and until the last reply."""
+    def run(
+        self,
+        begins_ns: int,
+        post: Callable[[Parcel], None],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Done:
+        """From this moment of perf_counter_ns on, and until the last reply.
+
+        Once it is stopped nothing is waited for: of the calls under way then nothing is told.
+        """
         self._lay_down(begins_ns)
         tick, used = begins_ns, (0, 0)
-        measures = False
+        measures = stopped = False
         while True:
             now = perf_counter_ns()
             if now >= tick:
                 if measures:
                     post(self._tally.parcel(self._interval))
+                    stopped = is_stopped()
+                    if stopped:
+                        break
                 elif now >= self._origin:
                     # What the warm-up has left is not counted, and calls of it that are still
                     # under way will not be.
@@ -105,11 +116,12 @@ class Engine:
                 break
             self._turn(now, tick)
         cpu, waited = cpu_and_wait_ns()
-        done = Done(now, now - self._origin, cpu - used[0], waited - used[1])
-        self._due = self._left
-        self._give_up(until=NEVER)
+        intervals = self._interval + 1
+        if not stopped:
+            intervals, self._due = self._load.intervals, self._left
+            self._give_up(until=NEVER)
         post(self._tally.parcel(self._interval))
-        return done
+        return Done(intervals, now - self._origin, cpu - used[0], waited - used[1])
 
     def close(self) -> None:
         """Without a goodbye: a server that has failed would be waited for by each connection."""

@@ -3,6 +3,7 @@
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 
 from loadtest.client import Opening
 from loadtest.figures import Latencies
@@ -17,8 +18,9 @@ from loadtest.targets import Target
 class _Open:
     """An interval to which something may still come."""
 
-    calls: "array[int]" = field(default_factory=lambda: array("q"))
-    connects: int = 0
+    calls: list["array[int]"]  # by place in the mix
+    connects: "array[int]" = field(default_factory=lambda: array("q"))
+    late: "array[int]" = field(default_factory=lambda: array("q"))
     bytes_up: int = 0
     bytes_down: int = 0
     events: int = 0
@@ -49,15 +51,13 @@ class Gathering:
     def take(self, worker: int, parcel: Parcel) -> list[Interval]:
         """The intervals that are over with it."""
         self._reached[worker] = parcel.interval
-        found = self._open.setdefault(parcel.interval, _Open())
+        found = self._open.get(parcel.interval)
+        if found is None:
+            found = self._open[parcel.interval] = self._empty()
         for place, latencies in parcel.calls.items():
-            these = samples(latencies)
-            self._procedures[place].record(these)
-            found.calls += these
-        connects = samples(parcel.connects)
-        self.result.connects.record(connects)
-        self.late.record(samples(parcel.late))
-        found.connects += len(connects)
+            found.calls[place] += samples(latencies)
+        found.connects += samples(parcel.connects)
+        found.late += samples(parcel.late)
         found.bytes_up += parcel.bytes_up
         found.bytes_down += parcel.bytes_down
         found.events += parcel.events
@@ -66,11 +66,12 @@ class Gathering:
 
     def finish(self, worker: int, done: Done) -> list[Interval]:
         """As `take`, for the last that a worker sends."""
-        self._reached[worker] = self._load.intervals
+        self._reached[worker] = done.intervals
         self.done.append(done)
-        if self.is_done:
-            self.result.elapsed_s = max(one.elapsed_ns for one in self.done) / 1e9
-        return self._close(min(self._reached))
+        if not self.is_done:
+            return self._close(min(self._reached))
+        self.result.elapsed_s = max(one.elapsed_ns for one in self.done) / 1e9
+        return self._close(max(self._reached))
 
     def finished(self, before: list[Standing], after: list[Standing], cpu: dict[str, int]) -> None:
         """What remains when all workers are done, with what the target's processes used."""
@@ -97,10 +98,13 @@ class Gathering:
             for early, late in zip(before, after, strict=True)
         ]
 
+    def _empty(self) -> _Open:
+        return _Open([array("q") for _ in self._load.mix.work])
+
     def _close(self, until: int) -> list[Interval]:
         """Those before this one."""
         made = [
-            self._interval(number, self._open.pop(number, _Open()))
+            self._interval(number, self._open.pop(number, self._empty()))
             for number in range(len(self.result.intervals), until)
         ]
         self.result.intervals += made
@@ -110,17 +114,26 @@ class Gathering:
         load = self._load
         begins_s = number * load.interval_s
         ends_s = min(begins_s + load.interval_s, load.course.length_s)
+        is_last = self.is_done and number == max(self._reached) - 1
+        if is_last and self.result.elapsed_s < ends_s:
+            ends_s = self.result.elapsed_s  # it was stopped
         asked = load.course.amount(ends_s) - load.course.amount(begins_s)
         rate = None if load.closed else asked / (ends_s - begins_s)
-        if number == load.intervals - 1:
-            ends_s = max(ends_s, self.result.elapsed_s)  # the last replies came after the end
-        ordered = sorted(found.calls)
+        if is_last:
+            ends_s = self.result.elapsed_s  # the last replies came after the end
+        # All of an interval at once: many samples are in one bucket then, which takes a third of
+        # the time that recording them as they come does.
+        for latencies, these in zip(self._procedures, found.calls, strict=True):
+            latencies.record(these)
+        self.result.connects.record(found.connects)
+        self.late.record(found.late)
+        ordered = sorted(chain.from_iterable(found.calls))
         return Interval(
             begins_s=begins_s,
             length_s=ends_s - begins_s,
             rate=rate,
             calls=len(ordered),
-            connects=found.connects,
+            connects=len(found.connects),
             bytes_up=found.bytes_up,
             bytes_down=found.bytes_down,
             events=found.events,

@@ -7,14 +7,14 @@ What takes several waits is a Python generator that yields where it must wait fo
 import errno
 import os
 import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from itertools import cycle
 from time import perf_counter_ns
 from typing import Final
 
 from loadtest.client import SCRATCH_SIZE, Opening
-from loadtest.connecting import Channel, send_at_once, tls_channel
+from loadtest.connecting import Channel, send_at_once, tls_channel, until_done
 from loadtest.entrance import way_in
 from loadtest.running.errors import ErrorReply, HungUp
 from loadtest.running.parcels import Tally
@@ -135,8 +135,8 @@ class Line:
         tls = tls_channel(self.sock, self._target.address, self._opening.credentials)
         if tls is not None:
             self.channel = tls
-            yield from _until_done(tls.handshake)
-            yield from _until_done(tls.confirm)
+            yield from until_done(tls.handshake)
+            yield from until_done(tls.confirm)
         self._serial = 0
         yield from self._come_in()
         yield from self.called(Remote.CONNECT_OPEN, self._opening.arguments(self._target))
@@ -226,11 +226,3 @@ def checked(frame: Frame) -> bytes:
     if frame.header.status == Status.ERROR:
         raise ErrorReply(frame.payload)
     return frame.payload
-
-
-def _until_done(act: Callable[[], None]) -> Iterator[None]:
-    while True:
-        try:
-            return act()
-        except BlockingIOError:
-            yield

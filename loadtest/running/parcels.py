@@ -35,9 +35,9 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last one: when the last reply was there, and what the worker used since the beginning."""
+    """The last one: how long it took to the last reply, and what the worker used for it."""
 
-    ended_ns: int
+    intervals: int  # that it has been in: all of them, unless it was stopped
     elapsed_ns: int
     cpu_ns: int
     waited_ns: int  # for a core, while others had it

@@ -12,9 +12,11 @@ from loadtest.client import Opening
 from loadtest.failures import TargetFailure
 from loadtest.machine import Machine
 from loadtest.processes import Meter, spent
-from loadtest.results import Interval, Result
+from loadtest.results import Interval, Result, TargetResult
+from loadtest.running.crowding import Crowding
 from loadtest.running.errors import UNSENT
 from loadtest.running.gathering import Gathering
+from loadtest.running.interruption import ctrl_c_asked_for
 from loadtest.running.limits import tool_use
 from loadtest.running.parcels import Done, Opened, Parcel
 from loadtest.running.plan import Load, Order, Part
@@ -53,7 +55,10 @@ class _Lane:
 
 
 def run(plan: Plan, machine: Machine, watch: Watch) -> Result:
-    """Raises TargetFailure when nothing at all works at the start, or a worker dies."""
+    """Raises TargetFailure when nothing at all works at the start, or a worker dies.
+
+    Ctrl-C ends it early, with what was measured so far; before that, it is KeyboardInterrupt.
+    """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     with ExitStack() as cleanup:
         lanes = [_lane(plan, target, cleanup) for target in plan.targets]
@@ -65,22 +70,26 @@ def run(plan: Plan, machine: Machine, watch: Watch) -> Result:
                 worker.begin(origin - int(plan.load.warmup_s * 1e9))
         _wait_until(origin, lanes)
         cpu, own = [lane.meter.read() for lane in lanes], process_time_ns()
-        _gather(lanes, watch)
+        crowding = Crowding(plan.targets)
+        with ctrl_c_asked_for() as is_stopped:
+            interrupted = _gather(lanes, watch, is_stopped)
         own_s = (process_time_ns() - own) / 1e9
         for lane, early, used in zip(lanes, before, cpu, strict=True):
             now = spent(used, lane.meter.read())
             lane.gathering.finished(early, lane.meter.standings(), now)
-    gatherings = [lane.gathering for lane in lanes]
+        gatherings = [lane.gathering for lane in lanes]
+        tool = tool_use(gatherings, own_s)
+        notes += crowding.notes((perf_counter_ns() - origin) / 1e9, tool.cpu_s)
     targets = [gathering.result for gathering in gatherings]
     return Result(
         scenario="run",
         machine=machine,
         started=started,
-        plan=plan.told,
+        plan=plan.told | {"interrupted": interrupted},
         targets=targets,
-        tool=tool_use(gatherings, own_s),
+        tool=tool,
         verdicts=judge(plan.thresholds, targets),
-        notes=notes + [note for one in gatherings if (note := _unsent(one))],
+        notes=[*_early(plan, targets, interrupted), *notes, *_unsent(gatherings)],
     )
 
 
@@ -117,13 +126,20 @@ def _wait_until(moment: int, lanes: list[_Lane]) -> None:
             return
 
 
-def _gather(lanes: list[_Lane], watch: Watch) -> None:
+def _gather(lanes: list[_Lane], watch: Watch, is_stopped: Callable[[], bool]) -> bool:
+    """Until all is there; whether that was earlier because somebody stopped it."""
+    stopped = False
     sources = {
         worker.pipe: (lane.gathering, place, worker)
         for lane in lanes
         for place, worker in enumerate(lane.workers)
     }
     while sources:
+        # What comes every 50 ms is enough of an occasion to ask.
+        if not stopped and is_stopped():
+            stopped = True
+            for _, _, worker in sources.values():
+                worker.stop()
         ready = multiprocessing.connection.wait(list(sources), _SILENCE_S)
         if not ready:
             gathering, _, _ = next(iter(sources.values()))
@@ -140,13 +156,24 @@ def _gather(lanes: list[_Lane], watch: Watch) -> None:
                     raise AssertionError("a worker that opens twice")
             for interval in over:
                 watch(gathering.result.name, interval)
+    return stopped
 
 
-def _unsent(gathering: Gathering) -> str | None:
-    number = gathering.result.errors.get(UNSENT)
-    if not number:
-        return None
-    return (
-        f"{gathering.result.name} did not hold the rate: {number} calls were due and could not be "
-        "sent; the latencies are those of the others, and too low"
-    )
+def _early(plan: Plan, targets: list[TargetResult], interrupted: bool) -> list[str]:
+    if not interrupted:
+        return []
+    measured_s = max(target.elapsed_s for target in targets)
+    return [
+        f"interrupted after {measured_s:.1f} s of {plan.load.course.length_s:g} s; of the calls"
+        " that were under way then nothing is known"
+    ]
+
+
+def _unsent(gatherings: list[Gathering]) -> list[str]:
+    numbers = ((one.result.name, one.result.errors.get(UNSENT, 0)) for one in gatherings)
+    return [
+        f"{name} did not hold the rate: {number} calls were due and could not be sent; the"
+        " latencies are those of the others, and too low"
+        for name, number in numbers
+        if number
+    ]

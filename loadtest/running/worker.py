@@ -1,8 +1,6 @@
 """A worker: an engine in a process of its own, and the parent's end of it."""
 
 import gc
-import multiprocessing
-import signal
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Final
@@ -12,25 +10,23 @@ from loadtest.failures import TargetFailure
 from loadtest.running.engine import Engine
 from loadtest.running.parcels import Done, Opened, Parcel
 from loadtest.running.plan import Order
+from loadtest.spawned import Spawned
 
 _START_S: Final = 60.0  # an interpreter starts and imports; far more than it ever takes
-_STOP_S: Final = 10.0
 
 
 def serve(pipe: Connection, order: Order) -> None:
     """The child process: it prepares at once, is told when to begin, and then sends parcels.
 
-    It ends, and its connections with it, when its parent closes the pipe.
+    What it is told after that, or the end of the pipe, means that it shall stop.
     """
-    # Ctrl-C goes to the whole process group: the parent alone decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()  # nothing here makes cycles, and a collection would look like latency
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             with closing(Engine(order)) as engine:
                 pipe.send(engine.prepare())
                 begins_ns = pipe.recv()
-                pipe.send(engine.run(begins_ns, pipe.send))
+                pipe.send(engine.run(begins_ns, pipe.send, pipe.poll))
         except OSError as error:
             if isinstance(error, BrokenPipeError | ConnectionResetError):
                 raise
@@ -42,15 +38,11 @@ class Worker:
     """The parent's end."""
 
     def __init__(self, order: Order) -> None:
-        # Not forked: the parent's histograms and descriptors are none of the child's business.
-        context = multiprocessing.get_context("spawn")
-        self.order = order
         self._target = order.target.name
         self._wait_s = order.opening.wait_s
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, order), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._spawned = Spawned(serve, order)
+        self.pipe = self._spawned.pipe
+        self.close = self._spawned.close
 
     def opened(self) -> Opened:
         """What became of its connections; waits for it."""
@@ -61,9 +53,11 @@ class Worker:
         return answer
 
     def begin(self, at_ns: int) -> None:
-        # One that is gone is found out by the read behind it.
-        with suppress(BrokenPipeError):
-            self.pipe.send(at_ns)
+        self._tell(at_ns)
+
+    def stop(self) -> None:
+        """Before its time is over; what it has measured still comes."""
+        self._tell(None)
 
     def receive(self) -> Opened | Parcel | Done:
         """What it sent; TargetFailure if it failed or is gone."""
@@ -76,10 +70,7 @@ class Worker:
         assert isinstance(answer, Opened | Parcel | Done)
         return answer
 
-    def close(self) -> None:
-        self.pipe.close()
-        self._process.join(_STOP_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()
+    def _tell(self, what: int | None) -> None:
+        # One that is gone is found out by the read behind it.
+        with suppress(BrokenPipeError):
+            self.pipe.send(what)

@@ -1,7 +1,4 @@
-"""The words `report` and `plot`: saved results are shown again.
-
-Exit statuses: 0 shown, 1 a file could not be read or written. UsageError goes to the caller.
-"""
+"""`report` and `plot`: saved results are shown again. UsageError goes to the caller."""
 
 import argparse
 import sys
@@ -19,9 +16,8 @@ from loadtest.showing.html import page
 from loadtest.showing.plots import Kind, plot_of
 from loadtest.showing.runs import Run, load_runs, series_of
 from loadtest.showing.text import runs_as_text
+from loadtest.statuses import FAILED, OK, TOLD
 
-OK: Final = 0
-FAILED: Final = 1
 _STDOUT: Final = Path("-")
 _NOT_IN_NAMES: Final = str.maketrans({"/": "-", "\0": "-"})
 
@@ -30,8 +26,10 @@ def add_parsers(subparsers: Any) -> None:
     """Adds both words to what argparse's add_subparsers returned."""
     report = subparsers.add_parser(
         "report",
-        help="show saved results again",
-        description="Saved results as text, or as an HTML page with plots; several in one picture.",
+        help="saved results again: text, an HTML page with plots, CSV, .hgrm",
+        description="Shows saved results again, several beside each other: as text, as one HTML"
+        " page with plots that needs no network, as CSV, as HdrHistogram's .hgrm, or as JSON.",
+        epilog=TOLD,
     )
     _add_files(report)
     report.add_argument(
@@ -40,23 +38,29 @@ def add_parsers(subparsers: Any) -> None:
         type=Path,
         default=_STDOUT,
         metavar="FILE",
-        help="what to write (default -, stdout); for hgrm of several targets a directory",
+        help="what to write (default -, stdout); for .hgrm of several targets a directory",
     )
     report.add_argument(
         "--format",
         choices=[*_FORMATS, "hgrm"],
-        help="csv: a row for each series; intervals: as CSV, a row for each second;"
-        " default: what the output's name ends in, else text",
+        help="default: what FILE ends in (.html, .csv, .hgrm, .json), else text; csv has a row for"
+        " each target and procedure, intervals is CSV with a row for each second",
     )
     report.set_defaults(act=_report)
     plot = subparsers.add_parser(
         "plot",
-        help="draw saved results as SVG",
-        description="One plot of saved results, as SVG.",
+        help="one picture of saved results, as SVG",
+        description="Draws one picture of saved results, several in one, as SVG.",
+        epilog=TOLD,
     )
     _add_files(plot)
     plot.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="say p99.svg; -: stdout"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="say p99.svg, or - for stdout",
     )
     plot.add_argument(
         "--kind",
@@ -64,14 +68,14 @@ def add_parsers(subparsers: Any) -> None:
         choices=list(Kind),
         default=Kind.PERCENTILES,
         metavar="{" + ",".join(Kind) + "}",
-        help="default percentiles",
+        help="latency by percentile, or one of three over time (default percentiles)",
     )
     plot.set_defaults(act=_plot)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="what run --out has written"
+        "files", type=Path, nargs="+", metavar="FILE", help="what --out of run or soak has written"
     )
 
 
@@ -107,7 +111,7 @@ def _shown(options: argparse.Namespace, show: Callable[[Sequence[Run]], None]) -
     try:
         show(load_runs(options.files))
     except BadResult as error:
-        return _complain(f"{error}; give a file that run --out has written")
+        return _complain(f"{error}; give a file that --out has written")
     except BrokenPipeError:
         raise  # the reader has seen enough, which the caller knows how to end
     except OSError as error:

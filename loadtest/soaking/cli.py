@@ -1,34 +1,23 @@
-"""The command line of `soak`.
-
-Exit statuses: 0 clean, 99 a check does not hold, 1 it could not run, 130 interrupted, clean so far.
-"""
+"""`soak` from its options to its exit status."""
 
 import argparse
 import random
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from loadtest import amounts
 from loadtest.failures import UsageError
 from loadtest.machine import this_machine
 from loadtest.opening_options import TARGET_HELP, add_opening, opening_of
-from loadtest.results import save
+from loadtest.progress import countdown
+from loadtest.results import check_writable, save
 from loadtest.soaking.outcome import as_text, is_clean, result
-from loadtest.soaking.run import Plan, Soaked, Tell, run
+from loadtest.soaking.run import Plan, Soaked, run
 from loadtest.soaking.volume import BLOCK
+from loadtest.statuses import INTERRUPTED, MISSED, OK, TOLD
 from loadtest.targets import parse_targets
-
-CLEAN: Final = 0
-COULD_NOT: Final = 1
-BAD: Final = 99
-INTERRUPTED: Final = 130
 
 CALLS_URI: Final = "test:///default"
 BULK_URI: Final = "qemu:///system"
@@ -45,36 +34,42 @@ def add_parsers(subparsers: Any) -> None:
     """Adds `soak` to the scenarios."""
     parser = subparsers.add_parser(
         "soak",
-        help="sessions that come, go and vanish for a long time, and an account of every call",
-        description="Keeps targets busy with clients of all kinds and checks every reply. At the"
-        " end it says what was lost, duplicated, reordered, misdelivered or corrupted, and whether"
-        " descriptors or memory have leaked. It wants the targets for itself.",
+        help="what goes wrong seldom: sessions that come, go and vanish, for hours",
+        description="Keeps targets busy with clients of all kinds and holds every reply against its"
+        " call. At the end it says what was lost, duplicated, reordered, misdelivered or corrupted,"
+        " and whether descriptors or memory have leaked. It wants the targets for itself. Ctrl-C"
+        " ends it early, with what is known by then.",
+        epilog=TOLD,
     )
-    parser.add_argument("--target", action="append", required=True, help=TARGET_HELP)
-    parser.add_argument("--uri", help=f"for targets without a uri= of their own ({CALLS_URI})")
-    add_opening(parser)
-    _add_amounts(parser)
+    add = parser.add_argument_group("targets").add_argument
+    add("--target", action="append", required=True, metavar="TARGET", help=TARGET_HELP)
+    add(
+        "--uri",
+        help="for targets without a uri= of their own"
+        f" (default {CALLS_URI}; with --volume {BULK_URI})",
+    )
+    _add_amounts(parser.add_argument_group("load").add_argument)
+    add_opening(parser.add_argument_group("sessions").add_argument)
+    _add_outcome(parser.add_argument_group("result").add_argument)
     parser.set_defaults(act=act)
 
 
 def act(options: argparse.Namespace) -> int:
-    """Runs it and returns the exit status. Raises UsageError and TargetFailure."""
+    """Raises UsageError, TargetFailure and NotKept; OK, MISSED or INTERRUPTED.
+
+    A check that does not hold is told by MISSED although it was interrupted.
+    """
     plan = plan_of(options)
-    _check_writable(options.out)
+    check_writable(options.out)
     machine, started = this_machine(options.arguments), datetime.now(UTC).isoformat()
-    with _progress(plan) as tell:
-        outcome = run(plan, tell)
+    with countdown("soak", plan.duration_s) as show:
+        outcome = run(plan, lambda elapsed_s, soaked: show(elapsed_s, _told(soaked)))
     made = result(machine, started, plan, outcome)
     print(as_text(plan, made, outcome))
-    if options.out is not None:
-        try:
-            save(made, options.out)
-        except OSError as error:
-            print(f"proxyd-loadtest: cannot write {options.out}: {error.strerror}", file=sys.stderr)
-            return COULD_NOT
+    save(made, options.out)
     if not is_clean(made):
-        return BAD
-    return INTERRUPTED if outcome.interrupted else CLEAN
+        return MISSED
+    return INTERRUPTED if outcome.interrupted else OK
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -111,35 +106,44 @@ def plan_of(options: argparse.Namespace) -> Plan:
     )
 
 
-def _add_amounts(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("-d", "--duration", type=amounts.duration, required=True, help="10s, 20m, 8h, behind …")
-    add("--warmup", type=amounts.duration, help="… this (default: a tenth of it, 5m at most)")
-    add("-c", "--connections", type=amounts.count, default=16, help="at a time, per target (16)")
-    add("--seed", type=int, help="draw as an earlier run did; the report tells its seed")
+def _add_amounts(add: Callable[..., object]) -> None:
+    duration = {"type": amounts.duration, "metavar": "TIME"}
+    add("-d", "--duration", **duration, required=True, help="10s, 20m, 8h, behind the warm-up")
+    add("--warmup", **duration, help="not judged (default: a tenth of -d, 5m at most)")
+    add(
+        *("-c", "--connections"),
+        type=amounts.count,
+        default=16,
+        metavar="N",
+        help="at a time, per target (default 16)",
+    )
+    add("--seed", type=int, metavar="N", help="draw as an earlier run did, whose report tells it")
     add(
         "--volume",
         metavar="PATH",
-        help="also read from this one, in a running pool, and compare it with what the first"
-        f" target says at the beginning; the URI is then {BULK_URI} unless --uri says otherwise",
+        help="read from this one, too, in a running pool, and compare what comes with what the"
+        " first target says at the beginning",
     )
-    add("--bulk", type=amounts.size, metavar="SIZE", help="so much of it (8MiB)")
+    add("--bulk", type=amounts.size, metavar="SIZE", help="so much of it (default 8MiB)")
+
+
+def _add_outcome(add: Callable[..., object]) -> None:
     add(
         "--memory-slope",
         type=_slope,
         metavar="KIB",
-        help="KiB per hour that a process may grow by; 4096 for runs of ten minutes or more, which"
-        " shorter ones are not judged by; less than 1 MiB in all is no leak",
+        help="KiB per hour that a process may grow by (default 4096, and below ten minutes"
+        " anything); less than 1 MiB in all is no leak",
     )
     add(
         "--kept",
         type=_many,
         default=0,
         metavar="N",
-        help="descriptors that a process may keep for later (0), beyond those that it had when half"
-        " of the time was over",
+        help="descriptors that a process may have kept at the end, beyond those that it had at"
+        " half-time (default 0)",
     )
-    add("--out", type=Path, metavar="FILE.json", help="write the result for `report` and `plot`")
+    add("--out", type=Path, metavar="FILE.json", help="keep the result, for report and plot")
 
 
 def _slope(text: str) -> float:
@@ -158,43 +162,11 @@ def _many(text: str) -> int:
     return int(text)
 
 
-def _check_writable(out: Path | None) -> None:
-    """Before hours have passed; what is there is left alone."""
-    if out is None:
-        return
-    try:
-        with out.open("ab"):
-            pass
-    except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}") from error
-
-
-@contextmanager
-def _progress(plan: Plan) -> Iterator[Tell]:
-    """A line on stderr for a person who waits; nothing where nobody looks."""
-    console = Console(stderr=True)
-    columns = (TextColumn("soak"), BarColumn(), TextColumn("{task.fields[told]}"))
-    bar = Progress(
-        *columns,
-        console=console,
-        auto_refresh=False,
-        transient=True,
-        disable=not console.is_terminal,
+def _told(soaked: list[Soaked]) -> str:
+    """For a person who waits."""
+    entries = [one.ledger.entries for one in soaked]
+    faults = sum(sum(one.ledger.faults.values()) for one in soaked)
+    return (
+        f"{sum(each.sessions for each in entries)} sessions,"
+        f" {sum(each.answered for each in entries)} calls, {faults} faults"
     )
-    with bar:
-        task = bar.add_task("", total=plan.duration_s, told="warm-up")
-        bar.refresh()
-
-        def tell(elapsed_s: float, soaked: list[Soaked]) -> None:
-            entries = [one.ledger.entries for one in soaked]
-            faults = sum(sum(one.ledger.faults.values()) for one in soaked)
-            left = max(0, round(plan.duration_s - elapsed_s))
-            told = (
-                f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} to go,"
-                f" {sum(each.sessions for each in entries)} sessions,"
-                f" {sum(each.answered for each in entries)} calls, {faults} faults"
-            )
-            bar.update(task, completed=elapsed_s, told=told)
-            bar.refresh()
-
-        yield tell

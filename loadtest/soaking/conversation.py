@@ -1,18 +1,16 @@
 """One connection, on which calls are pipelined and every reply is held against its call."""
 
 import random
-import select
 import socket
 import struct
-import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from time import perf_counter_ns
-from typing import Final, TypeVar
+from typing import Final
 
 from loadtest.client import SCRATCH_SIZE, Opening
-from loadtest.connecting import Channel, reach, reason_of, tls_channel
+from loadtest.connecting import Channel, reach, reason_of, secure
 from loadtest.entrance import way_in
 from loadtest.failures import TargetFailure
 from loadtest.procedures import Storage
@@ -31,10 +29,7 @@ from proxyd.wire.xdr import MalformedFrame, Writer
 
 # Serials begin anywhere, so that a reply that went astray is known by its own, too.
 _LAST_BEGINNING: Final = 1 << 30
-_LAYERS: Final = threading.Lock()
 _RESET: Final = struct.pack("ii", 1, 0)  # linger for no time: close(2) sends RST
-
-Done = TypeVar("Done")
 
 
 class Ended(Exception):
@@ -71,7 +66,7 @@ class Conversation:
         """TLS, authentication, CONNECT_OPEN. Raises TargetFailure."""
         opening, began = self._opening, perf_counter_ns()
         self._repertoire = repertoire
-        self._secure()
+        self._channel = secure(self._target, self._sock, opening.wait_s, opening.credentials)
         calls = way_in(self._target, opening.tickets, self._channel, opening.account)
         try:
             asked = next(calls)
@@ -291,46 +286,13 @@ class Conversation:
         """Raises Ended at the end, having told the ledger unless we are leaving."""
         try:
             buffer = memoryview(self._scratch)[:at_most]
-            if self._channel is self._sock:
-                got = self._sock.recv_into(buffer)
-            else:
-                got = self._patiently(lambda: self._channel.recv_into(buffer))
+            got = self._channel.recv_into(buffer)
         except OSError as error:
             raise self._ended(error) from error
         if not got:
             raise self._ended(None)
         self._entries.bytes_down += got
         self._frames.feed(memoryview(self._scratch)[:got])
-
-    def _secure(self) -> None:
-        opening, target = self._opening, self._target
-        tls = tls_channel(self._sock, target.address, opening.credentials)
-        if tls is None:
-            return
-        self._channel = tls
-        try:
-            self._patiently(tls.handshake)
-            self._patiently(tls.confirm)
-        except OSError as error:
-            reason = f"TLS: {reason_of(error, opening.wait_s)}"
-            raise TargetFailure(target.name, reason) from error
-
-    def _patiently(self, act: Callable[[], Done]) -> Done:
-        """What a layer does, in turn with those of other threads; BlockingIOError when it is late.
-
-        They receive into one buffer that the whole process has, so none may wait while it does.
-        """
-        waiting = select.poll()
-        waiting.register(self._sock, select.POLLIN)
-        self._sock.setblocking(False)
-        try:
-            while True:
-                with _LAYERS, suppress(BlockingIOError):
-                    return act()
-                if not waiting.poll(self._opening.wait_s * 1000):
-                    raise BlockingIOError
-        finally:
-            self._sock.setblocking(True)
 
     def _send(self, wire: bytes | bytearray) -> None:
         try:

@@ -46,14 +46,11 @@ async def _ask(destination: Destination) -> str:
         return error.failure.message
     try:
         conversation = Conversation(endpoint)
-        await conversation.send(remote.call(Remote.AUTH_LIST, 0).pack())
-        buffer = FrameBuffer(FRAME_LIMIT)
-        while buffer.next_frame() is None:
-            buffer.feed(await conversation.receive(buffer.wanted))
-        # A goodbye, or libvirt's daemons would log an error for each of our questions.
-        await conversation.send(remote.call(Remote.CONNECT_CLOSE, 1).pack())
+        await _call(conversation, Remote.AUTH_LIST, 0)
+        # A goodbye, or libvirt's daemons would log an error for each of our questions. Its reply is
+        # read: a socket that is closed over unread bytes resets the connection.
         with suppress(HungUp):
-            await conversation.receive(1)
+            await _call(conversation, Remote.CONNECT_CLOSE, 1)
     except HungUp as error:
         return f"it hung up: {error.reason}"
     except MalformedFrame as error:
@@ -61,3 +58,11 @@ async def _ask(destination: Destination) -> str:
     finally:
         endpoint.close()
     return ""
+
+
+async def _call(conversation: Conversation, procedure: Remote, serial: int) -> None:
+    """Returns when there was an answer. Raises HungUp and MalformedFrame."""
+    await conversation.send(remote.call(procedure, serial).pack())
+    buffer = FrameBuffer(FRAME_LIMIT)
+    while buffer.next_frame() is None:
+        buffer.feed(await conversation.receive(buffer.wanted))

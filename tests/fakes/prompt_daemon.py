@@ -59,7 +59,10 @@ def serve(path):
                 clients[client.fileno()] = client
                 epoll.register(client, select.EPOLLIN)
                 continue
-            got = clients[number].recv(65536)
+            try:
+                got = clients[number].recv(65536)
+            except ConnectionResetError:
+                got = b""
             if got:
                 now, later = answers(got)
                 clients[number].sendall(now)

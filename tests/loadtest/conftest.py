@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,14 +15,19 @@ from loadtest import tickets
 from loadtest.client import Opening
 from loadtest.credentials import Credentials
 from loadtest.targets import parse_target
+from proxyd.auth.passwords import PasswordFile
 from tests.bed.daemon import short_directory
 from tests.bed.kdc import Kdc
+from tests.bed.libvirtd import Libvirtd
+from tests.bed.proxyd import Proxyd
 from tests.bed.sasl import SERVICE
+from tests.bed.virsh import unix_uri, virsh
 from tests.loadtest.fake_daemon import FakeDaemon, Script
 from tests.loadtest.fake_tls import FakeTcpDaemon, FakeTlsDaemon, server_context
 from tests.loadtest.minting import Pki
 
 ROOT = Path(__file__).parents[2]
+PASSWORD = "correct horse, battery"
 
 
 @pytest.fixture
@@ -191,3 +197,86 @@ def realm(kdc, monkeypatch):
     tickets.login.cache_clear()
     tickets.principal.cache_clear()
     return kdc
+
+
+@pytest.fixture(scope="session")
+def libvirtd():
+    with short_directory() as directory, Libvirtd(directory) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def backends(libvirtd):
+    """The sockets of its modular daemons, which a proxyd before it looks for."""
+    with short_directory() as directory:
+        libvirtd.serve_as(directory, "virtqemud", "virtstoraged")
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def pool(libvirtd, tmp_path_factory):
+    """A running pool; gives its directory, and how it is read again."""
+    directory = tmp_path_factory.mktemp("pool")
+    uri = unix_uri("qemu:///system", libvirtd.sock)
+    virsh(uri, f"pool-define-as load dir --target {directory}; pool-start load").succeeded()
+    yield directory, lambda: virsh(uri, "pool-refresh load").succeeded()
+    virsh(uri, "pool-destroy load; pool-undefine load").succeeded()
+
+
+@pytest.fixture
+def make_volume(pool):
+    """Makes a volume of that size, of random bytes unless it is sparse; it is nobody else's."""
+    directory, refresh = pool
+
+    def make(size, *, sparse=False):
+        number, path = tempfile.mkstemp(".img", dir=directory)
+        with open(number, "wb") as file:
+            if sparse:
+                file.truncate(size)
+            else:
+                file.write(os.urandom(size))
+        refresh()
+        return Path(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def front(libvirtd, backends, pki, tmp_path_factory):
+    """A proxyd that lets in everybody by its UNIX socket; by TLS, with certificate and password."""
+    passwords = tmp_path_factory.mktemp("passwords") / "proxyd-passwords"
+    PasswordFile(str(passwords)).set_password("ann", PASSWORD)
+    config = {
+        "proxyd_routes": [f"test={libvirtd.sock}"],
+        "listen_tls": 1,
+        "listen_addr": "127.0.0.1",
+        "tls_port": "0",
+        "auth_tls": "sasl",
+        "proxyd_passwords": str(passwords),
+        "ca_file": pki["ca.pem"],
+        "cert_file": pki["server.pem"],
+        "key_file": pki["server.key"],
+        "crl_file": "",
+    }
+    with (
+        short_directory() as directory,
+        Proxyd(directory, backend_dir=backends, config=config) as front,
+    ):
+        yield front
+
+
+@pytest.fixture
+def password_file(tmp_path):
+    path = tmp_path / "password"
+    path.write_text(f"{PASSWORD}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def by_password(front, pki, password_file):
+    """KIND:ADDRESS of that proxyd, and the options with which it is come in there."""
+    place = front.tls_address().replace("127.0.0.1", "localhost")
+    options = ["--cacert", pki["ca.pem"], "--cert", pki["client.pem"], "--key", pki["client.key"]]
+    options += ["--user", "ann", "--password-file", str(password_file)]
+    return f"scram+tls:{place}", options

@@ -58,6 +58,9 @@ class Connection(socketserver.BaseRequestHandler):
                 self.server.closing.wait()
         except (ConnectionError, MalformedFrame):  # it vanishes, or begins with nonsense
             return
+        finally:
+            with self.lie.lock:
+                self.lie.latest.pop(self, None)
 
     def answer(self, frame):
         """False ends the connection."""

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from loadtest.cli import INTERRUPTED, OK, TARGET_FAILED, USAGE, main
+from loadtest.cli import main
 from loadtest.scenarios import compare
+from loadtest.statuses import FAILED, INTERRUPTED, OK, USAGE
 from tests.loadtest.conftest import ROOT
 
 QUICK = ["--rounds", "2", "--calls", "20", "--warmup", "5", "--slices", "2", "--slice", "0.02"]
@@ -45,7 +46,7 @@ def test_readonly_and_the_uri_reach_the_server(start_fake):
 @pytest.mark.parametrize("connections", ["1", "3"])
 def test_a_target_that_is_not_there_is_status_1_and_one_line(socket_paths, capsys, connections):
     path = next(socket_paths)
-    assert main(["compare", *targets(f"a=unix:{path}"), "-c", connections]) == TARGET_FAILED
+    assert main(["compare", *targets(f"a=unix:{path}"), "-c", connections]) == FAILED
     told = capsys.readouterr().err
     assert told == (
         f"proxyd-loadtest: target a: cannot connect to {path}: No such file or directory\n"
@@ -57,7 +58,7 @@ def test_a_target_that_is_not_there_is_status_1_and_one_line(socket_paths, capsy
     [
         ([], "SCENARIO"),
         (["compare"], "--target"),
-        (["compare", "--target", "a=udp:x"], "the kinds are: gssapi, tcp, tls, unix"),
+        (["compare", "--target", "a=udp:x"], "the kinds are: gssapi, scram+tls, tcp, tls, unix"),
         (["compare", "--target", "a=unix:/p", "--calls", "0"], "no whole number above 0"),
         (["compare", "--target", "a=unix:/p", "--slice", "nan"], "no number of seconds"),
         (["compare", "--target", "a=unix:/p", "--procedure", "CONNECT_GET_HOST"], "nearest are"),

@@ -44,8 +44,8 @@ def test_a_server_that_wants_sasl_says_how_that_is_measured(kind):
     target = parse_target(f"fake={kind}")
     told = failure(lambda: answered(target, pack_auth_methods([AuthMethod.SASL])))
     assert told == (
-        "target fake: AUTH_LIST: the server wants SASL; besides NONE only SASL by GSSAPI on TCP "
-        "can be measured, as gssapi:HOST:PORT"
+        "target fake: AUTH_LIST: the server wants SASL; besides NONE, SASL is measured, as "
+        "gssapi:HOST:PORT or scram+tls:HOST:PORT"
     )
 
 

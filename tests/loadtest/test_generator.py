@@ -90,7 +90,7 @@ def test_a_generator_that_dies_is_no_mystery(fake_target, opening):
     _, target = fake_target()
     with closing(GeneratorProcess(CallOrder(target, opening, SMALL))) as generator:
         generator.wait_until_started()
-        generator._process.kill()
+        generator._spawned._process.kill()
         with pytest.raises(TargetFailure, match="its generator has died"):
             generator.work(Turn(0, least=10))
 

@@ -6,16 +6,12 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.bed.command import end_process
-from tests.loadtest.test_scram import front, password_file
+from tests.loadtest.conftest import ROOT
 
-__all__ = ["front", "password_file"]
-
-ROOT = Path(__file__).parents[2]
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
 HEADLESS = ["--headless", "--only-summary", "--stop-timeout", "5"]
 DEADLINE_S = 40
@@ -67,7 +63,7 @@ def test_a_master_and_two_workers_share_the_load(start_locust, start_fake, tmp_p
     script, address = start_fake()
     port = free_port()
     options = ["--host", address, "--mix", f"small=3,{LIST}=1", *HEADLESS]
-    load = ["-u", "4", "-r", "10", "-t", "3s", "--csv", str(tmp_path / "load")]
+    load = ["-u", "4", "-r", "10", "-t", "1s", "--csv", str(tmp_path / "load")]
     bind = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     master = start_locust("--master", *bind, "--expect-workers", "2", *options, *load)
     towards = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
@@ -89,11 +85,11 @@ def test_a_master_and_two_workers_share_the_load(start_locust, start_fake, tmp_p
 
 @pytest.fixture
 def alone(start_locust, tmp_path):
-    """Runs it in one process for two seconds; gives its status, its statistics and what it said."""
+    """Runs it in one process for a second; gives its status, its statistics and what it said."""
 
     def alone(*words, status=0):
         where = tmp_path / "alone.json"
-        load = ["-u", "2", "-r", "10", "-t", "2s", "--json-file", str(where.with_suffix(""))]
+        load = ["-u", "2", "-r", "10", "-t", "1s", "--json-file", str(where.with_suffix(""))]
         found, told = ended(start_locust(*HEADLESS, *load, *words))
         assert found == status, told
         stats = json.loads(where.read_text()) if where.exists() else []
@@ -105,7 +101,8 @@ def alone(start_locust, tmp_path):
 def test_a_user_keeps_to_the_rate(alone, start_fake):
     _, address = start_fake()
     stats, _ = alone("--host", address, "--rate-per-user", "20")
-    assert 10 <= stats[SMALL]["num_requests"] <= 90
+    # Two users in a second, which begins before they do; and without a rate it would be thousands.
+    assert 2 <= stats[SMALL]["num_requests"] <= 60
 
 
 def test_a_call_that_fails_is_counted_and_the_session_opened_again(alone, start_fake):
@@ -119,40 +116,59 @@ def test_a_target_that_is_silent_is_given_up_although_the_kernel_does_not(alone,
     _, address = start_fake(silent=True)
     stats, _ = alone("--host", address, "--timeout", "0.2", status=1)
     assert stats[SMALL]["num_failures"] == stats[SMALL]["num_requests"] >= 2
-    assert stats[SMALL]["min_response_time"] == pytest.approx(200, abs=20)
+    assert 195 < stats[SMALL]["min_response_time"] < 900
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--host", "http://example.org"], "the kinds are: gssapi, scram+tls"),
-        (["--host", "unix:/p", "--mix", "nothing=1"], "cannot be in a mix"),
-        (["--host", "unix:/p", "--mix", "small=1,idle=5"], "events and idle hold connections"),
-        (["--host", "unix:/p", "--mix", "download:1MiB=1"], "transfers need --volume"),
-        (["--host", "tls:h:1"], "tls: targets need --cacert"),
-    ],
-)
-def test_what_makes_no_sense_ends_it_before_it_begins(alone, words, complaint):
-    _, told = alone(*words, status=1)
+def test_what_makes_no_sense_ends_it_before_it_begins(alone):
+    _, told = alone("--host", "http://example.org", status=1)
     assert "locustfile: " in told
-    assert complaint in told
+    assert "the kinds are: gssapi, scram+tls" in told
     assert "Traceback" not in told
 
 
-@pytest.mark.system
-def test_users_come_in_by_tls_and_a_password_at_a_real_proxyd(alone, front, pki, password_file):
-    place = front.tls_address().replace("127.0.0.1", "localhost")
-    stats, _ = alone(
-        *(
-            "-t",
-            "4s",
-            "--host",
-            f"scram+tls:{place}",
-            "--mix",
-            "small=2,DOMAIN_GET_XML_DESC=1,list=1",
-        ),
-        *("--cacert", pki["ca.pem"], "--cert", pki["client.pem"], "--key", pki["client.key"]),
-        *("--user", "ann", "--password-file", str(password_file)),
+# All in one process: to start it takes two seconds. It is not this one, which would have gevent.
+JUDGE = """
+import json, sys
+from locust.argument_parser import parse_options
+from loadtest import locustfile
+from loadtest.failures import UsageError
+for words in json.load(sys.stdin):
+    options = parse_options(words)
+    try:
+        print("judged: ", locustfile.plan_of(options.host, options))
+    except UsageError as error:
+        print("judged: ", error)
+"""
+SENSELESS = [
+    (["--host", "unix:/p", "--mix", "nothing=1"], "cannot be in a mix"),
+    (["--host", "unix:/p", "--mix", "small=1,idle=5"], "events and idle hold connections"),
+    (["--host", "unix:/p", "--mix", "download:1MiB=1"], "transfers need --volume"),
+    (["--host", "tls:h:1"], "tls: targets need --cacert"),
+    (["--host", "unix:/p", "--cert", "x"], "--cert is for tls: targets"),
+]
+
+
+def test_what_makes_no_sense_is_told_by_what_it_is():
+    asked = json.dumps([words for words, _ in SENSELESS])
+    done = subprocess.run(
+        [sys.executable, "-c", JUDGE],
+        cwd=ROOT,
+        input=asked,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
     )
+    # Locust has a word of its own to say.
+    told = [line for line in done.stdout.splitlines() if line.startswith("judged: ")]
+    for (_, complaint), line in zip(SENSELESS, told, strict=True):
+        assert complaint in line
+
+
+@pytest.mark.system
+def test_users_come_in_by_tls_and_a_password_at_a_real_proxyd(alone, by_password):
+    address, options = by_password
+    mix = "small=2,DOMAIN_GET_XML_DESC=1,list=1"
+    stats, _ = alone("-t", "2s", "--host", address, "--mix", mix, *options)
     assert stats["DOMAIN_GET_XML_DESC"]["num_requests"] > 5
     assert not any(each["num_failures"] for each in stats.values())

@@ -1,38 +1,16 @@
 """Against a real libvirtd over its UNIX socket."""
 
 import json
-import os
 
 import pytest
 
-from loadtest.cli import OK, TARGET_FAILED, main
-from tests.bed.daemon import short_directory
-from tests.bed.libvirtd import Libvirtd
-from tests.bed.virsh import unix_uri, virsh
+from loadtest.cli import main
+from loadtest.statuses import FAILED, OK
 
 pytestmark = pytest.mark.system
 
 SIZE = 16 << 20
 TOLD = "16MiB"
-
-
-@pytest.fixture(scope="module")
-def libvirtd():
-    with short_directory() as directory, Libvirtd(directory) as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def pool(libvirtd, tmp_path_factory):
-    """A directory pool with a volume of random bytes and a sparse one."""
-    directory = tmp_path_factory.mktemp("pool")
-    (directory / "random.img").write_bytes(os.urandom(SIZE))
-    with (directory / "sparse.img").open("wb") as sparse:
-        sparse.truncate(SIZE)
-    uri = unix_uri("qemu:///system", libvirtd.sock)
-    virsh(uri, f"pool-define-as load dir --target {directory}; pool-start load").succeeded()
-    yield directory
-    virsh(uri, "pool-destroy load; pool-undefine load").succeeded()
 
 
 @pytest.fixture
@@ -49,9 +27,10 @@ def compare(libvirtd, capsys):
     return compare
 
 
-@pytest.mark.parametrize("volume", ["random.img", "sparse.img"])
-def test_a_volume_comes_down(compare, pool, volume):
-    told = compare("--bulk", TOLD, "--volume", f"{pool}/{volume}", "--json", "--rounds", "2")
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_volume_comes_down(compare, make_volume, sparse):
+    volume = str(make_volume(SIZE, sparse=sparse))
+    told = compare("--bulk", TOLD, "--volume", volume, "--json", "--rounds", "2")
     direct, again = json.loads(told)["targets"]
     assert again["combined"]["transfers"] == 2
     assert again["combined"]["bytes_per_s"] > SIZE / 10
@@ -59,8 +38,8 @@ def test_a_volume_comes_down(compare, pool, volume):
     assert 0.1 < again["against_first"]["seconds_ratio"]["value"] < 10
 
 
-def test_a_volume_goes_up(compare, pool):
-    target = pool / "random.img"
+def test_a_volume_goes_up(compare, make_volume):
+    target = make_volume(SIZE)
     before = target.read_bytes()
     told = compare("--bulk", TOLD, "--volume", str(target), "--upload", "--rounds", "1")
     assert told.startswith("compare upload of 16 MiB: 1 round of 1 transfer per target")
@@ -68,20 +47,21 @@ def test_a_volume_goes_up(compare, pool):
     assert target.read_bytes() != before
 
 
-def test_only_the_part_that_was_asked_for_is_moved(compare, pool):
-    compare("--bulk", "5KiB", "--volume", f"{pool}/random.img", "--rounds", "1")
-    compare("--bulk", "5KiB", "--volume", f"{pool}/random.img", "--rounds", "1", "--upload")
-    assert (pool / "random.img").stat().st_size == SIZE
+def test_only_the_part_that_was_asked_for_is_moved(compare, make_volume):
+    volume = make_volume(SIZE)
+    compare("--bulk", "5KiB", "--volume", str(volume), "--rounds", "1")
+    compare("--bulk", "5KiB", "--volume", str(volume), "--rounds", "1", "--upload")
+    assert volume.stat().st_size == SIZE
 
 
-def test_more_than_the_volume_holds_is_refused(compare, pool):
-    volume = f"{pool}/random.img"
-    told = compare("--bulk", "1GiB", "--volume", volume, status=TARGET_FAILED)
+def test_more_than_the_volume_holds_is_refused(compare, make_volume):
+    volume = str(make_volume(SIZE))
+    told = compare("--bulk", "1GiB", "--volume", volume, status=FAILED)
     assert f"{volume} holds {SIZE} bytes and not the {1 << 30} of --bulk" in told
 
 
 def test_a_volume_that_is_not_there_is_told(compare, pool):
-    told = compare("--bulk", TOLD, "--volume", f"{pool}/none.img", status=TARGET_FAILED)
+    told = compare("--bulk", TOLD, "--volume", f"{pool[0]}/none.img", status=FAILED)
     assert "target direct: STORAGE_VOL_LOOKUP_BY_PATH: Storage volume not found" in told
 
 

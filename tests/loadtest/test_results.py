@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from loadtest.failures import NotKept, UsageError
 from loadtest.figures import Latencies
 from loadtest.machine import this_machine
 from loadtest.results import (
@@ -13,6 +14,7 @@ from loadtest.results import (
     ToolUse,
     Verdict,
     as_text,
+    check_writable,
     load,
     save,
 )
@@ -73,13 +75,38 @@ def test_what_was_saved_before_there_were_events_is_loaded(result, tmp_path):
     assert load(path).targets[0].events == 0
 
 
+def target(document):
+    return document["targets"][0]
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         (lambda made: made.update(schema="other"), "is no result of proxyd-loadtest"),
-        (lambda made: made.pop("tool"), "is damaged: KeyError: 'tool'"),
-        (lambda made: made.update(more=1), "is damaged: TypeError"),
-        (lambda made: made["targets"][0]["calls"].update(histogram="x"), "is damaged: ValueError"),
+        (lambda made: made.pop("tool"), "is damaged: tool is missing"),
+        (lambda made: made.update(more=1), "is damaged: more: nothing of that name is known"),
+        (
+            lambda made: target(made)["calls"].update(histogram="x"),
+            "targets[0].calls: no histogram",
+        ),
+        (lambda made: target(made).update(calls=None), "targets[0].calls: expected a histogram"),
+        (
+            lambda made: target(made)["intervals"][0].update(rate="abc"),
+            "is damaged: targets[0].intervals[0].rate: expected a number and found 'abc'",
+        ),
+        (lambda made: target(made).update(elapsed_s=True), "expected a number and found True"),
+        (lambda made: target(made).update(elapsed_s=10**400), "expected a number and found 1000"),
+        (lambda made: target(made).update(name=5), "targets[0].name: expected a text and found 5"),
+        (lambda made: target(made).update(events=1.5), "expected a whole number and found 1.5"),
+        (
+            lambda made: target(made)["errors"].update(reset="2"),
+            "targets[0].errors.reset: expected",
+        ),
+        (lambda made: target(made)["processes"][0].update(pids=[1, "2"]), "processes[0].pids[1]: "),
+        (lambda made: made.update(targets={}), "targets: expected a list and found {}"),
+        (lambda made: made.update(machine=[]), "machine: expected an object and found []"),
+        (lambda made: made["verdicts"][0].update(met=1), "expected true or false and found 1"),
+        (lambda made: made.update(notes=["x" * 999, 5]), "notes[1]: expected a text"),
     ],
 )
 def test_a_file_that_no_run_has_written_is_told(result, tmp_path, change, complaint):
@@ -93,8 +120,31 @@ def test_a_file_that_no_run_has_written_is_told(result, tmp_path, change, compla
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_no_json_is_told(tmp_path):
+@pytest.mark.parametrize("text", ["{", "", "[" * 100_000, '{"a": "\xff"}', "9" * 5000])
+def test_what_is_no_json_is_told(tmp_path, text):
     path = tmp_path / "run.json"
-    path.write_text("{")
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(BadResult, match="is no JSON"):
         load(path)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_are_told(result, tmp_path, number):
+    path = tmp_path / "run.json"
+    path.write_text(as_text(result).replace('"elapsed_s": 1.5', f'"elapsed_s": {number}'))
+    with pytest.raises(BadResult, match=r"targets\[0\].elapsed_s: expected a number and found"):
+        load(path)
+
+
+def test_where_the_result_goes_is_looked_at_before_and_what_is_there_left_alone(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text("from last time")
+    check_writable(path)
+    assert path.read_text() == "from last time"
+    with pytest.raises(UsageError, match=r"--out .*/none/run\.json: No such file"):
+        check_writable(tmp_path / "none" / "run.json")
+
+
+def test_a_result_that_cannot_be_written_is_told(result, tmp_path):
+    with pytest.raises(NotKept, match=r"cannot write .*: Is a directory"):
+        save(result, tmp_path)

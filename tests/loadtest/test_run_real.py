@@ -1,38 +1,18 @@
 """`run` against a real libvirtd."""
 
 import json
-import os
 import threading
 
 import pytest
 
-from loadtest.cli import OK, main
+from loadtest.cli import main
 from loadtest.results import load
-from tests.bed.daemon import short_directory
-from tests.bed.libvirtd import Libvirtd
+from loadtest.statuses import OK
 from tests.bed.virsh import unix_uri, virsh
 
 pytestmark = pytest.mark.system
 
 SIZE = 4 << 20
-
-
-@pytest.fixture(scope="module")
-def libvirtd():
-    with short_directory() as directory, Libvirtd(directory) as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def volume(libvirtd, tmp_path_factory):
-    """A volume of random bytes in a running pool."""
-    directory = tmp_path_factory.mktemp("pool")
-    path = directory / "random.img"
-    path.write_bytes(os.urandom(SIZE))
-    uri = unix_uri("qemu:///system", libvirtd.sock)
-    virsh(uri, f"pool-define-as run dir --target {directory}; pool-start run").succeeded()
-    yield path
-    virsh(uri, "pool-destroy run; pool-undefine run").succeeded()
 
 
 @pytest.fixture
@@ -49,7 +29,7 @@ def test_the_whole_mix_of_calls_by_the_test_driver(run, libvirtd, tmp_path):
     out = tmp_path / "run.json"
     target = run(
         *("--mix", "small=6,xml=2,list=1,DOMAIN_GET_XML_DESC=1,NODE_GET_INFO=2,events=2,idle=3"),
-        *("-R", "240", "-c", "4", "-d", "2s", "--warmup", "500ms", "--out", str(out)),
+        *("-R", "480", "-c", "4", "-d", "1s", "--warmup", "200ms", "--out", str(out)),
         *("--threshold", "errors<1", "p50<200ms"),
     )
     assert target["calls"]["count"] == 480
@@ -70,7 +50,7 @@ def test_events_that_others_cause_are_counted(run, libvirtd, run_beside):
 
     def measure():
         try:
-            words = ("--mix", "small,events=3", "-R", "50", "-d", "4s", "--workers", "1")
+            words = ("--mix", "small,events=3", "-R", "50", "-d", "1500ms", "--workers", "1")
             found.update(run(*words))
         finally:
             over.set()
@@ -82,11 +62,12 @@ def test_events_that_others_cause_are_counted(run, libvirtd, run_beside):
     assert found["errors"] == {}
 
 
-def test_volumes_go_up_and_down_beside_small_calls(run, volume):
+def test_volumes_go_up_and_down_beside_small_calls(run, make_volume):
+    volume = make_volume(SIZE)
     before = volume.read_bytes()
     target = run(
         *("--mix", "small=6,download:4MiB=2,upload:1MiB=1", "--volume", str(volume)),
-        *("-R", "45", "-c", "4", "-d", "2s"),
+        *("-R", "90", "-c", "4", "-d", "1s"),
     )
     counts = {name: one["count"] for name, one in target["procedures"].items()}
     assert target["errors"] == {}
@@ -99,7 +80,7 @@ def test_volumes_go_up_and_down_beside_small_calls(run, volume):
 
 
 def test_sessions_of_one_call_come_and_go(run):
-    target = run("-C", "-R", "50", "-c", "8", "-d", "2s")
+    target = run("-C", "-R", "100", "-c", "8", "-d", "1s")
     assert target["calls"]["count"] == target["connects"]["count"] == 100
     assert target["errors"] == {}
     assert target["connects"]["p50_ns"] > target["calls"]["p50_ns"]

@@ -2,20 +2,22 @@
 
 import dataclasses
 import hashlib
+import json
 import pickle
 from contextlib import closing
 
 import pytest
 from scramp import ScramMechanism
 
+from loadtest.cli import main
 from loadtest.client import Opening, open_session
 from loadtest.credentials import Account, Credentials, password_of
 from loadtest.entrance import way_in
 from loadtest.failures import TargetFailure, UsageError
 from loadtest.generator_process import GeneratorProcess
+from loadtest.statuses import OK
 from loadtest.targets import parse_target
 from loadtest.turns import SessionOrder, Turn
-from proxyd.auth.passwords import PasswordFile
 from proxyd.wire.programs import AuthMethod, Remote
 from proxyd.wire.remote import (
     SaslReply,
@@ -24,20 +26,9 @@ from proxyd.wire.remote import (
     pack_sasl_mechanisms,
     unpack_sasl_step,
 )
-from tests.bed.daemon import short_directory
-from tests.bed.libvirtd import Libvirtd
-from tests.bed.proxyd import Proxyd
+from tests.loadtest.conftest import PASSWORD
 
-PASSWORD = "correct horse, battery"
 TARGET = parse_target("fake=scram+tls:localhost:16514")
-
-
-@pytest.fixture
-def password_file(tmp_path):
-    path = tmp_path / "password"
-    path.write_text(f"{PASSWORD}\n")
-    path.chmod(0o600)
-    return path
 
 
 @pytest.fixture
@@ -166,35 +157,12 @@ def test_a_name_that_sasl_does_not_allow_is_told(password_file):
 # ---- a real proxyd
 
 
-@pytest.fixture(scope="module")
-def front(pki, tmp_path_factory):
-    """A proxyd whose TLS clients need a certificate and a password."""
-    passwords = tmp_path_factory.mktemp("passwords") / "proxyd-passwords"
-    PasswordFile(str(passwords)).set_password("ann", PASSWORD)
-    config = {
-        "listen_tls": 1,
-        "listen_addr": "127.0.0.1",
-        "tls_port": "0",
-        "auth_tls": "sasl",
-        "proxyd_passwords": str(passwords),
-        "ca_file": pki["ca.pem"],
-        "cert_file": pki["server.pem"],
-        "key_file": pki["server.key"],
-        "crl_file": "",
-    }
-    with short_directory() as own, Libvirtd(own) as libvirtd, short_directory() as directory:
-        config["proxyd_routes"] = [f"test={libvirtd.sock}"]
-        with Proxyd(directory, backend_dir=own, config=config) as front:
-            yield front
-
-
 @pytest.fixture
-def over_tls(front, pki, account):
+def over_tls(by_password, pki, account):
     """The target and its opening."""
     credentials = Credentials(pki["ca.pem"], pki["client.pem"], pki["client.key"])
     opening = Opening("test:///default", False, 10, credentials, account=account)
-    place = front.tls_address().replace("127.0.0.1", "localhost")
-    return parse_target(f"it=scram+tls:{place}"), opening
+    return parse_target(f"it={by_password[0]}"), opening
 
 
 @pytest.mark.system
@@ -226,3 +194,17 @@ def test_a_wrong_password_is_told(over_tls, tmp_path):
     opening = dataclasses.replace(opening, account=Account("ann", str(wrong)))
     with pytest.raises(TargetFailure, match=r"target it: AUTH_SASL_STEP: .*its log says why"):
         open_session(target, opening)
+
+
+@pytest.mark.system
+def test_calls_at_a_rate_and_a_session_for_each_at_a_real_proxyd(by_password, capsys):
+    address, options = by_password
+    words = ["--target", f"it={address}", *options, "-R", "40", "-c", "4", "-d", "500ms"]
+    for how in ([], ["-C"]):
+        assert main(["run", *words, *how, "--json"]) == OK
+        printed = capsys.readouterr().out
+        (target,) = json.loads(printed)["targets"]
+        assert (target["calls"]["count"], target["errors"]) == (20, {})
+        assert target["cipher"].startswith("TLSv1.3")
+        assert PASSWORD not in printed
+    assert target["connects"]["count"] == 20

@@ -12,14 +12,22 @@ from loadtest.client import Opening
 from loadtest.failures import TargetFailure, UsageError
 from loadtest.machine import this_machine
 from loadtest.results import load
-from loadtest.soaking.cli import BAD, CLEAN, INTERRUPTED, add_parsers, plan_of
+from loadtest.soaking.cli import add_parsers, plan_of
 from loadtest.soaking.ledger import EXAMPLES, Fault
 from loadtest.soaking.outcome import as_text, duration, is_clean, result
 from loadtest.soaking.run import Plan, run
+from loadtest.statuses import INTERRUPTED, MISSED, OK
 from loadtest.targets import parse_target
 from tests.loadtest.fake_liar import FakeLiar, Lie
 
 SEED = 7
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """A soak of less than a second is looked at more than once, and ends in time."""
+    monkeypatch.setattr("loadtest.soaking.run._TICK_S", 0.1)
+    monkeypatch.setattr("loadtest.soaking.run._QUIET_TICKS", 3)
 
 
 @pytest.fixture
@@ -35,19 +43,22 @@ def start_liar(socket_paths):
         yield start
 
 
+AT_ONCE = {"opening": Opening("test:///default", readonly=False, wait_s=0.2)}
+
+
 def silence(*_):
     """Nobody watches the progress."""
 
 
 def plan(address, **more):
-    """Of a soak that takes a second."""
+    """Of a soak that takes half a second."""
     given = {
         "targets": (parse_target(f"fake={address}"),),
         "opening": Opening("test:///default", readonly=False, wait_s=1.0),
         "seed": SEED,
         "connections": 4,
-        "duration_s": 0.6,
-        "warmup_s": 0.1,
+        "duration_s": 0.3,
+        "warmup_s": 0.05,
         **more,
     }
     return Plan(**given)
@@ -88,7 +99,9 @@ def test_a_daemon_that_does_not_lie_is_clean_and_the_account_balances(start_liar
     ],
 )
 def test_a_lie_about_calls_is_found_and_named(start_liar, lie, found, told):
-    one, made = soaked(plan(start_liar(**{lie: True})))
+    # Whatever is late is lost as well; nowhere else may it be.
+    given = plan(start_liar(**{lie: True}), **(AT_ONCE if lie == "lose" else {}))
+    one, made = soaked(given)
     assert faults(one) == {found}
     assert told in one.ledger.examples[Fault(found)][0]
     assert not is_clean(made)
@@ -105,7 +118,7 @@ def test_a_daemon_that_hangs_up_loses_what_was_under_way(start_liar):
 
 
 def test_a_session_that_does_not_end_behind_ours_is_stuck(start_liar):
-    one, _ = soaked(plan(start_liar(no_end=True)))
+    one, _ = soaked(plan(start_liar(no_end=True), connections=2))
     assert faults(one) == {"stuck"}
 
 
@@ -125,9 +138,9 @@ def test_a_lie_about_a_stream_is_found_and_named(start_liar, how, found, told):
 
 
 def test_descriptors_that_go_on_leaking_are_found(start_liar, monkeypatch):
-    monkeypatch.setattr("loadtest.soaking.run._SETTLE_S", 2.0)
+    monkeypatch.setattr("loadtest.soaking.run._SETTLE_S", 1.0)
     address = f"{start_liar(leak_fds=True)},pid={os.getpid()}"
-    one, made = soaked(plan(address))
+    one, made = soaked(plan(address, duration_s=0.6))
     (watched,) = one.watched
     assert watched.leaked > 0
     missed = [verdict.text for verdict in made.verdicts if not verdict.met]
@@ -136,7 +149,7 @@ def test_descriptors_that_go_on_leaking_are_found(start_liar, monkeypatch):
 
 def test_memory_that_grows_is_found(start_liar):
     address = f"{start_liar(leak_kib=64)},pid={os.getpid()}"
-    one, made = soaked(plan(address, duration_s=4.0, memory_slope_kib_h=4096.0))
+    one, made = soaked(plan(address, duration_s=1.0, memory_slope_kib_h=4096.0))
     assert one.watched[0].slope_kib_h > 4096
     missed = [verdict.text for verdict in made.verdicts if not verdict.met]
     assert missed == ["memory slope(pid)<4096KiB/h"]
@@ -202,14 +215,14 @@ def soak(capsys):
     return soak
 
 
-ONE_SECOND = ("-d", "1s", "--warmup", "100ms", "-c", "3", "--timeout", "1", "--seed", "7")
+HALF_A_SECOND = ("-d", "500ms", "--warmup", "50ms", "-c", "3", "--timeout", "1", "--seed", "7")
 
 
 def test_a_clean_soak_says_so_and_leaves_a_result(start_liar, soak, tmp_path):
     out = tmp_path / "soak.json"
-    words = ("--target", f"fake={start_liar()}", *ONE_SECOND, "--out", str(out))
+    words = ("--target", f"fake={start_liar()}", *HALF_A_SECOND, "--out", str(out))
     status, told = soak(*words)
-    assert status == CLEAN
+    assert status == OK
     assert "CLEAN: all of 9 checks hold" in told
     assert "--seed 7" in told
     made = load(out)
@@ -221,8 +234,8 @@ def test_a_clean_soak_says_so_and_leaves_a_result(start_liar, soak, tmp_path):
 
 
 def test_a_bad_one_says_what_and_ends_with_99(start_liar, soak):
-    status, told = soak("--target", f"fake={start_liar(double=True)}", *ONE_SECOND)
-    assert status == BAD == 99
+    status, told = soak("--target", f"fake={start_liar(double=True)}", *HALF_A_SECOND)
+    assert status == MISSED == 99
     assert "BAD: 1 of 9 checks do not hold\nfake: duplicated=0 is not so, it is " in told
     assert max(map(len, told.splitlines())) <= 130
 

@@ -1,6 +1,8 @@
-"""Results that no run has made: seeded, so that they are the same each time."""
+"""Results that no run has made: seeded, so that they are the same each time, and drawn once."""
 
 import random
+from dataclasses import replace
+from functools import cache
 
 from loadtest.figures import Latencies
 from loadtest.machine import Machine
@@ -20,6 +22,28 @@ MACHINE = Machine(
 
 def a_target(name="direct", seconds=30, rate=1000, typical_us=80, errors=(), seed=1):
     """Log-normal latencies, with a stall in the middle; `errors` go to every tenth second."""
+    drawn = _drawn(name, seconds, rate, typical_us, errors, seed)
+    calls = again(drawn.calls)
+    return replace(
+        drawn,
+        calls=calls,
+        connects=again(drawn.connects),
+        procedures=dict.fromkeys(drawn.procedures, calls),
+        intervals=[replace(one, errors=dict(one.errors)) for one in drawn.intervals],
+        errors=dict(drawn.errors),
+        processes=[replace(one) for one in drawn.processes],
+    )
+
+
+def again(latencies):
+    """The same, for a test to change."""
+    made = Latencies()
+    made.absorb(latencies)
+    return made
+
+
+@cache
+def _drawn(name, seconds, rate, typical_us, errors, seed):
     dice = random.Random(seed)
     target = TargetResult(
         name=name,

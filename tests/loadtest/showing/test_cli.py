@@ -17,16 +17,16 @@ def show(*words):
     return options.act(options)
 
 
-@pytest.fixture
-def saved(tmp_path):
-    path = tmp_path / "run.json"
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "run.json"
     results.save(a_result(a_target(seconds=2)), path)
     return path
 
 
-@pytest.fixture
-def busy(tmp_path):
-    path = tmp_path / "busy.json"
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory):
+    path = tmp_path_factory.mktemp("busy") / "busy.json"
     results.save(a_busy_result(), path)
     return path
 
@@ -99,7 +99,7 @@ def test_a_file_that_no_run_has_written_is_one_line(tmp_path, capsys, text):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith(f"proxyd-loadtest: {path} ")
-    assert said.endswith("; give a file that run --out has written\n")
+    assert said.endswith("; give a file that --out has written\n")
 
 
 def test_files_that_cannot_be_read_or_written_are_named(saved, tmp_path, capsys):

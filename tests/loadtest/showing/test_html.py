@@ -227,7 +227,7 @@ odd_results = st.builds(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(odd_results, names)
 def test_whatever_a_result_holds_it_can_be_shown(result, name):
     runs = [Run(name, result), Run(name, result)]
