@@ -12,7 +12,7 @@ from proxyd.config.report import report, report_json
 from proxyd.config.settings import Settings
 from proxyd.daemon.commands import Command, add_commands
 from proxyd.daemon.exits import Exit, StartFailed
-from proxyd.daemon.loaded import Source, demand_what_exists
+from proxyd.daemon.loaded import Source, demand_what_exists, source_of
 from proxyd.daemon.parsing import Ended, Parser, complain
 from proxyd.daemon.places import Places, places_of
 
@@ -56,13 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report_json and not arguments.check_config:
         complain("error: --json goes with --check-config (try --help)")
         return Exit.FAILED
-    source = Source(
-        path=os.path.abspath(arguments.config or places.config_file),
-        named=arguments.config is not None,
-        verbose=arguments.verbose,
-        privileged=places.privileged,
-        environ=dict(os.environ),
-    )
+    source = source_of(arguments.config, places, os.environ, verbose=arguments.verbose)
     if arguments.check_config:
         return _check(source, places, as_json=arguments.report_json)
     return _run(arguments, source, places)

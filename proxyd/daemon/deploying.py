@@ -7,7 +7,7 @@ from proxyd.config.loading import Loaded
 from proxyd.config.settings import Settings
 from proxyd.daemon.commands import Command
 from proxyd.daemon.exits import StartFailed
-from proxyd.daemon.loaded import Source, load_checked
+from proxyd.daemon.loaded import load_checked, source_of
 from proxyd.daemon.places import Places, places_of, routing_table
 from proxyd.deploy import install as deploy
 from proxyd.doctor import command as doctor
@@ -37,15 +37,8 @@ def _uninstall(arguments: argparse.Namespace, _: Places) -> int:
 
 
 def _load(path: str | None) -> Loaded:
-    source = Source(
-        path=path or _SYSTEM.config_file,
-        named=path is not None,
-        verbose=False,
-        privileged=True,
-        environ={},
-    )
     try:
-        return load_checked(source)
+        return load_checked(source_of(path, _SYSTEM, {}))
     except StartFailed as error:
         raise Unready(str(error)) from error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from proxyd.daemon.asking import Connection, NoAnswer, Refusal, admin_socket
 from proxyd.daemon.commands import Command
 from proxyd.daemon.exits import Exit, StartFailed
-from proxyd.daemon.loaded import Source
+from proxyd.daemon.loaded import source_of
 from proxyd.daemon.parsing import complain
 from proxyd.daemon.places import Places
 
@@ -233,13 +233,7 @@ def _socket_of(arguments: argparse.Namespace, places: Places) -> str:
     if arguments.socket is not None:
         path = str(arguments.socket)
         return admin_socket(path) if os.path.isdir(path) else path
-    source = Source(
-        path=os.path.abspath(arguments.config or places.config_file),
-        named=arguments.config is not None,
-        verbose=False,
-        privileged=places.privileged,
-        environ=dict(os.environ),
-    )
+    source = source_of(arguments.config, places, os.environ)
     return admin_socket(source.load().settings.unix_sock_dir or places.runtime_dir)
 
 

@@ -10,6 +10,7 @@ from proxyd.config.grammar import MAX_FILE_BYTES, ConfigError
 from proxyd.config.loading import Loaded, load, with_environment, with_verbose
 from proxyd.config.settings import Settings
 from proxyd.daemon.exits import Exit, StartFailed
+from proxyd.daemon.places import Places
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,19 @@ class Source:
                 " name another file with --config",
             ) from error
         return raw.decode("utf-8", "surrogateescape")
+
+
+def source_of(
+    named: str | None, places: Places, environ: Mapping[str, str], *, verbose: bool = False
+) -> Source:
+    """The file that somebody named on the command line, or the usual one of the place."""
+    return Source(
+        path=os.path.abspath(named or places.config_file),
+        named=named is not None,
+        verbose=verbose,
+        privileged=places.privileged,
+        environ=dict(environ),
+    )
 
 
 def load_checked(source: Source) -> Loaded:

@@ -8,7 +8,7 @@ from typing import Final
 
 from proxyd.daemon.commands import Command
 from proxyd.daemon.exits import Exit, StartFailed
-from proxyd.daemon.loaded import Source
+from proxyd.daemon.loaded import source_of
 from proxyd.daemon.parsing import complain
 from proxyd.daemon.places import Places
 
@@ -55,13 +55,7 @@ class _NoPassword(Exception):
 def _path(arguments: argparse.Namespace, places: Places) -> str:
     if arguments.file is not None:
         return os.path.abspath(str(arguments.file))
-    source = Source(
-        path=os.path.abspath(arguments.config or places.config_file),
-        named=arguments.config is not None,
-        verbose=False,
-        privileged=places.privileged,
-        environ=dict(os.environ),
-    )
+    source = source_of(arguments.config, places, os.environ)
     return source.load().settings.proxyd_passwords or places.passwords
 
 
