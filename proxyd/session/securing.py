@@ -18,6 +18,7 @@ import trio
 
 from proxyd.auth.server_tls import ServerTls, channel_bindings
 from proxyd.auth.verify import Inspection
+from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.conversation import Conversation, wait_to_read
@@ -53,14 +54,18 @@ class TlsGreeting:
 
     async def meet(self, client: Client) -> None:
         client.address = self._address
-        try:
-            while True:
-                # Before the first step, too: without the client's words a thread has no work.
-                await wait_to_read(self.endpoint)
-                if await trio.to_thread.run_sync(self._handshake, limiter=self._limiter):
-                    break
-        except HandshakeFailed as error:
-            raise Untrusted(self._tls.explain(self._inspection, str(error))) from error
+        done = False
+        while not done:
+            # Before the first step, too: without the client's words a thread has no work.
+            await wait_to_read(self.endpoint)
+            step = await trio.to_thread.run_sync(self._handshake, limiter=self._limiter)
+            match step:
+                case HandshakeFailed():
+                    raise Untrusted(self._tls.explain(self._inspection, str(step)))
+                case HungUp():
+                    raise HungUp(step.reason, while_writing=step.while_writing)
+                case bool():
+                    done = step
         verdict = self._inspection.verdict
         client.identity = ClientIdentity(x509_dname=verdict.dname)
         if verdict.refusal:
@@ -73,8 +78,13 @@ class TlsGreeting:
             log.info("client %d: %s: its certificate %s", client.number, client, remark)
         await Conversation(self.endpoint).send(LET_IN)
 
-    def _handshake(self) -> bool:
-        done = self.endpoint.handshake()
+    def _handshake(self) -> bool | HandshakeFailed | HungUp:
+        """Whether it is done. What went wrong is returned: in trio's hands an error of a thread's
+        stays in a cycle with its traceback, and with it all that a stranger has sent."""
+        try:
+            done = self.endpoint.handshake()
+        except (HandshakeFailed, HungUp) as error:
+            return error
         if done:
             self._tls.judge(self._inspection, self.endpoint.connection)
         return done

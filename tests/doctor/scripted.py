@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 # `show` prints the units of a file, other verbs change them as systemd would and are noted down.
-PROGRAM = """#!{python} -I
+PROGRAM = """\
 import json, pathlib, sys
 state = pathlib.Path({state!r})
 units = json.loads(state.read_text())
@@ -72,10 +72,11 @@ class Systemctl:
 
     def fail(self, part):
         """The commands that have this in them fail; "" for none."""
-        text = PROGRAM.format(
-            python=sys.executable, state=str(self._state), log=str(self._log), failing=part
-        )
-        self.replace(text)
+        text = PROGRAM.format(state=str(self._state), log=str(self._log), failing=part)
+        program = self._directory / "systemctl.py"
+        program.write_text(text)
+        # The kernel takes no interpreter with a space in its path, a shell does.
+        self.replace(f"#!/bin/sh\nexec '{sys.executable}' -I '{program}' \"$@\"\n")
 
     def replace(self, script):
         """Another program in its place."""

@@ -17,6 +17,14 @@ from tests.bed.waiting import wait_until
 from tests.loadtest.conftest import ROOT
 
 
+@pytest.fixture(autouse=True)
+def as_at_a_terminal():
+    """Whoever runs this in the background ignores Ctrl-C, and so would we."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_ctrl_c_is_an_answer_and_the_second_is_as_ever():
     with ctrl_c_asked_for() as is_pressed:
         assert not is_pressed()
