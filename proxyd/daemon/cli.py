@@ -137,8 +137,8 @@ def build_parser(places: Places, *, whole: bool = False) -> Parser:
     """The one parser of the whole command line; help, man page and completion come from it."""
     parser = Parser(
         prog="proxyd",
-        description="Listens where libvirt's monolithic daemon did and takes each client to the"
-        " modular daemon that its URI asks for.",
+        description="Listens where libvirt's monolithic daemon did and takes each client to the\n"
+        "modular daemon that its URI asks for.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -5,12 +5,15 @@ A command's module is loaded when the command is used: the daemon itself needs n
 
 import argparse
 import importlib
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from proxyd.daemon.parsing import Parser
 from proxyd.daemon.places import Places
+
+_WIDTH: Final = 79
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,9 @@ class CommandParser(Parser):
             return
         self._knows = True
         command = self.named.load()
-        self.description, self.epilog = command.description, command.epilog
+        # Epilogues have lines of their own, so argparse is told to leave texts as they are.
+        self.description = textwrap.fill(command.description, _WIDTH)
+        self.epilog = command.epilog
         command.add_arguments(self, self.places)
         self.set_defaults(command=command, parser=self)
 
