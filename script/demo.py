@@ -183,6 +183,11 @@ def tour(backend: Libvirtd, proxyd: Proxyd, run: Path, held_pid: int) -> list[st
             f"virsh -c {shlex.quote(over_tls(backend, proxyd, run / 'client'))} list --all",
         ),
         ("networks", virsh_line(backend.uri("network"), proxyd.sock, "net-list --all")),
+        ("proxyd's clients", admin_line(proxyd, "client-list virtproxyd")),
+        (
+            "how it is, and more of its clients than virt-admin has words for",
+            f"{shlex.quote(sys.executable)} -m proxyd status -s {shlex.quote(str(run))}",
+        ),
         ("the clients of the daemon behind proxyd", admin_line(backend, "client-list libvirtd")),
         (
             f"one of them, a virsh that this demo holds open: not proxyd, but process {held_pid}",
@@ -200,8 +205,8 @@ def over_tls(backend: Libvirtd, proxyd: Proxyd, client: Path) -> str:
     return tls_uri(backend.uri(), proxyd.tls_address(), client)
 
 
-def admin_line(backend: Libvirtd, command: str) -> str:
-    return f"virt-admin -c {shlex.quote(admin_uri(backend.admin_sock))} {command}"
+def admin_line(daemon: Libvirtd | Proxyd, command: str) -> str:
+    return f"virt-admin -c {shlex.quote(admin_uri(daemon.admin_sock))} {command}"
 
 
 def first_client(backend: Libvirtd) -> str:
