@@ -129,7 +129,7 @@ def test_every_line_that_run_prints_can_be_pasted(demo):
 
     said = [run_to_end(["bash", "-c", command], deadline_s=30).succeeded() for command in commands]
 
-    assert len(commands) == 7
+    assert len(commands) == 8
     held = re.search(r"but process (\d+)$", demo.text(), re.MULTILINE)[1]
     assert f"unix_process_id: {held}\n" in said[-1]
 
