@@ -13,7 +13,7 @@ import pytest
 
 from proxyd.wire import adminrpc, remote
 from proxyd.wire.failure import ErrorCode, Failure
-from proxyd.wire.frame import FrameBuffer, Status
+from proxyd.wire.frame import Status
 from proxyd.wire.programs import Admin, Remote
 from proxyd.wire.xdr import Writer
 from tests.bed.command import run_to_end
@@ -33,38 +33,17 @@ URI = "test:///default"
 BIG = 64 << 20
 
 
-class AdminClient:
-    """Speaks frames to the admin socket, with a deadline on every wait."""
+class AdminClient(RpcClient):
+    """Speaks the admin protocol."""
 
-    def __init__(self, path):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        self.sock.connect(str(path))
-        self.buffer = FrameBuffer()
-        self.serial = 0
-
-    def call(self, procedure, payload=b""):
+    def frame(self, procedure, payload=b""):
         self.serial += 1
-        return self.exchange(adminrpc.call(procedure, self.serial, payload).pack())
+        return adminrpc.call(procedure, self.serial, payload).pack()
 
     def exchange(self, wire):
         """What comes back; None is the end."""
-        self.sock.sendall(wire)
-        while (frame := self.buffer.next_frame()) is None:
-            try:
-                got = self.sock.recv(65536)
-            except ConnectionResetError:
-                return None
-            if not got:
-                return None
-            self.buffer.feed(got)
-        return frame
-
-    def ended(self):
-        try:
-            return self.sock.recv(1) == b""
-        except ConnectionResetError:
-            return True
+        self.send(wire)
+        return self.receive()
 
 
 @contextmanager
