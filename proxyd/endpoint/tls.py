@@ -31,7 +31,7 @@ import socket
 from typing import Final
 
 from OpenSSL import SSL
-from OpenSSL._util import lib
+from OpenSSL._util import ffi, lib
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 
@@ -57,6 +57,7 @@ class TlsEndpoint:
         "_broken",
         "_fd",
         "_sock",
+        "_ssl",
         "connection",
         "descriptors",
         "pending",
@@ -76,7 +77,8 @@ class TlsEndpoint:
         self.connection.set_accept_state()
         # pyOpenSSL sets it, and has no call to take it back. With it one read goes on for as long
         # as records without content come: a peer that sends key updates would hold the thread.
-        lib.SSL_clear_mode(self.connection._ssl, lib.SSL_MODE_AUTO_RETRY)  # noqa: SLF001
+        self._ssl = self.connection._ssl  # noqa: SLF001
+        lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
         self.descriptors: list[int] = []
         self.pending = False
         self.reads_when_writable = False
@@ -117,11 +119,10 @@ class TlsEndpoint:
 
     def read_into(self, view: memoryview) -> int:
         got, size = 0, len(view)
-        receive = self.connection.recv_into
         self.reads_when_writable = self.pending = False
         try:
             while True:
-                part = receive(view[got:], _FULL_RECORD)
+                part = self._read(view[got : got + _FULL_RECORD] if size > _FULL_RECORD else view)
                 got += part
                 if part < _FULL_RECORD or got == size:
                     break
@@ -139,6 +140,14 @@ class TlsEndpoint:
             self.pending = self.connection.pending() > 0
         return got
 
+    def _read(self, view: memoryview) -> int:
+        """What `recv_into` does, but OpenSSL decrypts to where the bytes are wanted."""
+        with ffi.from_buffer(view) as room:
+            got = int(lib.SSL_read(self._ssl, room, len(view)))
+        if got <= 0:
+            self.connection._raise_ssl_error(self._ssl, got)  # noqa: SLF001
+        return got
+
     def _break(self, got: int, error: Exception) -> int:
         """A read has failed: says so now, or, if bytes came before that, next time."""
         self._broken = self._broken or _hung_up(error, while_writing=False)
@@ -151,15 +160,22 @@ class TlsEndpoint:
         if self._broken is not None:  # OpenSSL takes nothing any more, and would not say why
             raise HungUp(self._broken.reason, while_writing=True) from self._broken
         sent, size = 0, len(view)
-        send = self.connection.send
         try:
             while sent < size:
-                sent += send(view[sent : sent + _LONGEST_WRITE])
+                sent += self._write(view[sent : sent + _LONGEST_WRITE])
         except SSL.WantWriteError:
             return sent
         except (SSL.Error, OSError) as error:
             raise _hung_up(error, while_writing=True) from error
         return sent
+
+    def _write(self, view: memoryview) -> int:
+        """What `send` does, without asking about errors when there was none."""
+        with ffi.from_buffer(view) as plain:
+            taken = int(lib.SSL_write(self._ssl, plain, len(view)))
+        if taken <= 0:
+            self.connection._raise_ssl_error(self._ssl, taken)  # noqa: SLF001
+        return taken
 
     def write_descriptor(self, descriptor: int) -> bool:
         raise NotImplementedError("TLS carries no descriptors")
