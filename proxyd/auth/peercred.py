@@ -11,7 +11,6 @@ import pwd
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from proxyd.negotiation.identity import UNSEEN_PID, UNSEEN_START
@@ -21,7 +20,7 @@ _SO_PEERSEC: Final = 31  # the peer's label, where a security module keeps one
 _SO_PEERPIDFD: Final = 77  # since Linux 6.5; Python has no name for it yet
 _PIDFD: Final = struct.Struct("@i")
 _LABEL_SIZE: Final = 4096
-_SELINUX: Final = Path("/sys/fs/selinux/enforce")
+_SELINUX: Final = "/sys/fs/selinux/enforce"
 _START_FIELD: Final = 22 - 3  # of /proc/PID/stat, counted behind the name's closing bracket
 _LONGEST: Final = 4096  # of stat: 52 numbers and a name of 64 characters at most
 
@@ -173,7 +172,7 @@ def _read(path: str) -> bytes:
 def _selinux_context(sock: socket.socket) -> str | None:
     # Other security modules answer SO_PEERSEC as well; only SELinux's label is one that a
     # daemon could use.
-    if not _SELINUX.exists():
+    if not os.path.exists(_SELINUX):
         return None
     with contextlib.suppress(OSError):
         label = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERSEC, _LABEL_SIZE)

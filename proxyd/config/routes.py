@@ -7,6 +7,7 @@ driver's own query. Percent-escapes are undone before anything is looked at, bec
 undoes them as well.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 
 MAX_NAME: Final = 4096  # longer than any driver's URI; PATH_MAX for the test driver's file
+_REMEMBERED: Final = 64  # names: clients of one host use the same few
 
 _URI: Final = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):"
@@ -145,7 +147,7 @@ class RoutingTable:
 
     def resolve(self, name: str, *, readonly: bool) -> Destination:
         """The destination of a name that is not empty. Raises Unroutable."""
-        uri = parse_name(name)
+        uri, written = _understood(name)
         target = self.routes.get(uri.driver)
         if target is None and uri.driver in _INSIDE:
             raise Unroutable(
@@ -157,12 +159,12 @@ class RoutingTable:
         if target is not None and target.startswith("/"):
             # One socket for both kinds of access: a read-only connection is read-only by the
             # flag in its OPEN, which the daemon enforces (reference/routing.md, section 8).
-            return Destination(str(uri), target.rpartition("/")[2], target, None)
+            return Destination(written, target.rpartition("/")[2], target, None)
         daemon = target or f"virt{uri.driver}d"
         session = not self.privileged and uri.path == "/session"
         path = self.socket_of(daemon, session=session, readonly=readonly)
         unit = f"{daemon}-ro.socket" if readonly else f"{daemon}.socket"
-        return Destination(str(uri), daemon, path, None if session else unit)
+        return Destination(written, daemon, path, None if session else unit)
 
     def socket_of(self, daemon: str, *, session: bool, readonly: bool) -> str:
         """A daemon's socket. A user's daemons have none that is read-only."""
@@ -191,6 +193,13 @@ class RoutingTable:
             names = [f"{driver}:///session" for driver in PROBED_SESSION]
         for name in names:
             yield self.resolve(name, readonly=readonly).path, name
+
+
+@functools.lru_cache(_REMEMBERED)
+def _understood(name: str) -> tuple[Uri, str]:
+    """A client's name, and how it is written for the daemon. Raises Unroutable."""
+    uri = parse_name(name)
+    return uri, str(uri)
 
 
 def parse_name(name: str) -> Uri:

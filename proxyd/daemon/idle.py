@@ -1,6 +1,7 @@
 """The end of a daemon that nobody needs (reference/config.md, section 8)."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import trio
@@ -21,34 +22,39 @@ class IdleExit:
         self.seconds = seconds
         self._crowds = crowds
         self._end = end
+        self._deserted = self._is_deserted()
         self._changed = trio.Event()
+        for crowd in crowds:
+            crowd.on_change = self._look
 
     def change(self, seconds: int) -> None:
         """From now on, and counted from now."""
         self.seconds = seconds
-        self._changed.set()
-        self._changed = trio.Event()
+        self._wake()
 
     async def run(self) -> None:
         """Returns when it has ended the daemon."""
         while True:
             # Taken before anybody is counted: what happens from here on is not missed.
-            changes = [self._changed, *(crowd.changed for crowd in self._crowds)]
-            idles = self.seconds > 0 and not any(crowd.clients for crowd in self._crowds)
-            with trio.move_on_after(self.seconds if idles else float("inf")):
-                await _first_of(changes)
-            if not any(change.is_set() for change in changes):
+            change = self._changed
+            idles = self.seconds > 0 and self._is_deserted()
+            with trio.move_on_after(self.seconds if idles else math.inf):
+                await change.wait()
+            if not change.is_set():
                 log.info("no client for %d s: exiting", self.seconds)
                 self._end()
                 return
 
+    def _is_deserted(self) -> bool:
+        return not any(crowd.clients for crowd in self._crowds)
 
-async def _first_of(events: Sequence[trio.Event]) -> None:
-    async with trio.open_nursery() as nursery:
+    def _look(self) -> None:
+        """Somebody has come or gone: that matters for the first and the last one alone."""
+        deserted = self._is_deserted()
+        if deserted is not self._deserted:
+            self._deserted = deserted
+            self._wake()
 
-        async def end_with(event: trio.Event) -> None:
-            await event.wait()
-            nursery.cancel_scope.cancel()
-
-        for event in events:
-            nursery.start_soon(end_with, event)
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()

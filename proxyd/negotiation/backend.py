@@ -56,7 +56,7 @@ class BackendNegotiation:
     @property
     def wanted(self) -> int:
         """How many bytes to read next; zero when the connection is open or was refused."""
-        if self.stage in {BackendStage.OPEN, BackendStage.REFUSED}:
+        if self.stage is BackendStage.OPEN or self.stage is BackendStage.REFUSED:
             return 0
         return self._buffer.wanted
 

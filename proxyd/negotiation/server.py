@@ -127,9 +127,9 @@ class ServerNegotiation:
     @property
     def wanted(self) -> int:
         """How many bytes to read next: zero while a verdict is awaited and at the end."""
-        if self.stage in {Stage.DECIDING, Stage.OPEN, Stage.ENDED}:
-            return 0
-        return self._buffer.wanted
+        if self.stage is Stage.TRUSTED or self.stage is Stage.GREETED:
+            return self._buffer.wanted
+        return 0
 
     @property
     def opening(self) -> bool:

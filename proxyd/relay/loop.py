@@ -278,8 +278,6 @@ class RelayLoop:
             del self._ends[fd]
             self._pending.discard(end)
             if end.mask != UNWATCHED:
-                with contextlib.suppress(OSError):  # its close takes it out of epoll as well
-                    self._epoll.unregister(fd)
                 end.mask = UNWATCHED
         self._end(pair)
 

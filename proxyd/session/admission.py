@@ -9,6 +9,7 @@ never keep clients of this host waiting.
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 
 import trio
 
@@ -29,6 +30,7 @@ class Admission:
         self.clients = 0
         self.closed = False
         self.changed = trio.Event()  # set when a client comes or goes, and then replaced
+        self.on_change: Callable[[], None] = _nobody_listens  # called at once, for each of them
         self._anonymous = Counter[Transport]()
         self._waiting = trio.lowlevel.ParkingLot()
         self._told = set[Transport]()  # whose episode goes on
@@ -112,3 +114,8 @@ class Admission:
     def _tell(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
+        self.on_change()
+
+
+def _nobody_listens() -> None:
+    """Until somebody does."""

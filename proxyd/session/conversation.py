@@ -1,6 +1,7 @@
 """An endpoint driven by trio: what the control plane uses until the hand-over.
 
 The first try is made without waiting, so a peer that has sent already costs no turn of the loop.
+Behind something that was said the answer is waited for: it is never there yet.
 """
 
 import os
@@ -18,17 +19,21 @@ class Conversation:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self._has_spoken = False  # since it heard something
 
     async def receive(self, count: int) -> memoryview:
         """At least one and at most `count` bytes. Raises HungUp at the end.
 
         The view is valid until the next await: one scratch buffer serves all conversations.
         """
+        if self._has_spoken and not self.endpoint.pending:
+            await wait_to_read(self.endpoint)
         while True:
             got = self.endpoint.read_into(_SCRATCH[:count])
             if self.endpoint.descriptors:
                 self.endpoint.drop_descriptors()  # nothing before the hand-over takes any
             if got > 0:
+                self._has_spoken = False
                 return _SCRATCH[:got]
             if got != NOTHING:
                 raise HungUp("closed", while_writing=False)
@@ -36,6 +41,7 @@ class Conversation:
 
     async def send(self, wire: bytes) -> None:
         """Everything, waiting while the other side does not take it."""
+        self._has_spoken = True
         view = memoryview(wire)
         while True:
             view = view[self.endpoint.write(view) :]

@@ -4,10 +4,9 @@ Source: reference/wire.md, section 1. All integers are big-endian; the length wo
 itself; a frame is at least its header.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire.xdr import MalformedFrame
 
@@ -36,8 +35,7 @@ class Status(IntEnum):
     CONTINUE = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A frame's header without its length word; every field is as it came, known or not."""
 
     program: int
@@ -54,8 +52,7 @@ class Header:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     header: Header
     payload: bytes = b""
 
@@ -108,14 +105,18 @@ class FrameBuffer:
 
     @property
     def wanted(self) -> int:
-        """Bytes missing until the next step of the present frame: its length word, then its end.
+        """Bytes missing until the next step of the present frame: its header, then its end.
 
-        Zero when a whole frame is here. Raises MalformedFrame when its length cannot be.
+        Zero when a whole frame is here. Raises MalformedFrame when its length cannot be, which
+        shows as soon as its first word is there.
         """
         held = len(self._held)
         if held < LENGTH_SIZE:
-            return LENGTH_SIZE - held
-        return max(0, self._length() - held)
+            return HEADER_SIZE - held
+        length = self._length()
+        if held < HEADER_SIZE:
+            return HEADER_SIZE - held
+        return max(0, length - held)
 
     def next_frame(self) -> Frame | None:
         """The next whole frame, or None. Raises MalformedFrame on a length that cannot be."""

