@@ -11,7 +11,7 @@ import pwd
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.negotiation.identity import UNSEEN_PID, UNSEEN_START
 
@@ -33,8 +33,7 @@ class Denied(Exception):
         self.errno = number
 
 
-@dataclass(frozen=True, slots=True)
-class PeerCredentials:
+class PeerCredentials(NamedTuple):
     """Credentials as they were when the peer connected."""
 
     pid: int

@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
@@ -101,8 +101,7 @@ class Unroutable(Exception):
         self.failure = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Uri:
+class Uri(NamedTuple):
     """A client's name, taken apart and found harmless."""
 
     driver: str
@@ -119,8 +118,7 @@ class Uri:
         return f"{self.driver}://{path}" + (f"?{query}" if query else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(NamedTuple):
     """Where a connection goes: the socket, and the name for the daemon's CONNECT_OPEN.
 
     `daemon` is a name for people; `unit` is what systemd would start, when it is known.

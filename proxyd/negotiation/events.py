@@ -1,20 +1,19 @@
 """What a negotiation tells its driver to do. Events are carried out in their order."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxyd.wire.failure import Failure
 from proxyd.wire.remote import OpenArguments
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Write these bytes to the end that this machine negotiates with."""
 
     wire: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class HangUp:
+class HangUp(NamedTuple):
     """Close, after what was said before; the reason goes into the log.
 
     `orderly`: the client asked for it.
@@ -24,15 +23,13 @@ class HangUp:
     orderly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class NeedsPolkit:
+class NeedsPolkit(NamedTuple):
     """Ask polkit about this action, then call `polkit_says`; read nothing until then."""
 
     action: str
 
 
-@dataclass(frozen=True, slots=True)
-class NeedsSasl:
+class NeedsSasl(NamedTuple):
     """Give this token to the mechanism, then call `sasl_goes_on`, `sasl_succeeded` or
     `sasl_failed`; read nothing until then.
 
@@ -44,8 +41,7 @@ class NeedsSasl:
     data: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class WantsOpen:
+class WantsOpen(NamedTuple):
     """Find the daemon and open it, then call `opened` or `refused`; read nothing until then.
 
     `keepalive`: the client asked for a server that pings.
@@ -60,8 +56,7 @@ class DaemonOpened:
     """The daemon has opened the connection and knows whose it is: it may be relayed."""
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonRefused:
+class DaemonRefused(NamedTuple):
     """The daemon said no, or could not be understood; the client gets this failure."""
 
     stage: str

@@ -6,9 +6,8 @@ raises ValueError.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire.frame import Frame, FrameType, Header
 from proxyd.wire.params import Param, read_params, write_params
@@ -32,8 +31,7 @@ def call(procedure: Admin, serial: int, payload: bytes = b"") -> Frame:
     return Frame(Header(Program.ADMIN, VERSION, procedure, FrameType.CALL, serial), payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Flags:
+class Flags(NamedTuple):
     """Arguments of CONNECT_OPEN, both CONNECT_GET_LOGGING_… and CONNECT_DAEMON_SHUTDOWN."""
 
     flags: int = 0
@@ -46,8 +44,7 @@ class Flags:
         return cls(Reader(payload).u32())
 
 
-@dataclass(frozen=True, slots=True)
-class ListServers:
+class ListServers(NamedTuple):
     """Arguments of CONNECT_LIST_SERVERS. Without `need_results` only the count is wanted."""
 
     need_results: bool = True
@@ -62,8 +59,7 @@ class ListServers:
         return cls(reader.u32() != 0, reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class OfServer:
+class OfServer(NamedTuple):
     """Arguments of the calls about one server: CONNECT_LOOKUP_SERVER, both SERVER_GET_… and
     SERVER_UPDATE_TLS_FILES."""
 
@@ -79,8 +75,7 @@ class OfServer:
         return cls(reader.string(), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class SetParams:
+class SetParams(NamedTuple):
     """Arguments of both SERVER_SET_…; the limit of either list is the same."""
 
     server: str
@@ -99,8 +94,7 @@ class SetParams:
         return cls(server, tuple(read_params(reader, MAX_POOL_PARAMS)), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class ListClients:
+class ListClients(NamedTuple):
     """Arguments of SERVER_LIST_CLIENTS."""
 
     server: str
@@ -116,8 +110,7 @@ class ListClients:
         return cls(reader.string(), reader.u32() != 0, reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class LookUpClient:
+class LookUpClient(NamedTuple):
     """Arguments of SERVER_LOOKUP_CLIENT."""
 
     server: str
@@ -133,8 +126,7 @@ class LookUpClient:
         return cls(reader.string(), reader.u64(), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class ClientEntry:
+class ClientEntry(NamedTuple):
     """A client as lists and look-ups tell of it. `timestamp` is in seconds since 1970.
 
     In arguments only the server and the number count.
@@ -157,8 +149,7 @@ class ClientEntry:
         return cls(reader.string(), reader.u64(), reader.i64(), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class OfClient:
+class OfClient(NamedTuple):
     """Arguments of CLIENT_GET_INFO and CLIENT_CLOSE."""
 
     client: ClientEntry
@@ -173,8 +164,7 @@ class OfClient:
         return cls(ClientEntry.read(reader), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class SetLogging:
+class SetLogging(NamedTuple):
     """Arguments of both CONNECT_SET_LOGGING_…; None stands for the default, as "" does."""
 
     text: str | None
@@ -189,8 +179,7 @@ class SetLogging:
         return cls(reader.optional(reader.string), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimeout:
+class SetTimeout(NamedTuple):
     """Arguments of CONNECT_SET_DAEMON_TIMEOUT; 0 seconds are for ever."""
 
     seconds: int
@@ -205,8 +194,7 @@ class SetTimeout:
         return cls(reader.u32(), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class ServerList:
+class ServerList(NamedTuple):
     """What CONNECT_LIST_SERVERS returns. `total` counts them all, listed or not."""
 
     names: tuple[str, ...]
@@ -225,8 +213,7 @@ class ServerList:
         return cls(tuple(reader.array(MAX_SERVERS, reader.string)), reader.u32())
 
 
-@dataclass(frozen=True, slots=True)
-class ClientList:
+class ClientList(NamedTuple):
     """What SERVER_LIST_CLIENTS returns. `total` counts them all, listed or not."""
 
     clients: tuple[ClientEntry, ...]

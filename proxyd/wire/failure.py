@@ -4,9 +4,8 @@ Source: reference/wire.md, section 6 (layout, codes, how the fields are filled) 
 The texts are proxyd's own where a client does not look at them; `virsh` prints `message`.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire.frame import Frame, Header, Status
 from proxyd.wire.xdr import Reader, Writer
@@ -68,8 +67,7 @@ _PREFIX: Final[dict[int, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """An error body. `int1` is the errno of a system error.
 
     A daemon's own goes on as it came, but for the objects that libvirt leaves out anyway.

@@ -15,8 +15,7 @@ first. So no reply is large and no page holds the daemon up.
 Reading raises MalformedFrame.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire.frame import Frame, FrameType, Header
 from proxyd.wire.programs import OWN_PROGRAM, VERSION, Own
@@ -31,8 +30,7 @@ def call(procedure: Own, serial: int, payload: bytes = b"") -> Frame:
     return Frame(Header(OWN_PROGRAM, VERSION, procedure, FrameType.CALL, serial), payload)
 
 
-@dataclass(frozen=True, slots=True)
-class AskStatus:
+class AskStatus(NamedTuple):
     """Arguments of STATUS."""
 
     flags: int = 0
@@ -45,8 +43,7 @@ class AskStatus:
         return cls(Reader(payload).u32())
 
 
-@dataclass(frozen=True, slots=True)
-class AskPage:
+class AskPage(NamedTuple):
     """Arguments of LIST_CLIENTS."""
 
     after: int

@@ -1,8 +1,7 @@
 """Typed parameters: named values with a type tag (reference/wire.md, section 2)."""
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire.xdr import MalformedFrame, Reader, Writer
 
@@ -21,8 +20,7 @@ class ParamType(IntEnum):
     STRING = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(NamedTuple):
     """One parameter. A value outside its type's range raises struct.error when it is written."""
 
     field: str

@@ -4,8 +4,7 @@ Source: reference/wire.md, sections 3, 8 and 11, and reference/routing.md, secti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxyd.wire.frame import Frame, FrameType, Header, Status
 from proxyd.wire.params import Param, read_params, write_params
@@ -18,8 +17,7 @@ MAX_SASL_DATA: Final = 65536  # bytes of a token; four times as many on the wire
 OPEN_READONLY: Final = 1  # bit 0 of CONNECT_OPEN's flags; a server looks at no other
 
 
-@dataclass(frozen=True, slots=True)
-class SaslStart:
+class SaslStart(NamedTuple):
     """Arguments of AUTH_SASL_START. None is a NULL, which in SASL is not the same as empty."""
 
     mechanism: str
@@ -34,8 +32,7 @@ class SaslStart:
         return cls(reader.string(), _read_token(reader))
 
 
-@dataclass(frozen=True, slots=True)
-class SaslReply:
+class SaslReply(NamedTuple):
     """What AUTH_SASL_START and AUTH_SASL_STEP return."""
 
     complete: bool
@@ -50,8 +47,7 @@ class SaslReply:
         return cls(reader.i32() != 0, _read_token(reader))
 
 
-@dataclass(frozen=True, slots=True)
-class OpenArguments:
+class OpenArguments(NamedTuple):
     """Arguments of CONNECT_OPEN. The flags are the remote driver's own, not virConnectFlags."""
 
     name: str | None

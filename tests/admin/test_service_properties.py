@@ -22,11 +22,11 @@ from tests.wire.strategies import FRAMES, U32, U64
 _SERVERS = st.sampled_from(["virtproxyd", "admin", "libvirtd"])
 _PAYLOADS = st.one_of(
     st.builds(OfServer, _SERVERS, st.sampled_from([0, 0, 0, 1])).map(OfServer.pack),
-    st.builds(ListClients, _SERVERS).map(ListClients.pack),
-    st.builds(OfClient, st.builds(ClientEntry, _SERVERS, st.integers(0, 3))).map(OfClient.pack),
-    st.builds(SetLogging, st.sampled_from([None, "", "1:rpc", "1:stderr", "x"])).map(
-        SetLogging.pack
+    st.builds(ListClients, _SERVERS, st.booleans(), st.just(0)).map(ListClients.pack),
+    st.builds(ClientEntry, _SERVERS, st.integers(0, 3), st.just(0), st.just(0)).map(
+        lambda client: OfClient(client).pack()
     ),
+    st.sampled_from([None, "", "1:rpc", "1:stderr", "x"]).map(lambda text: SetLogging(text).pack()),
     st.builds(lambda name, count: counts(name, maxWorkers=count).pack(), _SERVERS, U32),
     st.builds(lambda name, count: counts(name, nclients_max=count).pack(), _SERVERS, U32),
     st.builds(AskStatus, U32).map(AskStatus.pack),

@@ -38,7 +38,8 @@ PARAMS = st.sampled_from(ParamType).flatmap(
     lambda kind: st.builds(Param, FIELDS, st.just(kind), _VALUES[kind])
 )
 
-FAILURES = st.builds(Failure, I32, I32, TEXTS, st.none() | TEXTS, st.none() | TEXTS, I32)
+_SAID = st.none() | TEXTS
+FAILURES = st.builds(Failure, I32, I32, TEXTS, _SAID, _SAID, I32, I32, _SAID, I32)
 
 
 def pieces(wire, seed):
