@@ -17,7 +17,7 @@ from typing import Final
 from proxyd.auth import scram
 from proxyd.auth.gss import GssapiServer
 from proxyd.auth.keytab import Keytab, KeytabError
-from proxyd.auth.mechanism import Mechanism, Refused
+from proxyd.auth.mechanism import LARGEST_MESSAGE, Mechanism, Refused
 from proxyd.auth.passwords import PasswordError, PasswordFile
 from proxyd.config.listening import Transport
 from proxyd.config.quoting import excerpt
@@ -45,6 +45,11 @@ class Offering:
     withheld: tuple[str, ...]
     keytab: Keytab
     passwords: PasswordFile | None
+
+    @property
+    def longest_token(self) -> int:
+        """What a client may send at once, in bytes. A Kerberos ticket may bring a large PAC."""
+        return LARGEST_MESSAGE if GSSAPI in self.names else scram.LARGEST_MESSAGE
 
     def begin(self, name: str, bindings: Mapping[str, bytes] | None = None) -> Mechanism:
         """An attempt by one of the names. Raises Refused for any other.

@@ -24,7 +24,7 @@ PLAIN: Final = "SCRAM-SHA-256"
 PLUS: Final = "SCRAM-SHA-256-PLUS"
 
 # A name, a nonce and a proof; both are prepared and searched character by character.
-_LARGEST_MESSAGE: Final = 4096
+LARGEST_MESSAGE: Final = 4096
 # Flag of channel binding with its type, the name to act as, and the message that scramp reads.
 _FIRST: Final = re.compile(r"((n|y|p=([A-Za-z0-9.-]+)),(?:a=([^,]+))?,)(.+)", re.DOTALL)
 
@@ -153,7 +153,7 @@ class ScramServer:
 
 
 def _text(data: bytes | None) -> str:
-    if not data or len(data) > _LARGEST_MESSAGE:
+    if not data or len(data) > LARGEST_MESSAGE:
         raise Refused(f"the client sent a message of {len(data or b'')} bytes")
     try:
         return data.decode()

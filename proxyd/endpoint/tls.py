@@ -79,6 +79,7 @@ class TlsEndpoint:
         # as records without content come: a peer that sends key updates would hold the thread.
         self._ssl = self.connection._ssl  # noqa: SLF001
         lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
+        lib.SSL_set_mode(self._ssl, lib.SSL_MODE_RELEASE_BUFFERS)  # 34 KiB while it is idle
         self.descriptors: list[int] = []
         self.pending = False
         self.reads_when_writable = False

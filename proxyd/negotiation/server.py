@@ -15,8 +15,9 @@ connection stays as it was. What must stay true:
   connection is ever taken from the socket here. What a client pipelined, with the descriptors
   that ride on it, is still in the kernel when the relay takes over.
 
-Frames are bounded (FRAME_LIMIT, more where SASL is asked for) and so is their number (CALL_LIMIT):
-a client that has not opened anything costs one small buffer and a bounded number of turns.
+Frames are bounded (FRAME_LIMIT, more where a mechanism has long tokens) and so is their number
+(CALL_LIMIT): a client that has not opened anything costs one small buffer and a bounded number of
+turns.
 """
 
 from collections.abc import Sequence
@@ -39,10 +40,8 @@ from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Progra
 from proxyd.wire.xdr import MalformedFrame
 
 # The longest frame that has business here is a CONNECT_OPEN; a URI is bounded far below this.
-FRAME_LIMIT: Final = 65536
-
-# A Kerberos ticket may bring a large PAC: a START with the longest token and a mechanism's name.
-SASL_FRAME_LIMIT: Final = 4 * remote.MAX_SASL_DATA + 4096
+FRAME_LIMIT: Final = 16384
+_BESIDE_A_TOKEN: Final = 4096  # the header and a mechanism's name, with room to spare
 
 # virsh makes four calls before its connection is open, and retries polkit five times.
 CALL_LIMIT: Final = 100
@@ -90,11 +89,17 @@ ANSWERED: Final[dict[Stage, frozenset[Remote]]] = {
 }
 
 
+def frame_limit(longest_token: int) -> int:
+    """In bytes. A token has four times as many on the wire (reference/wire.md, section 2)."""
+    return max(FRAME_LIMIT, 4 * longest_token + _BESIDE_A_TOKEN)
+
+
 class ServerNegotiation:
     """The sans-io server side. Feed it `wanted` bytes at a time, carry out its events.
 
     `method` is the listener's authentication; `mechanisms` is what it offers where that is SASL,
-    the best one first; `is_root` is what the kernel says of a UNIX peer;
+    the best one first, and `longest_token` what one of theirs may have in bytes; `is_root` is what
+    the kernel says of a UNIX peer;
     `unknown` is the failure that every call gets when the kernel's answer about the peer could
     not be understood (reference/handshake.md, section 3). `turned_away` is what the first call of
     a client is answered with that is not to make a second one.
@@ -106,6 +111,7 @@ class ServerNegotiation:
         method: AuthMethod,
         readonly: bool,
         mechanisms: Sequence[str] = (),
+        longest_token: int = 0,
         is_root: bool = False,
         unknown: Failure | None = None,
         turned_away: Failure | None = None,
@@ -117,8 +123,7 @@ class ServerNegotiation:
         self._is_root = is_root
         self._unknown = unknown
         self._turned_away = turned_away
-        asks_for_sasl = method is AuthMethod.SASL
-        self._buffer = FrameBuffer(SASL_FRAME_LIMIT if asks_for_sasl else FRAME_LIMIT)
+        self._buffer = FrameBuffer(frame_limit(longest_token))
         self._calls = 0
         self._keepalive = False
         self._awaiting: Header | None = None

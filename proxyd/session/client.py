@@ -135,6 +135,7 @@ class Arrival:
             method=self.door.method,
             readonly=self.door.readonly,
             mechanisms=() if self._sasl is None else self._sasl.offered,
+            longest_token=0 if self._sasl is None else self._sasl.longest_token,
             is_root=self.client.identity.uid == 0,
             unknown=unknown,
             turned_away=self._one_too_many(),

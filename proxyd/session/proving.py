@@ -84,6 +84,11 @@ class SaslExchange:
         """The mechanisms, the best one first."""
         return self._proof.offering.names
 
+    @property
+    def longest_token(self) -> int:
+        """In bytes, of those that are read of a client."""
+        return self._proof.offering.longest_token
+
     async def answer(self, wanted: NeedsSasl) -> Challenge | Success:
         """What the mechanism says to a token. Raises Refused, upon which the attempt is over."""
         mechanism, self._mechanism = self._mechanism, None

@@ -41,11 +41,13 @@ def test_each_way_in_has_its_mechanisms(transport, names, keytab, users):
     offering = offer(transport, keytab=keytab, passwords=users)
     assert offering.names == names
     assert offering.withheld == ()
+    assert offering.longest_token == 65536
 
 
 def test_without_a_keytab_there_are_passwords(no_keytab, users):
     offering = offer(Transport.TLS, keytab=no_keytab, passwords=users)
     assert offering.names == (PLUS, SCRAM)
+    assert offering.longest_token == 4096
     (reason,) = offering.withheld
     assert reason.startswith(f"GSSAPI: {no_keytab.path}: there is no such file; kadmin")
 

@@ -8,9 +8,9 @@ from proxyd.negotiation.events import HangUp, NeedsPolkit, NeedsSasl, Send, Want
 from proxyd.negotiation.server import (
     CALL_LIMIT,
     FRAME_LIMIT,
-    SASL_FRAME_LIMIT,
     ServerNegotiation,
     Stage,
+    frame_limit,
 )
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
@@ -69,10 +69,12 @@ class Talk:
         self.readonly, self.is_root = bool(shape & 1), bool(shape & 2)
         self.unknown = LOOKUP if shape & 0x1C == 0x1C else None
         self.turned_away = TURNED_AWAY if shape & 0xE0 == 0xE0 else None
+        longest_token = remote.MAX_SASL_DATA if self.method is AuthMethod.SASL else 0
         self.server = ServerNegotiation(
             method=self.method,
             readonly=self.readonly,
             mechanisms=OFFERED,
+            longest_token=longest_token,
             is_root=self.is_root,
             unknown=self.unknown,
             turned_away=self.turned_away,
@@ -80,7 +82,7 @@ class Talk:
         self.proven = self.method is AuthMethod.NONE
         self.attempt = False  # a mechanism was chosen, and has not ended
         self.awaited = None  # the event that waits for a verdict
-        self.longest = SASL_FRAME_LIMIT if self.method is AuthMethod.SASL else FRAME_LIMIT
+        self.longest = frame_limit(longest_token)
         self.heard = bytearray()  # of the frame that comes
         self.frames = 0
 

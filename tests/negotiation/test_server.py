@@ -9,7 +9,6 @@ from proxyd.negotiation.events import HangUp, NeedsPolkit, NeedsSasl, Send, Want
 from proxyd.negotiation.server import (
     CALL_LIMIT,
     FRAME_LIMIT,
-    SASL_FRAME_LIMIT,
     ServerNegotiation,
     Stage,
 )
@@ -182,7 +181,7 @@ def test_nothing_is_read_while_a_verdict_is_awaited_or_afterwards(stage):
 
 
 @pytest.mark.parametrize("method", AuthMethod)
-@pytest.mark.parametrize("length", [0, 3, 4, 27, SASL_FRAME_LIMIT + 1, 0x80000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("length", [0, 3, 4, 27, FRAME_LIMIT + 1, 0x80000000, 0xFFFFFFFF])
 def test_a_length_that_cannot_be_is_hung_up_on_without_a_word(method, length):
     server = a_server(method)
     (event,) = feed(server, length.to_bytes(LENGTH_SIZE, "big"))
@@ -387,7 +386,13 @@ def test_sasl_where_it_is_not_asked_for_fails_as_sasl_does(method, procedure):
 
 
 def a_sasl_server(**more):
-    return ServerNegotiation(method=AuthMethod.SASL, readonly=False, mechanisms=OFFERED, **more)
+    return ServerNegotiation(
+        method=AuthMethod.SASL,
+        readonly=False,
+        mechanisms=OFFERED,
+        longest_token=remote.MAX_SASL_DATA,
+        **more,
+    )
 
 
 def start_call(mechanism="GSSAPI", data=b"token", serial=0):

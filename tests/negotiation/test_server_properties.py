@@ -25,9 +25,9 @@ from proxyd.negotiation.events import (
 from proxyd.negotiation.server import (
     CALL_LIMIT,
     FRAME_LIMIT,
-    SASL_FRAME_LIMIT,
     ServerNegotiation,
     Stage,
+    frame_limit,
 )
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
@@ -114,10 +114,12 @@ class Conversation(RuleBasedStateMachine):
         unknown=st.sampled_from([None] * 5 + [LOOKUP]),
     )
     def meet(self, method, readonly, is_root, unknown):
+        self.longest_token = remote.MAX_SASL_DATA if method is AuthMethod.SASL else 0
         self.server = ServerNegotiation(
             method=method,
             readonly=readonly,
             mechanisms=OFFERED,
+            longest_token=self.longest_token,
             is_root=is_root,
             unknown=unknown,
         )
@@ -232,8 +234,7 @@ class Conversation(RuleBasedStateMachine):
         deaf = self.awaited is not None or self.server.stage in FOREVER_DEAF
         assert (self.server.wanted == 0) is deaf
         assert (self.server.stage is Stage.DECIDING) is (self.awaited is not None)
-        longest = SASL_FRAME_LIMIT if self.method is AuthMethod.SASL else FRAME_LIMIT
-        assert self.server.wanted <= longest
+        assert self.server.wanted <= frame_limit(self.longest_token)
 
     @invariant()
     def it_believes_what_was_proven(self):

@@ -293,7 +293,7 @@ async def test_a_route_that_leads_back_here_is_refused(desk, directory):
 async def test_a_long_name_does_not_fill_the_log(desk, log):
     caller = desk.connect()
 
-    said = failure_of(await caller.open("x" * 20_000))
+    said = failure_of(await caller.open("x" * 16_000))
 
     assert said.code == ErrorCode.INTERNAL_ERROR
     assert max(len(text) for text in log.messages) < 5000

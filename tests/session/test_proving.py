@@ -42,6 +42,7 @@ class Offer:
     """In the place of an Offering."""
 
     names = ("RIDDLE",)
+    longest_token = 100
 
     def __init__(self, ssf=0):
         self.ssf = ssf
