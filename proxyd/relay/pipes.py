@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-# A stream packet is about 256 KiB; a socket's skb pages need more slots than bytes suggest.
-PIPE_SIZE: Final = 1048576
+# A stream packet is about 256 KiB. More gains nothing, and what a slow reader leaves in here counts.
+PIPE_SIZE: Final = 262144
 # A user beyond his share gets pipes of one page: copying is faster than those.
 SMALLEST: Final = 65536
 IDLE_LIMIT: Final = 8  # pipes kept for the next long frame

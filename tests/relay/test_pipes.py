@@ -92,7 +92,7 @@ import fcntl, os
 os.setuid(65534)
 from proxyd.relay.pipes import PipePool
 pool = PipePool()
-pipes = [pool.take() for _ in range(100)]
+pipes = [pool.take() for _ in range(400)]
 had = [pipe for pipe in pipes if pipe is not None]
 assert had and len(had) < len(pipes), "the limit was never met"
 for pipe in had:
