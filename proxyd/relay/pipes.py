@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-# A stream packet is about 256 KiB. More gains nothing, and what a slow reader leaves in here counts.
+# About a stream packet. More gains nothing, and what a slow reader leaves in here counts.
 PIPE_SIZE: Final = 262144
 # A user beyond his share gets pipes of one page: copying is faster than those.
 SMALLEST: Final = 65536
