@@ -9,6 +9,7 @@ should read fails before the starter is told that the daemon is ready. What was 
 back in the opposite order, whatever happens.
 """
 
+import errno
 import logging
 import os
 from contextlib import ExitStack
@@ -44,6 +45,14 @@ from proxyd.session.handover import RelayDied
 _LOG_FLUSH_S: Final = 2.0
 _START_S: Final = 60.0
 
+# What is short when these come before anybody is served, and what gives more of it.
+_MORE_OF: Final = {
+    errno.EMFILE: "raise the limit of open files (LimitNOFILE=, ulimit -n)",
+    errno.ENFILE: "the whole system has no descriptor left (sysctl fs.file-max)",
+    errno.ENOMEM: "the system, or this service's share of it, has no memory left",
+    errno.ENOBUFS: "the kernel has no memory left for sockets",
+}
+
 log = logging.getLogger("daemon.virtproxyd")
 
 
@@ -77,6 +86,12 @@ def run_daemon(options: Options) -> int:
         except StartFailed as error:
             readiness.failed(str(error), error.status)
             return error.status
+        except OSError as error:
+            if error.errno not in _MORE_OF:
+                raise
+            said = f"cannot start: {error.strerror}; {_MORE_OF[error.errno]}"
+            readiness.failed(said, Exit.FAILED)
+            return Exit.FAILED
 
 
 def _run(

@@ -110,6 +110,22 @@ def test_a_bad_configuration_does_not_start_and_says_file_line_and_column(short_
     assert [path.name for path in short_dir.iterdir()] == ["conf"]
 
 
+@pytest.mark.parametrize("descriptors", [7, 11, 16])
+def test_a_start_with_too_few_descriptors_says_what_is_short_and_where_more_are(
+    short_dir, descriptors
+):
+    limited = ["prlimit", f"--nofile={descriptors}:{descriptors}"]
+    command = proxyd_command("-f", settings_in(short_dir), "-p", short_dir / "pid")
+
+    done = run_to_end([*limited, *command], deadline_s=DEADLINE_S)
+
+    assert (done.status, done.stdout) == (1, "")
+    assert done.stderr == (
+        "proxyd: cannot start: Too many open files; raise the limit of open files"
+        " (LimitNOFILE=, ulimit -n)\n"
+    )
+
+
 def test_a_path_that_a_live_daemon_serves_is_not_taken(start, short_dir):
     first = start()
 
