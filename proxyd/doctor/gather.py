@@ -28,6 +28,7 @@ from proxyd.doctor.unitnames import (
     SECONDARY,
     legacy_paths,
 )
+from proxyd.doctor.ways import way_to
 
 _SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 _GUEST: Final = ("qemu-system-", "qemu-kvm")
@@ -60,13 +61,14 @@ def gather(around: Surroundings, *, config: str | None, deadline_s: float) -> Ho
 def read_configuration(around: Surroundings, config: str | None) -> Configuration:
     """What is in force; the defaults if that cannot be said."""
     path = config or around.config_file
+    files = (way_to(path, secret=True),)
     try:
         loaded = around.load(config)
     except Unready as error:
         settings = resolve({}, privileged=True)
-        return Configuration(path=path, settings=settings, trouble=str(error))
+        return Configuration(path=path, settings=settings, trouble=str(error), files=files)
     doubts = tuple(map(str, loaded.doubts))
-    return Configuration(path=path, settings=loaded.settings, doubts=doubts)
+    return Configuration(path=path, settings=loaded.settings, doubts=doubts, files=files)
 
 
 def look_at_units() -> tuple[dict[str, Unit], str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from proxyd.doctor import behind, readiness, units
+from proxyd.doctor import behind, readiness, reading, units
 from proxyd.doctor.findings import Finding, note, sentence
 from proxyd.doctor.state import HostState
 
@@ -22,6 +22,7 @@ def judge(state: HostState) -> list[Finding]:
         *units.judge(state),
         *behind.judge(state),
         *readiness.judge(state),
+        *reading.judge(state),
     ]
     if state.no_systemd:
         found = [replace(each, fix=tuple(map(_by_hand, each.fix))) for each in found]

@@ -6,7 +6,8 @@ listens for no TLS are nobody's trouble.
 
 import datetime as dt
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from proxyd.config.listening import Transport
@@ -16,6 +17,7 @@ from proxyd.doctor.state import PolkitState, SaslState, TlsState
 from proxyd.doctor.surroundings import Surroundings
 from proxyd.doctor.systemctl import Unit
 from proxyd.doctor.unitnames import PROXY
+from proxyd.doctor.ways import Way, way_to
 
 if TYPE_CHECKING:
     from proxyd.auth.certificates import Credentials
@@ -54,18 +56,22 @@ def look_at_tls(
     from proxyd.auth.problems import CertificateError  # noqa: PLC0415
 
     files = around.certificate_files(settings)
+    found = TlsState(
+        asked_by=asked_by, problems=(), directory=_directory_of(files), files=tuple(_ways(files))
+    )
     try:
         credentials = load_credentials(
             files, now=dt.datetime.now(dt.UTC), check=not settings.tls_no_sanity_certificate
         )
     except CertificateError as error:
-        return TlsState(asked_by=asked_by, problems=error.problems, directory=_directory_of(files))
-    return TlsState(
-        asked_by=asked_by,
-        problems=credentials.warnings,
-        until=_first_end(credentials),
-        directory=_directory_of(files),
-    )
+        return replace(found, problems=error.problems)
+    return replace(found, problems=credentials.warnings, until=_first_end(credentials))
+
+
+def _ways(files: "CertificateFiles") -> Iterator[Way]:
+    public = [files.ca, *([files.crl] if files.crl else []), *(pair[0] for pair in files.pairs)]
+    yield from (way_to(path, secret=False) for path in public)
+    yield from (way_to(key, secret=True) for _, key in files.pairs)
 
 
 def _directory_of(files: "CertificateFiles") -> str:
@@ -125,7 +131,26 @@ def _offered(
         kerberos_missing=kerberos_missing,
         keytab=keytab.path or "",
         passwords=transport is not Transport.TCP,
+        files=tuple(_secrets(around, settings, transport)),
     )
+
+
+def _secrets(around: Surroundings, settings: Settings, transport: Transport) -> Iterator[Way]:
+    """The files behind the mechanisms that this transport may offer."""
+    from proxyd.auth import scram  # noqa: PLC0415 (slow to load)
+    from proxyd.auth.offering import GSSAPI  # noqa: PLC0415
+
+    by_password = {
+        Transport.TCP: set[str](),
+        Transport.TLS: {scram.PLUS, scram.PLAIN},
+        Transport.UNIX: {scram.PLAIN},
+    }[transport]
+    wanted = set(settings.proxyd_sasl_mechanisms) or {GSSAPI, *by_password}
+    keytab = around.keytab(settings).path
+    if keytab and GSSAPI in wanted:
+        yield way_to(keytab, secret=True)
+    if wanted & by_password:
+        yield way_to(around.passwords(settings).path, secret=True)
 
 
 def look_at_polkit(settings: Settings, *, deadline_s: float) -> PolkitState | None:

@@ -8,12 +8,12 @@ from typing import Final
 
 from proxyd.auth.problems import Problem
 from proxyd.doctor.findings import Finding, error, fine, note, sentence, warning
+from proxyd.doctor.reading import RELOAD, in_the_way
 from proxyd.doctor.state import HostState, PolkitState, SaslState, TlsState
 
 # What `certs` makes, and the arguments that it needs for that.
 _CERTS: Final = re.compile(r"python -m certs (init|server|crl)")
 _ARGUMENTS: Final = {"init": "", "server": ' "$(hostname -f)"', "crl": ""}
-_RELOAD: Final = "systemctl reload-or-restart virtproxyd.service"
 
 
 def judge(state: HostState) -> Iterator[Finding]:
@@ -47,9 +47,9 @@ def of_configuration(state: HostState) -> Iterator[Finding]:
             "configuration-doubt",
             sentence(doubt),
             "What is written there does nothing.",
-            [f"# correct {configuration.path}, then", _RELOAD],
+            [f"# correct {configuration.path}, then", RELOAD],
         )
-    if not configuration.doubts:
+    if not configuration.doubts and not in_the_way(state, configuration.files):
         yield fine("configuration", f"The configuration ({configuration.path}) is in order.")
 
 
@@ -59,7 +59,7 @@ def _tls(state: HostState) -> Iterator[Finding]:
         return
     for problem in tls.problems:
         yield _of_problem(state, tls, problem)
-    if not tls.problems:
+    if not tls.problems and not in_the_way(state, tls.files):
         until = f" until {tls.until}" if tls.until else ""
         yield fine("certificates", f"The certificates for TLS are in order{until}.")
 
@@ -76,14 +76,15 @@ def _of_problem(state: HostState, tls: TlsState, problem: Problem) -> Finding:
     if made and tls.directory:
         what = made[0]
         directory = shlex.quote(tls.directory)
-        command += [f"python -m certs {what} --dir {directory}{_ARGUMENTS[what]}", _RELOAD]
+        command += [f"python -m certs {what} --dir {directory}{_ARGUMENTS[what]}", RELOAD]
     return say("certificates", sentence(f"{problem.path}: {problem.text}"), why, command)
 
 
 def _sasl(state: HostState, sasl: SaslState) -> Iterator[Finding]:
     if not sasl.trouble:
-        names = ", ".join(sasl.offered)
-        yield fine("sasl", f"Clients by {sasl.transport} are offered {names}.")
+        if not in_the_way(state, sasl.files):
+            names = ", ".join(sasl.offered)
+            yield fine("sasl", f"Clients by {sasl.transport} are offered {names}.")
         if sasl.kerberos_missing:
             yield note(
                 "no-kerberos",

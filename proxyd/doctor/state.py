@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from proxyd.auth.problems import Problem
 from proxyd.config.settings import Settings
@@ -10,6 +11,10 @@ from proxyd.doctor.addresses import PROXYD, Address, Process
 from proxyd.doctor.answering import Reply
 from proxyd.doctor.systemctl import Unit
 from proxyd.doctor.unitnames import MODULAR, MONOLITHIC, PROXY, legacy_paths, units_of
+from proxyd.doctor.ways import Way
+
+# Either lets root read and search what its owner keeps from it.
+_READS_ALL: Final = frozenset({"cap_dac_override", "cap_dac_read_search"})
 
 
 class Mode(StrEnum):
@@ -23,12 +28,16 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What the file says, or the defaults where it cannot be used; then `trouble` says why."""
+    """What the file says, or the defaults where it cannot be used; then `trouble` says why.
+
+    `files`, here and below: what the daemon reads for it.
+    """
 
     path: str
     settings: Settings
     trouble: str = ""
     doubts: tuple[str, ...] = ()
+    files: tuple[Way, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,7 @@ class TlsState:
     problems: tuple[Problem, ...]
     until: str = ""
     directory: str = ""
+    files: tuple[Way, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +81,7 @@ class SaslState:
     kerberos_missing: str = ""
     keytab: str = ""
     passwords: bool = False
+    files: tuple[Way, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +149,13 @@ class HostState:
     def activated(self) -> bool:
         """Whether systemd makes the proxy's sockets, and the keys for listeners do nothing."""
         return self.unit(f"{PROXY}.socket").wanted
+
+    @property
+    def obeys_modes(self) -> bool:
+        """Whether systemd starts the proxy without what lets root read every file."""
+        service = self.unit(f"{PROXY}.service")
+        started = self.proxy_units_wanted and service.installed
+        return started and not service.capabilities & _READS_ALL
 
     def legacy_paths(self) -> dict[str, str]:
         return legacy_paths(self.runtime_dir)

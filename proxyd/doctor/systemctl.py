@@ -9,7 +9,9 @@ from typing import Final
 
 from proxyd.config.quoting import one_line
 
-_PROPERTIES: Final = "Id,Names,LoadState,UnitFileState,ActiveState,Listen,ExecStart"
+_PROPERTIES: Final = (
+    "Id,Names,LoadState,UnitFileState,ActiveState,Listen,ExecStart,CapabilityBoundingSet"
+)
 _ENABLED: Final = frozenset({"enabled", "enabled-runtime"})
 _NOT_ENABLED: Final = frozenset({"disabled", "masked", "masked-runtime"})
 _ACTIVE: Final = frozenset({"active", "reloading", "activating"})
@@ -27,7 +29,8 @@ class Unit:
     """The first three are LoadState, UnitFileState and ActiveState, in systemd's own words.
 
     `listen` has the addresses of a socket as the unit spells them. A service starts `program`, a
-    path, by `command`, of which systemd does not say where a word ends that has a space in it.
+    path, by `command`, of which systemd does not say where a word ends that has a space in it, with
+    no other `capabilities` than these, which systemd spells in small letters.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Unit:
     listen: tuple[str, ...] = ()
     program: str = ""
     command: str = ""
+    capabilities: frozenset[str] = frozenset()
 
     @property
     def installed(self) -> bool:
@@ -120,6 +124,7 @@ def _units_of(block: str) -> Iterator[tuple[str, Unit]]:
         listen=tuple(each[1] for each in listen if each),
         program=command[1] if command else "",
         command=command[2] if command else "",
+        capabilities=frozenset(last.get("CapabilityBoundingSet", "").split()),
     )
     for name in {unit.name, *last.get("Names", "").split()}:
         yield name, unit

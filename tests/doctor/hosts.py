@@ -1,6 +1,7 @@
 """Made-up hosts: a modular one on which all is well, and what makes others of it."""
 
 from dataclasses import replace
+from pathlib import PurePath
 
 from proxyd.config.settings import resolve
 from proxyd.doctor.addresses import Address, Process, port_name
@@ -13,6 +14,7 @@ from proxyd.doctor.state import (
 )
 from proxyd.doctor.systemctl import Unit
 from proxyd.doctor.unitnames import PORTS, PROXY, legacy_paths, sockets_of, suffixes_of, units_of
+from proxyd.doctor.ways import Step, Way
 
 RUN = "/run/libvirt"
 CONF = "/etc/libvirt/virtproxyd.conf"
@@ -23,6 +25,7 @@ LIBVIRTD = Process(700, "libvirtd", "/usr/sbin/libvirtd --timeout 120")
 DRIVERS = ("qemu", "interface", "network", "nodedev", "nwfilter", "secret", "storage")
 MODULAR = tuple(f"virt{driver}d" for driver in DRIVERS)
 NETWORK = ("-tcp", "-tls")
+IDS = {"root": 0, "ssl-cert": 110, "alice": 1000}
 
 
 def listen_of(unit):
@@ -47,6 +50,7 @@ def unit(
     failed=False,
     program="",
     command="",
+    capabilities=(),
 ):
     """An installed one."""
     return Unit(
@@ -57,6 +61,7 @@ def unit(
         listen=(listen_of(name),) if name.endswith(".socket") else (),
         program=program,
         command=command,
+        capabilities=frozenset(capabilities),
     )
 
 
@@ -144,6 +149,27 @@ def backends(answer=Answer.ANSWERS, **more):
 def configuration(*, trouble="", doubts=(), **settings):
     made = replace(resolve({}, privileged=True), **settings)
     return Configuration(path=CONF, settings=made, trouble=trouble, doubts=doubts)
+
+
+def step(path, owner="root:root", mode=0o755, *, directory=True):
+    uid, gid = (IDS[name] for name in owner.split(":"))
+    return Step(path=path, directory=directory, uid=uid, gid=gid, mode=mode, owner=owner)
+
+
+def way(path, *others, secret=True, leads_to=""):
+    """To a file of root's in directories of root's, but for these steps.
+
+    `leads_to`: the file that `path` is a symbolic link to, in place of its last step.
+    """
+    directories = [each for name in (path, leads_to) if name for each in parents(name)]
+    last = step(leads_to or path, mode=0o600 if secret else 0o644, directory=False)
+    steps = {each.path: each for each in (*map(step, directories), last, *others)}
+    return Way(path=path, secret=secret, steps=tuple(steps.values()))
+
+
+def parents(path):
+    """/, then each directory below it."""
+    return [str(each) for each in reversed(PurePath(path).parents)]
 
 
 def host(**changes):

@@ -28,6 +28,7 @@ from proxyd.doctor.proofs import look_at_polkit, look_at_sasl, look_at_tls
 from proxyd.doctor.state import Mode
 from proxyd.doctor.surroundings import Surroundings, Unready
 from proxyd.doctor.systemctl import NoSystemd, parse_show, show
+from proxyd.doctor.ways import way_to
 from proxyd.wire import remote
 from proxyd.wire.failure import internal
 from proxyd.wire.frame import Header
@@ -48,6 +49,7 @@ Names=libvirtd.service
 LoadState=loaded
 ActiveState=inactive
 UnitFileState=disabled
+CapabilityBoundingSet=cap_chown cap_dac_override
 
 Listen=/run/libvirt/libvirt-sock (Stream)
 Id=libvirtd.socket
@@ -75,6 +77,7 @@ Names=virtlogd.service
 LoadState=masked
 ActiveState=inactive
 UnitFileState=masked
+CapabilityBoundingSet=
 """
 ALL = RoutingTable(privileged=True, system_dir="/nowhere", session_dir="/nowhere")
 
@@ -167,6 +170,8 @@ def test_what_systemd_prints_is_understood():
     assert not units["virtxend.socket"].installed
     assert units["virtlogd.service"].masked
     assert units["virtlogd.service"].installed
+    assert service.capabilities == {"cap_chown", "cap_dac_override"}
+    assert units["virtlogd.service"].capabilities == frozenset()
 
 
 def test_units_are_asked_for_in_one_call(systemctl):
@@ -404,6 +409,12 @@ def test_certificates_are_looked_at_when_somebody_listens_for_tls(tmp_path):
     found = look_at_tls(around(tmp_path), settings, {})
     assert found.problems == ()
     assert found.until == f"{issued.certificate.not_valid_after_utc:%Y-%m-%d}"
+    assert found.files == (
+        way_to(f"{tmp_path}/pki/CA/cacert.pem", secret=False),
+        way_to(f"{tmp_path}/pki/libvirt/servercert.pem", secret=False),
+        way_to(f"{tmp_path}/pki/libvirt/private/serverkey.pem", secret=True),
+    )
+    assert all(way.steps for way in found.files)
 
 
 def test_under_systemd_the_units_say_who_listens(tmp_path):
@@ -429,6 +440,47 @@ def test_sasl_is_looked_at_where_it_is_asked(tmp_path):
     plain = replace(settings, proxyd_sasl_mechanisms=("SCRAM-SHA-256",), listen_tcp=False)
     (unix,) = look_at_sasl(around(tmp_path), plain, {})
     assert unix.kerberos_missing == ""
+
+
+def test_every_certificate_and_the_revocation_list_are_on_the_way(tmp_path):
+    files = CertificateFiles(ca="/ca", crl="/crl", pairs=(("/a", "/a.key"), ("/b", "/b.key")))
+    settings = replace(resolve({}, privileged=True), listen_tls=True)
+    found = look_at_tls(around(tmp_path, certificate_files=lambda _: files), settings, {})
+    assert [way.path for way in found.files if not way.secret] == ["/ca", "/crl", "/a", "/b"]
+    assert [way.path for way in found.files if way.secret] == ["/a.key", "/b.key"]
+
+
+@pytest.mark.parametrize(
+    ("mechanisms", "unix", "tcp", "tls"),
+    [
+        ((), ["krb5.tab", "passwords"], ["krb5.tab"], ["krb5.tab", "passwords"]),
+        (("GSSAPI",), ["krb5.tab"], ["krb5.tab"], ["krb5.tab"]),
+        (("SCRAM-SHA-256",), ["passwords"], [], ["passwords"]),
+        (("SCRAM-SHA-256-PLUS",), [], [], ["passwords"]),
+    ],
+)
+def test_only_what_the_mechanisms_need_is_on_the_way(tmp_path, mechanisms, unix, tcp, tls):
+    settings = replace(
+        resolve({}, privileged=True),
+        proxyd_sasl_mechanisms=mechanisms,
+        auth_unix_rw="sasl",
+        auth_tls="sasl",
+        listen_tcp=True,
+        listen_tls=True,
+    )
+    found = {each.transport: each.files for each in look_at_sasl(around(tmp_path), settings, {})}
+    names = {name: [Path(way.path).name for way in files] for name, files in found.items()}
+    assert names == {"UNIX": unix, "TCP": tcp, "TLS": tls}
+    assert all(way.secret for files in found.values() for way in files)
+
+
+def test_a_keytab_that_the_library_chooses_is_left_open(tmp_path):
+    settings = replace(
+        resolve({}, privileged=True), proxyd_sasl_mechanisms=("GSSAPI",), auth_unix_rw="sasl"
+    )
+    surroundings = around(tmp_path, keytab=lambda _: Keytab(None))
+    (found,) = look_at_sasl(surroundings, settings, {})
+    assert (found.keytab, found.files) == ("", ())
 
 
 def test_no_bus_is_told_of_and_polkit_not_asked_for_nothing(monkeypatch, tmp_path):
@@ -472,6 +524,7 @@ def test_a_whole_host_is_gathered(systemctl, directory, monkeypatch):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={directory}/bus")
     systemctl.know(daemon("virtqemud") | daemon("virtproxyd", but=("-tcp", "-tls")))
     text = 'proxyd_routes = [ "test=/nowhere/sock" ]\ntcp_port = "1234"\nmax_client = 3'
+    (directory / "virtproxyd.conf").write_text(text)
     with (
         answering(directory / "virtqemud-sock", reply([0])),
         listening(directory / "libvirt-sock"),
@@ -491,6 +544,9 @@ def test_a_whole_host_is_gathered(systemctl, directory, monkeypatch):
         (("test",), "/nowhere/sock")
     ]
     assert 'unknown key "max_client"' in state.configuration.doubts[0]
+    (configuration,) = state.configuration.files
+    assert configuration == way_to(f"{directory}/virtproxyd.conf", secret=True)
+    assert configuration.steps[-1].path == f"{directory}/virtproxyd.conf"
     assert state.polkit.trouble
 
 

@@ -19,6 +19,7 @@ from proxyd.doctor.report import report, report_json
 from proxyd.doctor.state import PolkitState, SaslState, TlsState
 from tests.doctor.hosts import (
     C_PROXY,
+    CONF,
     LIBVIRTD,
     LIBVIRTD_UNITS,
     LOG_AND_LOCK,
@@ -39,8 +40,10 @@ from tests.doctor.hosts import (
     masked,
     monolithic,
     nothing,
+    step,
     unit,
     units,
+    way,
 )
 
 EXPECTED = Path(__file__).with_name("expected")
@@ -49,6 +52,77 @@ TLS_UNIT = {
 }
 KEYTAB = "/etc/libvirt/krb5.tab"
 NO_KEYTAB = f"{KEYTAB}: there is no such file; kadmin: ktadd -k {KEYTAB} libvirt/HOST"
+
+HOME_KEYTAB = "/home/alice/krb5.tab"
+PKI = "/etc/pki/libvirt"
+PRIVATE = f"{PKI}/private/serverkey.pem"
+CLOSED = {
+    "units": units(MODULAR_UNITS, PROXY_UNITS, TLS_UNIT),
+    "configuration": replace(configuration(), files=(way(CONF),)),
+    "tls": TlsState(
+        asked_by="virtproxyd-tls.socket",
+        problems=(),
+        until="2027-01-31",
+        files=(
+            way("/etc/pki/CA/cacert.pem", secret=False),
+            way(
+                f"{PKI}/servercert.pem",
+                step(f"{PKI}/servercert.pem", "alice:alice", 0o640, directory=False),
+                secret=False,
+            ),
+            way(PRIVATE, step(PRIVATE, "alice:alice", 0o600, directory=False)),
+            # A link out of a directory that is nobody's trouble, and a pair in one file.
+            way(
+                "/etc/ssl/both.pem",
+                step("/srv/alice's", "alice:alice", 0o700),
+                step("/srv/alice's/both.pem", "alice:alice", 0o600, directory=False),
+                leads_to="/srv/alice's/both.pem",
+                secret=False,
+            ),
+            way(
+                "/srv/alice's/both.pem",
+                step("/srv/alice's", "alice:alice", 0o700),
+                step("/srv/alice's/both.pem", "alice:alice", 0o600, directory=False),
+            ),
+        ),
+    ),
+    "sasl": (
+        SaslState(
+            asked_by='auth_tls = "sasl"',
+            transport="TLS",
+            offered=("GSSAPI", "SCRAM-SHA-256"),
+            keytab="/srv/x/krb5.tab",
+            passwords=True,
+            files=(
+                way("/srv/x/krb5.tab", step("/srv/x", "alice:ssl-cert", 0o750)),
+                way(
+                    "/srv/y/z/proxyd-passwords",
+                    step("/srv/y", "root:root", 0o655),
+                    step("/srv/y/z", "alice:root", 0o705),
+                ),
+            ),
+        ),
+        SaslState(
+            asked_by='auth_tcp = "sasl"',
+            transport="TCP",
+            offered=("GSSAPI",),
+            keytab="/srv/x/krb5.tab",
+            files=(way("/srv/x/krb5.tab", step("/srv/x", "alice:ssl-cert", 0o750)),),
+        ),
+    ),
+}
+OPEN = {
+    "configuration": configuration(),
+    "tls": replace(CLOSED["tls"], files=()),
+    "sasl": tuple(replace(each, files=()) for each in CLOSED["sasl"]),
+}
+
+
+def may(*capabilities):
+    """The service with these."""
+    name = "virtproxyd.service"
+    return {name: unit(name, enabled=True, active=True, capabilities=capabilities)}
+
 
 # Name, exit status, state.
 HOSTS = [
@@ -343,6 +417,21 @@ HOSTS = [
             ),
         ),
     ),
+    ("files_that_are_closed_to_root_without_capabilities", 2, host(**CLOSED)),
+    (
+        "a_keytab_in_a_home_directory",
+        2,
+        host(
+            sasl=(
+                SaslState(
+                    asked_by='auth_unix_rw = "sasl"',
+                    transport="UNIX",
+                    offered=("GSSAPI",),
+                    files=(way(HOME_KEYTAB, step("/home/alice", "alice:alice", 0o700)),),
+                ),
+            ),
+        ),
+    ),
     (
         "a_configuration_that_cannot_be_used",
         2,
@@ -417,6 +506,21 @@ def test_80_columns_are_enough_for_all_but_commands(state):
 def test_all_that_is_worse_than_a_note_says_why_and_what_mends_it(state):
     bad = [each for each in judge(state) if each.severity > 1 and each.code != "nothing-runs"]
     assert [each.code for each in bad if not each.why or not each.fix] == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"units": units(CLOSED["units"], may("cap_chown", "cap_dac_read_search"))},
+        {"units": units(CLOSED["units"], may("cap_dac_override"))},
+        {"units": units(CLOSED["units"], nothing("virtproxyd"))},
+        {"units": units(CLOSED["units"], down("virtproxyd"))},
+        {"units": {}, "no_systemd": "there is no command systemctl"},
+    ],
+    ids=["may read all", "may do all", "no unit", "an unused unit", "no systemd"],
+)
+def test_where_no_unit_takes_the_capabilities_whose_a_file_is_does_not_matter(changes):
+    assert judge(host(**CLOSED | changes)) == judge(host(**CLOSED | OPEN | changes))
 
 
 def test_every_expected_text_belongs_to_a_host():
