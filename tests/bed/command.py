@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,14 @@ class Finished:
                 f"{shlex.join(self.command)}: exit status {self.status}\n{self.stdout}{self.stderr}"
             )
         return self.stdout
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether a client of libvirt's ended because the daemon had closed the connection.
+
+        Status 1, or SIGPIPE, which those clients do not ignore, if it was still writing then.
+        """
+        return self.status in {1, -signal.SIGPIPE}
 
 
 def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -229,8 +229,7 @@ def test_certificates_are_loaded_anew_from_the_paths_of_the_configuration(make_p
 
 def test_another_user_is_closed_without_a_byte(make_proxyd):
     front = make_proxyd({"unix_sock_admin_perms": "0777"}, mode=0o755)
-    done = virt_admin(front.admin_sock, "server-list", user=NOBODY)
-    assert done.status == 1
+    assert virt_admin(front.admin_sock, "server-list", user=NOBODY).turned_away
     assert f"uid {NOBODY} (pid " in logged(front, "is not served here, only uid 0 is")
     admin(front, "server-list")
 

@@ -123,7 +123,7 @@ def try_virsh(front, pkipath, **query):
 
 def test_without_a_certificate_nobody_gets_in(listening, pki):
     front = listening()
-    assert try_virsh(front, pki.stranger()).status == 1
+    assert try_virsh(front, pki.stranger()).turned_away
     line = log_line(front, "peer did not return a certificate")
     assert "give the client one" in line
     assert " warning : " in line
@@ -137,7 +137,7 @@ def test_a_certificate_of_another_ca_is_refused(listening, pki, tmp_path):
     write_certificates(mallory / "cacert.pem", pki.certificate)
     # no_sanity: the client's own check would not even try.
     refused = try_virsh(front, mallory, no_sanity="1")
-    assert refused.status == 1
+    assert refused.turned_away
     line = log_line(front, "was not issued by a CA of ours")
     assert 'subject "CN=mallory", serial ' in line
     assert "from 127.0.0.1:" in line
@@ -146,7 +146,7 @@ def test_a_certificate_of_another_ca_is_refused(listening, pki, tmp_path):
 def test_an_expired_certificate_is_refused_and_the_log_says_expired(listening, pki):
     front = listening()
     refused = try_virsh(front, pki.client(begins=-9 * DAY, ends=-DAY), no_sanity="1")
-    assert refused.status == 1
+    assert refused.turned_away
     line = log_line(front, "its certificate has expired")
     ended = dt.datetime.now(dt.UTC) - DAY
     assert f"to {ended:%Y-%m-%d}" in line
@@ -155,7 +155,7 @@ def test_an_expired_certificate_is_refused_and_the_log_says_expired(listening, p
 
 def test_a_certificate_of_the_future_is_refused(listening, pki):
     front = listening()
-    assert try_virsh(front, pki.client(begins=DAY), no_sanity="1").status == 1
+    assert try_virsh(front, pki.client(begins=DAY), no_sanity="1").turned_away
     assert "clock" in log_line(front, "is not valid yet")
 
 
@@ -165,7 +165,7 @@ def test_a_revoked_certificate_is_refused_and_another_one_is_not(listening, tmp_
     front = listening(
         {**pki.settings(pki.server()), "crl_file": str(pki.revoke(revoked))},
     )
-    assert try_virsh(front, revoked).status == 1
+    assert try_virsh(front, revoked).turned_away
     assert 'subject "CN=mallory"' in log_line(front, "its certificate has been revoked")
     try_virsh(front, joe).succeeded()
 
@@ -231,7 +231,7 @@ def test_the_administrator_decides_on_the_version(listening, joe):
     with tls_connected(front.tls_address(), joe) as sock:
         assert sock.version() == "TLSv1.3"
         assert sock.recv(1) == LET_IN
-    assert try_virsh(front, joe, tls_priority="NORMAL:-VERS-TLS1.3").status == 1
+    assert try_virsh(front, joe, tls_priority="NORMAL:-VERS-TLS1.3").turned_away
     assert "tls_priority" in log_line(front, "no TLS: ")
 
 
@@ -303,7 +303,7 @@ def test_reloading_brings_new_files_and_keeps_open_sessions(listening, tmp_path)
     with opened_over_tls(front.tls_address(), joe) as living:
         pki.revoke(joe)
         reload(front)
-        assert try_virsh(front, joe).status == 1
+        assert try_virsh(front, joe).turned_away
         try_virsh(front, fred).succeeded()
         assert living.call(157).header.status == 0
 

@@ -134,6 +134,7 @@ def test_a_client_that_resets_at_any_moment_leaves_nothing_behind(start, joe):
     front = start()
     address = front.tls_address()
     virsh(tls_uri("test:///default", address, joe), "list").succeeded()
+    wait_until(lambda: "session 2 ended" in front.log_text(), 10, "virsh is gone")
     descriptors = len(front.descriptors())
     hello = client_hello(joe)
     for length in (0, 1, 50, len(hello)):
