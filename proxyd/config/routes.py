@@ -145,21 +145,21 @@ class RoutingTable:
 
     def resolve(self, name: str, *, readonly: bool) -> Destination:
         """The destination of a name that is not empty. Raises Unroutable."""
-        uri, written = _understood(name)
-        target = self.routes.get(uri.driver)
-        if target is None and uri.driver in _INSIDE:
+        driver, uri_path, written = _understood(name)
+        target = self.routes.get(driver)
+        if target is None and driver in _INSIDE:
             raise Unroutable(
                 failure.driver_not_served(
-                    f"no modular daemon serves '{uri.driver}'; where one should, name it in"
-                    f' proxyd_routes = [ "{uri.driver}=/path/to/socket" ]'
+                    f"no modular daemon serves '{driver}'; where one should, name it in"
+                    f' proxyd_routes = [ "{driver}=/path/to/socket" ]'
                 )
             )
         if target is not None and target.startswith("/"):
             # One socket for both kinds of access: a read-only connection is read-only by the
             # flag in its OPEN, which the daemon enforces (reference/routing.md, section 8).
             return Destination(written, target.rpartition("/")[2], target, None)
-        daemon = target or f"virt{uri.driver}d"
-        session = not self.privileged and uri.path == "/session"
+        daemon = target or f"virt{driver}d"
+        session = not self.privileged and uri_path == "/session"
         path = self.socket_of(daemon, session=session, readonly=readonly)
         unit = f"{daemon}-ro.socket" if readonly else f"{daemon}.socket"
         return Destination(written, daemon, path, None if session else unit)
@@ -194,10 +194,13 @@ class RoutingTable:
 
 
 @functools.lru_cache(_REMEMBERED)
-def _understood(name: str) -> tuple[Uri, str]:
-    """A client's name, and how it is written for the daemon. Raises Unroutable."""
+def _understood(name: str) -> tuple[str, str, str]:
+    """Driver and path of a client's name, and how it is written for the daemon.
+
+    Raises Unroutable. No more is kept of a name than of the name itself.
+    """
     uri = parse_name(name)
-    return uri, str(uri)
+    return uri.driver, uri.path, str(uri)
 
 
 def parse_name(name: str) -> Uri:

@@ -79,7 +79,6 @@ class TlsEndpoint:
         # as records without content come: a peer that sends key updates would hold the thread.
         self._ssl = self.connection._ssl  # noqa: SLF001
         lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
-        lib.SSL_set_mode(self._ssl, lib.SSL_MODE_RELEASE_BUFFERS)  # 34 KiB while it is idle
         self.descriptors: list[int] = []
         self.pending = False
         self.reads_when_writable = False
@@ -196,6 +195,7 @@ class TlsEndpoint:
         # The close_notify is an offer: there may be no room for it, or nobody to read it.
         with contextlib.suppress(SSL.Error, OSError):
             self.connection.shutdown()
+        _forget_errors()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -203,7 +203,17 @@ class TlsEndpoint:
         self._sock.close()
 
 
+def _forget_errors() -> None:
+    """OpenSSL has one list of errors for each thread, and pyOpenSSL leaves a socket's in it.
+
+    OpenSSL 3 looks there for what a call of any other connection has met: one that has only to
+    wait for its peer would then be taken for broken.
+    """
+    lib.ERR_clear_error()
+
+
 def _hung_up(error: Exception, *, while_writing: bool) -> HungUp:
+    _forget_errors()
     if isinstance(error, SSL.Error) and not isinstance(error, SSL.SysCallError):
         return HungUp(f"TLS: {_reason(error)}", while_writing=while_writing)
     # -1 is the kernel's end of file where TLS expected more.

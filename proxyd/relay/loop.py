@@ -278,6 +278,9 @@ class RelayLoop:
             del self._ends[fd]
             self._pending.discard(end)
             if end.mask != UNWATCHED:
+                # Its close does that as well, unless a process that is being started has a copy.
+                with contextlib.suppress(OSError):
+                    self._epoll.unregister(fd)
                 end.mask = UNWATCHED
         self._end(pair)
 

@@ -1,5 +1,6 @@
 """What only an endpoint with TLS does: records, the two kinds of end, failed handshakes."""
 
+import contextlib
 import fcntl
 import hmac
 import os
@@ -12,6 +13,7 @@ import threading
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
@@ -261,3 +263,26 @@ def key_updates(secret, count):
         records.append(header + cipher.encrypt(expanded(b"iv", 12), content, header))
         secret = expanded(b"traffic upd", 32)
     return b"".join(records)
+
+
+def reset_by(peer):
+    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+
+
+@pytest.mark.parametrize(
+    "meets_it",
+    [
+        lambda endpoint, scratch: endpoint.end_write(),
+        lambda endpoint, scratch: endpoint.write(scratch[:100]),
+        lambda endpoint, scratch: endpoint.read_into(scratch),
+    ],
+    ids=["the goodbye", "a write", "a read"],
+)
+def test_a_reset_leaves_nothing_in_the_threads_list_of_errors(ends, scratch, meets_it):
+    peer, endpoint = ends
+    reset_by(peer)
+    wait_for_input(endpoint)
+    with contextlib.suppress(HungUp):
+        meets_it(endpoint, scratch)
+    assert lib.ERR_peek_error() == 0
