@@ -19,6 +19,7 @@ from typing import Final
 
 from proxyd.auth.peercred import peer_pid
 from proxyd.daemon.owner import Owner
+from proxyd.daemon.shortage import remedy
 
 log = logging.getLogger("rpc.netserverservice")
 
@@ -188,9 +189,9 @@ def _bind(opened: socket.socket, address: bytes, path: str) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             _demand_stale(path, address)
+        let = "let this user write to its directory or choose another one (unix_sock_dir)"
         raise ListenerError(
-            f"cannot listen on {path}: {error.strerror}; let this user write to its directory or"
-            " choose another one (unix_sock_dir)"
+            f"cannot listen on {path}: {error.strerror}; {remedy(error, let)}"
         ) from error
 
 

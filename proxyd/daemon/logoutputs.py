@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from proxyd.config.logstrings import LogOutput
 from proxyd.daemon.journal import JOURNAL_SOCKET, JournalOutput, datagram_socket
 from proxyd.daemon.logline import SEVERITY, LogEntry, head, message, rendered, trace_lines
+from proxyd.daemon.shortage import remedy
 
 SYSLOG_SOCKET: Final = "/dev/log"
 STALL_S: Final = 1.0
@@ -119,9 +120,9 @@ class FileOutput:
         try:
             self._open()
         except OSError as error:
+            let = "make its directory and let this user write there, or change log_outputs"
             raise LogOutputError(
-                f"cannot open the log file {self._path}: {error.strerror};"
-                " make its directory and let this user write there, or change log_outputs"
+                f"cannot open the log file {self._path}: {error.strerror}; {remedy(error, let)}"
             ) from error
 
     def write(self, entry: LogEntry) -> None:

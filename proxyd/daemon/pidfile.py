@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxyd.daemon.owner import Owner
+from proxyd.daemon.shortage import remedy
 
 _MODE: Final = 0o644
 # Each turn means that another process removed the file between our open and our lock, which it
@@ -94,10 +95,8 @@ def _cannot_open(path: str, error: OSError) -> str:
         return f"cannot make the pid file {path}: no such directory; run: mkdir -p {directory}"
     if error.errno == errno.ELOOP:
         return f"the pid file {path} is a symbolic link: remove it or name the file itself"
-    return (
-        f"cannot open the pid file {path}: {error.strerror};"
-        " let this user write there, or give another file with --pid-file"
-    )
+    let = "let this user write there, or give another file with --pid-file"
+    return f"cannot open the pid file {path}: {error.strerror}; {remedy(error, let)}"
 
 
 def _locked_and_current(path: str, fd: int) -> bool:

@@ -9,7 +9,6 @@ should read fails before the starter is told that the daemon is ready. What was 
 back in the opposite order, whatever happens.
 """
 
-import errno
 import logging
 import os
 from contextlib import ExitStack
@@ -39,19 +38,12 @@ from proxyd.daemon.notify import Notifier
 from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.running import Daemon
+from proxyd.daemon.shortage import is_shortage, remedy
 from proxyd.daemon.signals import block_signals
 from proxyd.session.handover import RelayDied
 
 _LOG_FLUSH_S: Final = 2.0
 _START_S: Final = 60.0
-
-# What is short when these come before anybody is served, and what gives more of it.
-_MORE_OF: Final = {
-    errno.EMFILE: "raise the limit of open files (LimitNOFILE=, ulimit -n)",
-    errno.ENFILE: "the whole system has no descriptor left (sysctl fs.file-max)",
-    errno.ENOMEM: "the system, or this service's share of it, has no memory left",
-    errno.ENOBUFS: "the kernel has no memory left for sockets",
-}
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -87,9 +79,9 @@ def run_daemon(options: Options) -> int:
             readiness.failed(str(error), error.status)
             return error.status
         except OSError as error:
-            if error.errno not in _MORE_OF:
+            if not is_shortage(error):
                 raise
-            said = f"cannot start: {error.strerror}; {_MORE_OF[error.errno]}"
+            said = f"cannot start: {error.strerror}; {remedy(error, '')}"
             readiness.failed(said, Exit.FAILED)
             return Exit.FAILED
 
@@ -157,10 +149,11 @@ def _make_run_dir(places: Places) -> None:
     try:
         os.makedirs(places.runtime_dir, mode=mode, exist_ok=True)
     except OSError as error:
+        let = "let this user write there" + ("" if places.privileged else " or set XDG_RUNTIME_DIR")
         raise StartFailed(
             Exit.RUN_DIR,
             f"cannot make the run-time directory {places.runtime_dir}: {error.strerror};"
-            " let this user write there" + ("" if places.privileged else " or set XDG_RUNTIME_DIR"),
+            f" {remedy(error, let)}",
         ) from error
 
 
