@@ -16,8 +16,8 @@ everything that is not plain forwarding hangs on that:
   takes a REPLY_WITH_FDS from a client for a plain frame, and a flow that did not would stand
   one byte beside the daemon from there on.
 * A frame that is spliced is never read; spans end at its last byte, so the next header is.
-* CONNECT_SET_IDENTITY from the client (`guarded`) is taken out before its first byte went on,
-  and the refusal is inserted into the partner flow where a frame ends.
+* A guarded call of the client's (guards.py) is taken out before its first byte went on, and the
+  refusal is inserted into the partner flow where a frame ends.
 * A header that has come in parts is held back until it is whole: 31 bytes at most.
 
 A flow is `stalled` while its destination has not taken what was received; its source is then
@@ -33,8 +33,8 @@ from typing import Final
 from proxyd.endpoint.contract import NOTHING, Endpoint, HungUp
 from proxyd.endpoint.disposal import close_delivered, close_refused
 from proxyd.relay.figures import KNOWN, DirectionFigures
+from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards
 from proxyd.relay.pipes import Pipe, PipePool
-from proxyd.wire import failure
 from proxyd.wire.frame import (
     HEADER,
     HEADER_SIZE,
@@ -46,7 +46,7 @@ from proxyd.wire.frame import (
     Status,
     check_length,
 )
-from proxyd.wire.programs import Program, Remote
+from proxyd.wire.programs import Program
 from proxyd.wire.xdr import MalformedFrame
 
 # Below this a copy is cheaper than three calls and a pipe.
@@ -65,7 +65,6 @@ REFUSALS_LIMIT: Final = 100
 
 _COUNT: Final = Struct(">I")
 _COUNTED_HEADER: Final = HEADER_SIZE + _COUNT.size  # with the number of descriptors behind it
-_NO_PROCEDURE: Final = 1 << 40  # what no header can hold
 _NO_DESCRIPTOR: Final = -1
 
 # For the path below: enum members cost an attribute look-up and a comparison through IntEnum.
@@ -94,6 +93,7 @@ class Flow:
         "_errors",
         "_frames",
         "_guarded",
+        "_guards",
         "_head",
         "_left",
         "_pipe",
@@ -131,7 +131,8 @@ class Flow:
         self._splice_above = SPLICE_ABOVE if src.may_splice and dst.may_splice else NEVER
         self._carrier = int(FrameType.REPLY_WITH_FDS)
         self._counted = int(FrameType.REPLY)
-        self._guarded = _NO_PROCEDURE
+        self._guards = NOTHING_GUARDED.refusals
+        self._guarded = NOTHING_GUARDED.procedures
         self._calling = (_CALL, _CALL_WITH_FDS)
         self._left = 0  # bytes of the present frame that are still to come
         self._due = 0  # descriptors that are still to come behind it
@@ -151,8 +152,8 @@ class Flow:
         self.changed = False  # what the loop should watch for may be different now
         self.moved = self.calls = self.errors = self.refusals = 0
 
-    def guard(self, *, readonly: bool = False) -> None:
-        """Makes this the flow from the client: calls go up, and one of them goes no further.
+    def guard(self, guards: Guards = GUARDED, *, readonly: bool = False) -> None:
+        """Makes this the flow from the client: calls go up, and those guarded go no further.
 
         A descriptor that rides on spliced bytes is closed by the kernel in this thread, and its
         close may wait for as long as the sender likes. Who may only read has nothing to send that
@@ -162,7 +163,8 @@ class Flow:
             self._splice_above = NEVER
         self._carrier = _CALL_WITH_FDS
         self._counted = _CALL
-        self._guarded = int(Remote.CONNECT_SET_IDENTITY)
+        self._guards = guards.refusals
+        self._guarded = guards.procedures
 
     def pump(self, scratch: memoryview) -> None:
         """Takes once from src, which is readable. Raises HungUp and MalformedFrame.
@@ -265,7 +267,7 @@ class Flow:
             if self._left or self._due:
                 self.inserting = b""  # the frame that it waited for never ends
             head, self._head = self._head, b""
-            if head and not self._guards(head):
+            if head and not self._is_guarded(head):
                 self._give(memoryview(head))
         if not self.stalled and not self.done:
             self.done = True
@@ -295,23 +297,29 @@ class Flow:
         self.dst.end_write()
 
     def _walk(self, view: memoryview, got: int) -> int:
-        """Follows the frames through `got` bytes; returns how many are plain to forward."""
+        """Follows the frames through `got` bytes; returns how many are plain to forward.
+
+        Bytes are counted as they come: what a header announces may never follow it.
+        """
         at = self._left
-        if at >= got:
-            self._left = at - got
-            return got
-        self._left = 0
+        if at:
+            if at >= got:
+                self._left = at - got
+                self._bytes[self.last] += got
+                return got
+            self._bytes[self.last] += at
+            self._left = 0
+        guarded = self._guarded
         while at + HEADER_SIZE <= got and not self._due:
             length, program, _, procedure, kind, _, status = _unpack(view, at)
             if not HEADER_SIZE <= length <= MAX_FRAME:
                 check_length(length)
-            if procedure == self._guarded and program == _REMOTE and kind in self._calling:
+            if procedure in guarded and self._stops(program, procedure, kind):
                 return at
             if kind == self._carrier and not self._expect_descriptors(view[:got], at, length):
                 return at
             known = procedure if program == _REMOTE and 0 < procedure < KNOWN else 0
             self._frames[known] += 1
-            self._bytes[known] += length
             if kind == self._counted or kind == self._carrier:  # noqa: PLR1714 (a third faster)
                 self.calls += 1
                 if status == _ERROR:
@@ -321,7 +329,9 @@ class Flow:
             at += length
             if at >= got:
                 self._left = at - got
+                self._bytes[known] += length - self._left
                 return got
+            self._bytes[known] += length
         return at
 
     def _sort_out(self, view: memoryview, cut: int) -> None:
@@ -368,7 +378,7 @@ class Flow:
             return self._drop(view)
         if self._due:
             return self._pass_descriptor(view)
-        if self._guards(view):
+        if self._is_guarded(view):
             length, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
             if kind == _CALL or self._expect_descriptors(view, 0, length):
                 self._refused = Header(program, version, procedure, kind, serial)
@@ -379,12 +389,15 @@ class Flow:
         self._head = bytes(view)
         return view[:0]
 
-    def _guards(self, view: memoryview | bytes) -> bool:
-        """Whether `view` begins with a header of the call that goes no further."""
+    def _is_guarded(self, view: memoryview | bytes) -> bool:
+        """Whether `view` begins with a header of a call that goes no further."""
         if len(view) < HEADER_SIZE:
             return False
         _, program, _, procedure, kind, _, _ = HEADER.unpack_from(view)
-        return procedure == self._guarded and program == _REMOTE and kind in self._calling
+        return self._stops(program, procedure, kind)
+
+    def _stops(self, program: int, procedure: int, kind: int) -> bool:
+        return kind in self._calling and (program, procedure) in self._guards
 
     def _expect_descriptors(self, view: memoryview, at: int, length: int) -> bool:
         """Learns how many descriptors follow; False when the count itself has not come yet."""
@@ -438,9 +451,10 @@ class Flow:
         self.refusals += 1
         self.changed = True
         if self.refusals > REFUSALS_LIMIT:
-            raise MalformedFrame("CONNECT_SET_IDENTITY again and again")
+            raise MalformedFrame("calls that are refused, again and again")
         if refused is not None and self.partner is not None:
-            self.partner.insert(failure.identity_is_fixed().reply_to(refused).pack())
+            said = self._guards[refused.program, refused.procedure]
+            self.partner.insert(said.reply_to(refused).pack())
 
     def insert(self, wire: bytes) -> None:
         """Puts a frame of our own between two frames of this flow, as soon as one ends."""
@@ -477,6 +491,7 @@ class Flow:
         got = self.src.splice_to(pipe.write, min(self._left, pipe.size - self._piped))
         if got > 0:
             self.moved += got
+            self._bytes[self.last] += got
             self._left -= got
             self._piped += got
             self._bulk = _BULK

@@ -10,6 +10,7 @@ from typing import Final
 from proxyd.endpoint.contract import Endpoint
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import Flow
+from proxyd.relay.guards import GUARDED, Guards
 from proxyd.relay.pipes import PipePool
 from proxyd.wire.programs import STREAMS
 
@@ -58,11 +59,12 @@ class RelayedPair:
         figures: Figures,
         now_ns: int,
         readonly: bool = False,
+        guards: Guards = GUARDED,
     ) -> None:
         self.number = number
         self.up = Flow(client, backend, pipes, figures.up)
         self.down = Flow(backend, client, pipes, figures.down)
-        self.up.guard(readonly=readonly)
+        self.up.guard(guards, readonly=readonly)
         self.up.partner, self.down.partner = self.down, self.up
         self.client = End(self, client, self.up, self.down, "client")
         self.backend = End(self, backend, self.down, self.up, "daemon")

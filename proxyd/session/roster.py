@@ -131,7 +131,7 @@ class Roster:
             )
         else:
             refused = (
-                f", {pair.up.refusals} attempts to replace its identity refused"
+                f", {pair.up.refusals} attempts to replace its identity or connection refused"
                 if pair.up.refusals
                 else ""
             )

@@ -80,6 +80,14 @@ def set_identity_with_descriptors(descriptors, serial=1):
     )
 
 
+def second_open(serial=1, kind=FrameType.CALL, status=Status.OK):
+    """The other call that the relay takes out, with the name that would do the most harm."""
+    payload = remote.OpenArguments("qemu+ssh://x/system?command=/bin/false", 0).pack()
+    if kind == FrameType.CALL_WITH_FDS:
+        payload = Writer().u32(0).take() + payload
+    return frame(kind, serial, payload, procedure=Remote.CONNECT_OPEN, status=status)
+
+
 def send_descriptor(sock, descriptor, content=b"\0"):
     """As libvirt does: one byte, one descriptor, one sendmsg."""
     assert socket.send_fds(sock, [content], [descriptor]) == len(content)

@@ -6,6 +6,7 @@ import time
 
 from proxyd.endpoint.disposal import all_closed
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
+from proxyd.relay.guards import GUARDED
 from proxyd.relay.loop import RelayLoop
 from proxyd.relay.pair import RelayedPair
 from tests.relay.receiver import Receiver
@@ -47,8 +48,10 @@ class HandTurned:
         daemon_end=endpoint_on,
         buffer=None,
         readonly=False,
+        guards=GUARDED,
     ):
         self._readonly = readonly
+        self._guards = guards
         self.reported = []
         self.loop = RelayLoop(report=self.reported.append)
         self._sockets = []
@@ -79,6 +82,7 @@ class HandTurned:
             figures=self.loop.figures,
             now_ns=time.monotonic_ns(),
             readonly=self._readonly,
+            guards=self._guards,
         )
         self.loop.adopt(relayed)
         client.setblocking(False)

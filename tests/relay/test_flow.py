@@ -272,10 +272,21 @@ def test_a_length_that_cannot_be_ends_the_session(session, direction, length):
 def test_the_shortest_and_the_longest_length_are_legal(length):
     scripted = Scripted(struct.pack(">I", length) + frames.call(1)[4:])
     scripted.pump()
-    assert scripted.figures.bytes[frames.NODE_GET_INFO] == length
+    assert scripted.figures.frames[frames.NODE_GET_INFO] == 1
+    assert scripted.flow.between_frames is (length == HEADER_SIZE)
 
 
 # What is counted.
+
+
+@pytest.mark.parametrize("length", [HEADER_SIZE, 1000, SPLICE_ABOVE + 1000, 30_000_000])
+@pytest.mark.parametrize("came", [0, 1, 100, 70_000])
+def test_bytes_are_counted_as_they_come_whatever_a_header_announces(session, length, came):
+    came = min(came, length - HEADER_SIZE)
+    header = frames.call(1)[4:]
+    session.send(session.client, struct.pack(">I", length) + header + bytes(came))
+    assert session.loop.figures.up.bytes[frames.NODE_GET_INFO] == HEADER_SIZE + came
+    assert session.up.moved == HEADER_SIZE + came
 
 
 def test_calls_replies_errors_and_bytes_are_counted_by_procedure(session):

@@ -1,11 +1,13 @@
-"""CONNECT_SET_IDENTITY from a client: never a byte of it reaches the daemon, and it is answered."""
+"""Guarded calls from a client: never a byte of one reaches the daemon, and each is answered."""
 
 import socket
 
 import pytest
 
 from proxyd.relay.flow import REFUSALS_LIMIT, SPLICE_ABOVE
+from proxyd.relay.guards import Guards
 from proxyd.relay.loop import SCRATCH_SIZE
+from proxyd.wire import failure
 from proxyd.wire.failure import ErrorCode, Failure
 from proxyd.wire.frame import HEADER_SIZE, FrameType, Status
 from proxyd.wire.programs import Program, Remote
@@ -15,15 +17,28 @@ from tests.relay.session import SMALL_BUFFER, fill_up, open_descriptors, tcp_pai
 GUARDED = [
     pytest.param(frames.set_identity(5), id="CALL"),
     pytest.param(frames.set_identity_with_descriptors(0, 5), id="CALL_WITH_FDS"),
+    pytest.param(frames.second_open(5), id="OPEN"),
+    pytest.param(frames.second_open(5, FrameType.CALL_WITH_FDS), id="OPEN WITH_FDS"),
+    pytest.param(frames.second_open(5, status=Status.ERROR), id="OPEN that says ERROR"),
+    pytest.param(frames.second_open(5, status=77), id="OPEN that says nonsense"),
 ]
+TOLD = {
+    Remote.CONNECT_SET_IDENTITY: (ErrorCode.ACCESS_DENIED, "access denied: "),
+    Remote.CONNECT_OPEN: (ErrorCode.INTERNAL_ERROR, "internal error: connection already open"),
+}
 
 
 def is_refusal(arrived):
     header = arrived.header
+    if header.procedure not in TOLD:
+        return False
+    said = Failure.unpack(arrived.wire[HEADER_SIZE:])
+    code, beginning = TOLD[header.procedure]
     return (
-        (header.program, header.procedure) == (Program.REMOTE, Remote.CONNECT_SET_IDENTITY)
+        header.program == Program.REMOTE
         and (header.type, header.status) == (FrameType.REPLY, Status.ERROR)
-        and Failure.unpack(arrived.wire[HEADER_SIZE:]).code == ErrorCode.ACCESS_DENIED
+        and said.code == code
+        and said.message.startswith(beginning)
     )
 
 
@@ -125,9 +140,10 @@ def test_a_missing_descriptor_behind_it_is_a_protocol_error(session):
     assert session.at_daemon.taken == 0
 
 
-def test_the_same_number_in_another_program_passes(session):
+@pytest.mark.parametrize("procedure", sorted(TOLD))
+def test_the_same_number_in_another_program_passes(session, procedure):
     wires = [
-        frames.call(1, procedure=Remote.CONNECT_SET_IDENTITY, program=program)
+        frames.call(1, procedure=procedure, program=program)
         for program in (Program.QEMU, Program.LXC, Program.ADMIN)
     ]
     session.send(session.client, b"".join(wires))
@@ -137,8 +153,9 @@ def test_the_same_number_in_another_program_passes(session):
 @pytest.mark.parametrize(
     "kind", [FrameType.REPLY, FrameType.MESSAGE, FrameType.STREAM, FrameType.STREAM_HOLE]
 )
-def test_frames_that_are_no_calls_pass_with_its_number(session, kind):
-    wire = frames.frame(kind, 1, procedure=Remote.CONNECT_SET_IDENTITY)
+@pytest.mark.parametrize("procedure", sorted(TOLD))
+def test_frames_that_are_no_calls_pass_with_its_number(session, kind, procedure):
+    wire = frames.frame(kind, 1, procedure=procedure)
     session.send(session.client, wire)
     assert session.at_daemon.wires == [wire]
     assert session.up.refusals == 0
@@ -148,6 +165,16 @@ def test_it_passes_from_the_daemon_to_the_client(session):
     """Nothing is guarded on the way down: a client cannot be told who it is."""
     session.send(session.daemon, frames.set_identity(1) + frames.reply(2))
     assert session.at_client.serials == [1, 2]
+
+
+def test_a_session_has_a_table_of_its_own(start):
+    denied = failure.internal("not by this client")
+    session = start(guards=Guards({(Program.QEMU, 1): denied}))
+    wires = [frames.set_identity(2), frames.second_open(3)]
+    session.send(session.client, wires[0] + frames.call(1, procedure=1, program=Program.QEMU))
+    session.send(session.client, wires[1])
+    assert session.at_daemon.wires == wires
+    assert [each.wire[HEADER_SIZE:] for each in session.at_client.arrived] == [denied.pack()]
 
 
 def test_it_is_no_call_in_the_figures(session):
@@ -259,7 +286,7 @@ def test_a_client_that_does_it_again_and_again_is_thrown_out(session):
     session.relay()
     assert session.ended
     assert session.reason == (
-        "protocol error from the client: CONNECT_SET_IDENTITY again and again"
+        "protocol error from the client: calls that are refused, again and again"
     )
     assert session.at_daemon.taken == 0
 

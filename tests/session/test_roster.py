@@ -121,7 +121,7 @@ async def test_attempts_to_replace_the_identity_raise_the_level(roster, log):
     roster.relay_ended(pair)
 
     assert log.records[-1].levelno == logging.WARNING
-    assert log.messages[-1].endswith(", 2 attempts to replace its identity refused")
+    assert log.messages[-1].endswith(", 2 attempts to replace its identity or connection refused")
 
 
 async def test_a_client_that_opened_nothing_is_one_line_with_the_reason(roster, log):

@@ -121,4 +121,4 @@ def test_the_attempt_is_in_the_log_at_warning(make_proxyd):
 
     line = next(line for line in front.log_text().splitlines() if "refused" in line)
     assert " warning : " in line
-    assert "1 attempts to replace its identity refused" in line
+    assert "1 attempts to replace its identity or connection refused" in line
