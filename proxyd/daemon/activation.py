@@ -33,6 +33,7 @@ from proxyd.config.listening import (
 from proxyd.config.settings import Settings
 from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.network_listeners import spelled
+from proxyd.endpoint.passing import refuse_descriptors
 
 FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _MOST_SOCKETS: Final = 64  # five services, each on a few addresses
@@ -248,6 +249,8 @@ def _listener(fd: int, given_back: ExitStack) -> socket.socket:
     if not opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise _unfit(fd, "does not listen", "set Accept=no, the default")
     opened.setblocking(False)
+    if opened.family == socket.AF_UNIX:
+        refuse_descriptors(opened)  # of everybody who connects from now on
     return opened
 
 

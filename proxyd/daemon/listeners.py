@@ -20,6 +20,7 @@ from typing import Final
 from proxyd.auth.peercred import peer_pid
 from proxyd.daemon.owner import Owner
 from proxyd.daemon.shortage import remedy
+from proxyd.endpoint.passing import refuse_descriptors
 
 log = logging.getLogger("rpc.netserverservice")
 
@@ -105,6 +106,7 @@ def open_unix_listener(spec: UnixListenerSpec) -> UnixListener:
         else:
             identity = os.lstat(spec.path)
             _set_permissions(spec)
+        refuse_descriptors(opened)  # of everybody who connects
         opened.listen(spec.backlog)
     except BaseException as error:
         UnixListener(opened, spec.path, identity).close()

@@ -7,6 +7,7 @@ the hand-over, by the relay afterwards. Whoever drives it closes it.
 from typing import Final, Protocol
 
 NOTHING: Final = -1  # read_into and splice_to: no bytes now, ask again when readable
+DESCRIPTOR: Final = -2  # read_into: descriptors ride on the next byte, and nothing was taken
 
 
 class HungUp(Exception):
@@ -24,8 +25,8 @@ class HungUp(Exception):
 class Endpoint(Protocol):
     """One end. Only `read_into`, `write` and the splices are on the hot path.
 
-    `descriptors` are those that came with the last byte of the last read; the caller takes
-    them from the list or drops them before it reads again.
+    An endpoint that `carries_descriptors` stops reading in front of a byte with descriptors, which
+    is not for this process (couriers.py). They come only behind `take_descriptors`.
 
     Bytes that are encrypted make two things possible that a bare socket does not know. Both are
     true only until the next `read_into`:
@@ -37,14 +38,16 @@ class Endpoint(Protocol):
 
     may_splice: bool
     carries_descriptors: bool
-    descriptors: list[int]
     pending: bool
     reads_when_writable: bool
 
     def fileno(self) -> int: ...
 
     def read_into(self, view: memoryview) -> int:
-        """Bytes received; 0 at the end, NOTHING when there are none now. Raises HungUp."""
+        """Bytes received; 0 at the end, NOTHING when there are none now, or DESCRIPTOR.
+
+        Raises HungUp.
+        """
 
     def write(self, view: memoryview) -> int:
         """Bytes taken, fewer than offered when it is full. Raises HungUp.
@@ -53,17 +56,14 @@ class Endpoint(Protocol):
         have been encrypted already.
         """
 
-    def write_descriptor(self, descriptor: int) -> bool:
-        """Passes a descriptor on a byte of its own; False when it is full. Raises HungUp."""
+    def take_descriptors(self) -> None:
+        """From now on descriptors may come with its bytes, where it carries any."""
 
     def splice_to(self, pipe: int, count: int) -> int:
         """Moves received bytes into a pipe; answers as `read_into` does. Raises HungUp."""
 
     def splice_from(self, pipe: int, count: int) -> int:
         """Moves bytes out of a pipe; answers as `write` does. Raises HungUp."""
-
-    def drop_descriptors(self) -> None:
-        """Closes the descriptors that came and that nobody is going to take."""
 
     def end_write(self) -> None:
         """Says that no byte follows. Never raises: the other side may be gone already."""

@@ -15,7 +15,6 @@ What such a layer does that a bare socket does not:
   it could be believed.
 """
 
-import socket
 from typing import Final, Protocol
 
 from proxyd.endpoint.contract import NOTHING, HungUp
@@ -23,6 +22,7 @@ from proxyd.endpoint.plain import PlainEndpoint, hung_up
 
 _LENGTH_SIZE: Final = 4
 _RECEIVE: Final = 65536 + _LENGTH_SIZE  # the longest token of any libvirt client, in one call
+_LOOKED_AT: Final = memoryview(bytearray(_RECEIVE))  # nobody reads it, so anybody may write to it
 
 
 class Layer(Protocol):
@@ -45,21 +45,26 @@ class Layer(Protocol):
         """Raises ValueError for anything but the peer's next token; its text is for the log."""
 
 
-class SaslEndpoint(PlainEndpoint):
-    """A connected stream socket below a layer that is in force from its next byte on."""
+class SaslEndpoint:
+    """A bare endpoint below a layer that is in force from its next byte on, and that owns it."""
 
-    __slots__ = ("_held", "_layer", "_plain", "_unsent", "_wrapped", "pending")
+    __slots__ = ("_bare", "_held", "_layer", "_plain", "_unsent", "_wrapped", "pending")
 
     may_splice = False
+    carries_descriptors = False
+    reads_when_writable = False
 
-    def __init__(self, sock: socket.socket, layer: Layer) -> None:
-        super().__init__(sock)
+    def __init__(self, bare: PlainEndpoint, layer: Layer) -> None:
+        self._bare = bare
         self._layer = layer
         self._held = bytearray()  # tokens as they came, the last one perhaps in part
         self._plain = memoryview(b"")  # of a token, not yet taken
         self._unsent = bytearray()  # of our own token
         self._wrapped = 0  # how many plain bytes that token stands for
         self.pending = False
+
+    def fileno(self) -> int:
+        return self._bare.fileno()
 
     def read_into(self, view: memoryview) -> int:
         """One token's bytes at most, so that a broken token costs nothing of what came before."""
@@ -77,10 +82,16 @@ class SaslEndpoint(PlainEndpoint):
         return len(part)
 
     def _receive(self) -> int:
-        """Bytes added to the tokens held; 0 at the end, NOTHING when there are none now."""
+        """Bytes added to the tokens held; 0 at the end, NOTHING when there are none now.
+
+        DESCRIPTOR where some ride on the next byte: no token of this layer has any.
+        """
         self.pending = False
+        count = self._bare.plain_bytes(_LOOKED_AT)
+        if count <= 0:
+            return count
         try:
-            received = self._sock.recv(_RECEIVE)
+            received = self._bare.receive(count)
         except BlockingIOError:
             return NOTHING
         except OSError as error:
@@ -137,7 +148,7 @@ class SaslEndpoint(PlainEndpoint):
     def _sent(self) -> bool:
         """Whether the socket has taken the rest of our token."""
         try:
-            sent = self._sock.send(self._unsent)
+            sent = self._bare.send(self._unsent)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -145,8 +156,17 @@ class SaslEndpoint(PlainEndpoint):
         del self._unsent[:sent]
         return not self._unsent
 
+    def take_descriptors(self) -> None:
+        raise NotImplementedError("what is wrapped carries no descriptors")
+
     def splice_to(self, pipe: int, count: int) -> int:
         raise NotImplementedError("what is wrapped cannot be spliced")
 
     def splice_from(self, pipe: int, count: int) -> int:
         raise NotImplementedError("what is wrapped cannot be spliced")
+
+    def end_write(self) -> None:
+        self._bare.end_write()
+
+    def close(self) -> None:
+        self._bare.close()

@@ -59,7 +59,6 @@ class TlsEndpoint:
         "_sock",
         "_ssl",
         "connection",
-        "descriptors",
         "pending",
         "reads_when_writable",
     )
@@ -79,7 +78,6 @@ class TlsEndpoint:
         # as records without content come: a peer that sends key updates would hold the thread.
         self._ssl = self.connection._ssl  # noqa: SLF001
         lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
-        self.descriptors: list[int] = []
         self.pending = False
         self.reads_when_writable = False
         self._broken: HungUp | None = None  # OpenSSL gives the reason of a failure only once
@@ -177,7 +175,7 @@ class TlsEndpoint:
             self.connection._raise_ssl_error(self._ssl, taken)  # noqa: SLF001
         return taken
 
-    def write_descriptor(self, descriptor: int) -> bool:
+    def take_descriptors(self) -> None:
         raise NotImplementedError("TLS carries no descriptors")
 
     def splice_to(self, pipe: int, count: int) -> int:
@@ -185,9 +183,6 @@ class TlsEndpoint:
 
     def splice_from(self, pipe: int, count: int) -> int:
         raise NotImplementedError("what is encrypted cannot be spliced")
-
-    def drop_descriptors(self) -> None:
-        """None ever come."""
 
     def end_write(self) -> None:
         if self._sock.fileno() == -1:

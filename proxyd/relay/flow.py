@@ -15,6 +15,10 @@ everything that is not plain forwarding hangs on that:
   REPLY_WITH_FDS (the other way). Only that type counts in its direction (`carrier`): a daemon
   takes a REPLY_WITH_FDS from a client for a plain frame, and a flow that did not would stand
   one byte beside the daemon from there on.
+* A read ends in front of such a byte. If a frame has announced it, the loop has it carried by
+  another process (`errand`) once dst has room for it; this one never has a descriptor of anybody
+  else's. One that nobody announced ends the session. The daemon's side takes descriptors from
+  the first call on that may be answered with some.
 * A frame that is spliced is never read; spans end at its last byte, so the next header is.
 * A guarded call of the client's (guards.py) is taken out before its first byte went on, and the
   refusal is inserted into the partner flow where a frame ends.
@@ -23,18 +27,18 @@ everything that is not plain forwarding hangs on that:
 A flow is `stalled` while its destination has not taken what was received; its source is then
 not read, so it never holds more than one scratch buffer or one pipe. It is `paused` while a
 refusal waits in its partner: a client that sends refused calls and reads nothing is not read
-either.
+either; and while a descriptor is carried.
 """
 
 import os
 from struct import Struct
 from typing import Final
 
-from proxyd.endpoint.contract import NOTHING, Endpoint, HungUp
-from proxyd.endpoint.disposal import close_delivered, close_refused
+from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, Endpoint, HungUp
+from proxyd.endpoint.couriers import Errand
 from proxyd.relay.figures import KNOWN, DirectionFigures
 from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards
-from proxyd.relay.pipes import Pipe, PipePool
+from proxyd.relay.pipes import Pipe, PipeShare
 from proxyd.wire.frame import (
     HEADER,
     HEADER_SIZE,
@@ -46,7 +50,7 @@ from proxyd.wire.frame import (
     Status,
     check_length,
 )
-from proxyd.wire.programs import Program
+from proxyd.wire.programs import RETURNING_DESCRIPTORS, Program
 from proxyd.wire.xdr import MalformedFrame
 
 # Below this a copy is cheaper than three calls and a pipe.
@@ -65,7 +69,6 @@ REFUSALS_LIMIT: Final = 100
 
 _COUNT: Final = Struct(">I")
 _COUNTED_HEADER: Final = HEADER_SIZE + _COUNT.size  # with the number of descriptors behind it
-_NO_DESCRIPTOR: Final = -1
 
 # For the path below: enum members cost an attribute look-up and a comparison through IntEnum.
 _REMOTE: Final = int(Program.REMOTE)
@@ -100,14 +103,17 @@ class Flow:
         "_piped",
         "_pipes",
         "_refused",
+        "_rider_waits",
         "_splice_above",
+        "_unasked",
         "_unsent",
-        "_unsent_descriptor",
         "calls",
+        "carries",
         "changed",
         "done",
         "dst",
         "ended",
+        "errand",
         "errors",
         "inserting",
         "last",
@@ -116,10 +122,11 @@ class Flow:
         "partner",
         "refusals",
         "src",
+        "wants_courier",
     )
 
     def __init__(
-        self, src: Endpoint, dst: Endpoint, pipes: PipePool, figures: DirectionFigures
+        self, src: Endpoint, dst: Endpoint, pipes: PipeShare, figures: DirectionFigures
     ) -> None:
         self.src = src
         self.dst = dst
@@ -136,13 +143,17 @@ class Flow:
         self._calling = (_CALL, _CALL_WITH_FDS)
         self._left = 0  # bytes of the present frame that are still to come
         self._due = 0  # descriptors that are still to come behind it
+        self.carries = src.carries_descriptors and dst.carries_descriptors
+        self._unasked = False  # no call has gone up that may be answered with descriptors
+        self._rider_waits = False  # one has come, and dst may have no room
+        self.wants_courier = False  # and has room
+        self.errand: Errand | None = None  # the loop's, while one is carried
         self._head = b""  # a header in parts
         self._bulk = 0  # how many more reads stop at a header, to find another long frame
         self._dropping = 0  # bytes of a refused frame that are still to come
         self._refused: Header | None = None
         self.inserting = b""  # a refusal that waits for the end of a frame
         self._unsent = bytearray()
-        self._unsent_descriptor = _NO_DESCRIPTOR
         self._pipe: Pipe | None = None
         self._piped = 0
         self.ended = False  # nothing more comes from src
@@ -155,16 +166,18 @@ class Flow:
     def guard(self, guards: Guards = GUARDED, *, readonly: bool = False) -> None:
         """Makes this the flow from the client: calls go up, and those guarded go no further.
 
-        A descriptor that rides on spliced bytes is closed by the kernel in this thread, and its
-        close may wait for as long as the sender likes. Who may only read has nothing to send that
-        is worth splicing; everybody else owns this host anyway.
+        Who may only read has nothing to send that is worth splicing, and passes no descriptors.
         """
         if readonly:
             self._splice_above = NEVER
+            self.carries = False
+        self._unasked = self.carries
         self._carrier = _CALL_WITH_FDS
         self._counted = _CALL
         self._guards = guards.refusals
         self._guarded = guards.procedures
+        if self.carries:
+            self._guarded |= RETURNING_DESCRIPTORS
 
     def pump(self, scratch: memoryview) -> None:
         """Takes once from src, which is readable. Raises HungUp and MalformedFrame.
@@ -190,12 +203,8 @@ class Flow:
                         self._keep(view[sent:])
             else:
                 self._sort_out(view, cut)
-            if self.src.descriptors:
-                self.src.drop_descriptors()  # nobody announced them; libvirt's recv loses them too
-        elif got != NOTHING:
-            self.end()
-        elif self.src.reads_when_writable:
-            self.changed = True
+        else:
+            self._got_no_bytes(got)
 
     def _pump_special(self, scratch: memoryview) -> None:
         """A pump while something is held back, about to be inserted or being taken out."""
@@ -208,10 +217,14 @@ class Flow:
             long = cut == len(view) <= _SMALL and self._left > self._splice_above
             if not (long and self._splice(view)):
                 self._sort_out(view, cut)
-            if self.src.descriptors:
-                self.src.drop_descriptors()
             if self.inserting:
                 self._insert_now()
+        else:
+            self._got_no_bytes(got)
+
+    def _got_no_bytes(self, got: int) -> None:
+        if got == DESCRIPTOR:
+            self._meet_descriptor()
         elif got != NOTHING:
             self.end()
         elif self.src.reads_when_writable:
@@ -220,7 +233,7 @@ class Flow:
     @property
     def stalled(self) -> bool:
         """dst has to become writable before anything else happens."""
-        return bool(self._unsent) or self._piped > 0 or self._unsent_descriptor >= 0
+        return bool(self._unsent) or self._piped > 0 or self._rider_waits
 
     @property
     def between_frames(self) -> bool:
@@ -236,7 +249,9 @@ class Flow:
 
     @property
     def paused(self) -> bool:
-        """A refusal that this flow caused has not found its place yet."""
+        """A refusal that it caused has not found its place yet, or a descriptor is carried."""
+        if self.wants_courier or self.errand is not None:
+            return True
         return self.partner is not None and bool(self.partner.inserting)
 
     def flush(self) -> None:
@@ -249,11 +264,9 @@ class Flow:
             del self._unsent[:sent]
             if self._unsent:
                 return
-        if self._unsent_descriptor >= 0:
-            if not self.dst.write_descriptor(self._unsent_descriptor):
-                return
-            close_delivered(self._unsent_descriptor)
-            self._unsent_descriptor = _NO_DESCRIPTOR
+        if self._rider_waits:
+            self._rider_waits = False
+            self.wants_courier = self.changed = True
         if self.inserting:
             self._insert_now()
         if self.ended:
@@ -279,11 +292,12 @@ class Flow:
         # Not clear(): whoever failed to write may still hold a view of it.
         self._unsent = bytearray()
         self.inserting = b""
-        if self._unsent_descriptor >= 0:
-            close_refused(self._unsent_descriptor)
-            self._unsent_descriptor = _NO_DESCRIPTOR
+        self._rider_waits = self.wants_courier = False
+        if self.errand is not None:
+            self.errand.cancel()
+            self.errand = None
         if self._pipe is not None:
-            self._pipe.close()  # not back into the pool: it is not empty
+            self._pipes.throw_away(self._pipe)  # it is not empty
             self._pipe = None
         self._piped = 0
 
@@ -296,7 +310,7 @@ class Flow:
         self.give_up()
         self.dst.end_write()
 
-    def _walk(self, view: memoryview, got: int) -> int:
+    def _walk(self, view: memoryview, got: int) -> int:  # noqa: C901 (calls would cost a tenth)
         """Follows the frames through `got` bytes; returns how many are plain to forward.
 
         Bytes are counted as they come: what a header announces may never follow it.
@@ -318,7 +332,10 @@ class Flow:
                 return at
             if kind == self._carrier and not self._expect_descriptors(view[:got], at, length):
                 return at
-            known = procedure if program == _REMOTE and 0 < procedure < KNOWN else 0
+            if program == _REMOTE and 0 < procedure < KNOWN:
+                known = procedure
+            else:
+                known = self._unknown(program)
             self._frames[known] += 1
             if kind == self._counted or kind == self._carrier:  # noqa: PLR1714 (a third faster)
                 self.calls += 1
@@ -377,7 +394,7 @@ class Flow:
         if self._dropping:
             return self._drop(view)
         if self._due:
-            return self._pass_descriptor(view)
+            raise MalformedFrame("a descriptor is missing behind its frame")
         if self._is_guarded(view):
             length, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
             if kind == _CALL or self._expect_descriptors(view, 0, length):
@@ -397,7 +414,24 @@ class Flow:
         return self._stops(program, procedure, kind)
 
     def _stops(self, program: int, procedure: int, kind: int) -> bool:
-        return kind in self._calling and (program, procedure) in self._guards
+        """A closer look at a call whose number stands out: whether it goes no further."""
+        if kind not in self._calling:
+            return False
+        if (program, procedure) in self._guards:
+            return True
+        if self._unasked and program == _REMOTE and procedure in RETURNING_DESCRIPTORS:
+            self._ask_for_descriptors()
+        return False
+
+    def _unknown(self, program: int) -> int:
+        """The place in the figures of all that has none of its own. It may ask for descriptors."""
+        if self._unasked and program != Program.KEEPALIVE:
+            self._ask_for_descriptors()
+        return 0
+
+    def _ask_for_descriptors(self) -> None:
+        self._unasked = False
+        self.dst.take_descriptors()
 
     def _expect_descriptors(self, view: memoryview, at: int, length: int) -> bool:
         """Learns how many descriptors follow; False when the count itself has not come yet."""
@@ -408,34 +442,37 @@ class Flow:
         due = int(_COUNT.unpack_from(view, at + HEADER_SIZE)[0])
         if due > MAX_DESCRIPTORS:
             raise MalformedFrame(f"{due} descriptors in a frame, {MAX_DESCRIPTORS} are allowed")
-        if due and not (self.src.carries_descriptors and self.dst.carries_descriptors):
-            raise MalformedFrame("descriptors where a connection cannot carry them")
+        if due and not self.carries:
+            raise MalformedFrame("descriptors where none are carried")
         self._due = due
         return True
 
-    def _pass_descriptor(self, view: memoryview) -> memoryview:
-        """One byte that carries one descriptor. The kernel ends a read behind such a byte."""
-        if len(view) != 1 or len(self.src.descriptors) != 1:
-            raise MalformedFrame("a descriptor is missing behind its frame")
-        descriptor = self.src.descriptors.pop()
-        self._due -= 1
-        if self._refused is not None:
-            close_refused(descriptor)
-            if not self._due:
-                self._refuse()
-        elif not self.stalled and self._wrote_descriptor(descriptor):
-            close_delivered(descriptor)
+    def _meet_descriptor(self) -> None:
+        """One rides on the next byte of src, which stays there until somebody carries it."""
+        within = self._left or self._dropping  # its frame has not come whole
+        if not self._due or within or not self.carries:
+            raise MalformedFrame("a descriptor that no frame announced")
+        self.changed = True
+        if self._refused is None:
+            self._rider_waits = True
         else:
-            self._unsent_descriptor = descriptor
-            self.changed = True
-        return view[1:]
+            self.wants_courier = True  # it goes nowhere, for which there is always room
 
-    def _wrote_descriptor(self, descriptor: int) -> bool:
-        try:
-            return self.dst.write_descriptor(descriptor)
-        except BaseException:
-            close_refused(descriptor)
-            raise
+    @property
+    def refusing(self) -> bool:
+        """What comes now belongs to a call that goes no further."""
+        return self._refused is not None
+
+    def carried(self) -> None:
+        """The errand is done: the descriptor and its byte have gone where they belong."""
+        self.errand = None
+        self.changed = True
+        self.moved += 1
+        self._due -= 1
+        if self._refused is not None and not self._due:
+            self._refuse()
+        elif self.inserting:
+            self._insert_now()
 
     def _drop(self, view: memoryview) -> memoryview:
         """Takes out the bytes of a refused frame."""

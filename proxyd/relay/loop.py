@@ -19,6 +19,8 @@ stalls. Some corners make this less simple than it sounds:
   daemon that sleeps does not hold its session forever.
 * An endpoint that decrypts may hold bytes that epoll knows nothing of (`pending`). Its flow is
   pumped once more in each turn, as if the socket were readable, for as long as that lasts.
+* A flow whose descriptor is carried by another process is neither read nor written until an order
+  says how that went.
 * An endpoint whose read waits for room to write (`reads_when_writable`) is watched for output
   instead of input, and read when that comes.
 
@@ -38,6 +40,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.couriers import COURIERS, Errand
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import Flow
 from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, UNWATCHED, End, RelayedPair
@@ -58,9 +61,11 @@ log = logging.getLogger("proxyd.relay")
 class RelayLoop:
     """One relay thread's loop. `report` is called in that thread for each pair that has ended."""
 
-    def __init__(self, report: Callable[[RelayedPair], None]) -> None:
+    def __init__(
+        self, report: Callable[[RelayedPair], None], *, pipes: PipePool | None = None
+    ) -> None:
         self._report = report
-        self.pipes = PipePool()
+        self.pipes = pipes or PipePool()
         self.figures = Figures()
         self.bugs = 0  # sessions ended by an error of ours
         self._epoll = select.epoll()
@@ -89,6 +94,10 @@ class RelayLoop:
     def drop(self, number: int, reason: str) -> None:
         """Ends a pair at once, on both sides; one that has ended already is fine. Any thread."""
         self._order(lambda: self._drop(number, reason))
+
+    def drop_all_of(self, owner: str, reason: str) -> None:
+        """Ends every pair of one owner's. Any thread."""
+        self._order(lambda: self._drop_all_of(owner, reason))
 
     def end_quiet(self, reason: str) -> None:
         """Ends every pair that has nothing under way. Any thread.
@@ -227,8 +236,32 @@ class RelayLoop:
         if pair.done:
             self._finish(pair, "")
             return
+        for flow in (pair.up, pair.down):
+            if flow.wants_courier:
+                self._have_carried(pair, flow)
         self._watch(pair.client)
         self._watch(pair.backend)
+
+    def _have_carried(self, pair: RelayedPair, flow: Flow) -> None:
+        """Another process takes the descriptor off src, and puts it on dst if it belongs there."""
+        flow.wants_courier = False
+        destination = None if flow.refusing else flow.dst.fileno()
+
+        def done(reason: str) -> None:
+            self._order(lambda: self._carried(pair, flow, errand, reason))
+
+        errand = flow.errand = Errand(flow.src.fileno(), destination, done)
+        COURIERS.carry(pair.owner, errand)
+
+    def _carried(self, pair: RelayedPair, flow: Flow, errand: Errand, reason: str) -> None:
+        if flow.errand is not errand:
+            return  # the session has ended meanwhile
+        if reason:
+            self._finish(pair, f"its descriptor was not passed on: {reason}")
+            return
+        flow.carried()
+        pair.active_ns = time.monotonic_ns()
+        self._settle(pair)
 
     def _watch(self, end: End) -> None:
         reads, mask = end.reads, 0
@@ -261,6 +294,11 @@ class RelayLoop:
         pair = self._pairs.get(number)
         if pair is not None:
             self._finish(pair, reason)
+
+    def _drop_all_of(self, owner: str, reason: str) -> None:
+        for pair in list(self._pairs.values()):
+            if pair.owner == owner:
+                self._finish(pair, reason)
 
     def _end_quiet(self, reason: str) -> None:
         now_ns = time.monotonic_ns()

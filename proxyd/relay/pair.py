@@ -44,12 +44,13 @@ class End:
 class RelayedPair:
     """Made by the control plane, then the relay thread's alone until it is reported ended.
 
-    Other threads may read `up`'s and `down`'s figures and `active_ns` at any time.
+    Other threads may read `up`'s and `down`'s figures and `active_ns` at any time. `owner` is who
+    pays for what the session holds: a user of this host or an address (Client.peer).
     """
 
-    __slots__ = ("active_ns", "backend", "client", "down", "number", "reason", "up")
+    __slots__ = ("active_ns", "backend", "client", "down", "number", "owner", "reason", "up")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (made in one place, by keywords)
         self,
         number: int,
         client: Endpoint,
@@ -58,13 +59,17 @@ class RelayedPair:
         pipes: PipePool,
         figures: Figures,
         now_ns: int,
+        owner: str = "",
         readonly: bool = False,
         guards: Guards = GUARDED,
     ) -> None:
         self.number = number
-        self.up = Flow(client, backend, pipes, figures.up)
-        self.down = Flow(backend, client, pipes, figures.down)
+        self.owner = owner
+        share = pipes.of(owner)
+        self.up = Flow(client, backend, share, figures.up)
+        self.down = Flow(backend, client, share, figures.down)
         self.up.guard(guards, readonly=readonly)
+        self.down.carries = self.up.carries
         self.up.partner, self.down.partner = self.down, self.up
         self.client = End(self, client, self.up, self.down, "client")
         self.backend = End(self, backend, self.down, self.up, "daemon")

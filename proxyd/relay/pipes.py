@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ PIPE_SIZE: Final = 262144
 # A user beyond his share gets pipes of one page: copying is faster than those.
 SMALLEST: Final = 65536
 IDLE_LIMIT: Final = 8  # pipes kept for the next long frame
+MOST: Final = 64  # as many of PIPE_SIZE as the kernel lets a user without privileges have
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,35 +29,78 @@ class Pipe:
 
 
 class PipePool:
-    """Used by one thread."""
+    """Used by one thread. There are at most `most` pipes, two descriptors each.
 
-    def __init__(self) -> None:
+    A pipe is held for as long as its reader likes. So nobody gets one who has as many as are left
+    for all others: some are left whoever comes, and a single user has half of them at the most.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
         self._idle: list[Pipe] = []
+        self._held = Counter[str]()
 
-    def take(self) -> Pipe | None:
+    def of(self, owner: str) -> "PipeShare":
+        return PipeShare(self, owner)
+
+    def take(self, owner: str) -> Pipe | None:
         """An empty pipe, or None when none worth having is to be had: copying works too."""
-        if self._idle:
-            return self._idle.pop()
-        try:
-            read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        if self._held[owner] >= self._most - self._held.total():
             return None
-        pipe = Pipe(read, write, _sized(write))
-        if pipe.size < SMALLEST:
-            pipe.close()
-            return None
+        pipe = self._idle.pop() if self._idle else _made()
+        if pipe is not None:
+            self._held[owner] += 1
         return pipe
 
-    def give_back(self, pipe: Pipe) -> None:
+    def give_back(self, pipe: Pipe, owner: str) -> None:
         """Takes an empty pipe back."""
-        if len(self._idle) < IDLE_LIMIT:
+        self._released(owner)
+        if len(self._idle) < min(IDLE_LIMIT, self._most - self._held.total()):
             self._idle.append(pipe)
         else:
             pipe.close()
 
+    def throw_away(self, pipe: Pipe, owner: str) -> None:
+        self._released(owner)
+        pipe.close()
+
+    def _released(self, owner: str) -> None:
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]  # addresses are many
+
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+@dataclass(frozen=True, slots=True)
+class PipeShare:
+    """The pool as those see it who take for one owner."""
+
+    _pool: PipePool
+    _owner: str
+
+    def take(self) -> Pipe | None:
+        return self._pool.take(self._owner)
+
+    def give_back(self, pipe: Pipe) -> None:
+        self._pool.give_back(pipe, self._owner)
+
+    def throw_away(self, pipe: Pipe) -> None:
+        self._pool.throw_away(pipe, self._owner)
+
+
+def _made() -> Pipe | None:
+    try:
+        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    pipe = Pipe(read, write, _sized(write))
+    if pipe.size < SMALLEST:
+        pipe.close()
+        return None
+    return pipe
 
 
 def _sized(pipe: int) -> int:

@@ -11,6 +11,7 @@ import trio
 from proxyd.auth.peercred import peer_pid
 from proxyd.config.routes import Destination
 from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.passing import refuse_descriptors
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.negotiation.backend import BackendNegotiation
 from proxyd.negotiation.events import DaemonOpened, DaemonRefused, Send
@@ -109,6 +110,7 @@ async def connect(destination: Destination) -> socket.socket:
     except OSError as error:
         raise OpenFailed("connecting", _unreachable(destination, error)) from error
     try:
+        refuse_descriptors(sock)  # until a client makes a call that is answered with some
         pause_s = _FIRST_RETRY_S
         while True:
             try:

@@ -245,7 +245,7 @@ class Arrival:
         await self.conversation.send(machine.sasl_succeeded(answer.data))
         if answer.layer is not None:
             assert isinstance(self.endpoint, PlainEndpoint)
-            self.endpoint = SaslEndpoint(self.endpoint.release(), answer.layer)
+            self.endpoint = SaslEndpoint(self.endpoint, answer.layer)
             self.conversation = Conversation(self.endpoint)
 
     async def _opened(self, machine: ServerNegotiation, wanted: WantsOpen) -> Endpoint | None:
@@ -270,6 +270,9 @@ class Arrival:
 
     async def _hand_over(self, machine: ServerNegotiation, backend: Endpoint) -> None:
         try:
+            if self.endpoint.carries_descriptors and not self.client.readonly:
+                # A client may send some as soon as it knows that it is open.
+                self.endpoint.take_descriptors()
             await self.conversation.send(machine.opened())
             # Whoever was closed in this very turn of the loop has met no checkpoint since.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -280,6 +283,7 @@ class Arrival:
                 self.endpoint,
                 backend,
                 now_ns=time.monotonic_ns(),
+                owner=self.client.peer,
                 readonly=self.client.readonly,
             )
         except BaseException:

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from proxyd.endpoint.contract import NOTHING, Endpoint, HungUp
+from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, Endpoint, HungUp
 
 _SCRATCH: Final = memoryview(bytearray(65536))
 
@@ -30,11 +30,11 @@ class Conversation:
             await wait_to_read(self.endpoint)
         while True:
             got = self.endpoint.read_into(_SCRATCH[:count])
-            if self.endpoint.descriptors:
-                self.endpoint.drop_descriptors()  # nothing before the hand-over takes any
             if got > 0:
                 self._has_spoken = False
                 return _SCRATCH[:got]
+            if got == DESCRIPTOR:  # nothing before the hand-over takes any
+                raise HungUp("it sent descriptors that nobody asked for", while_writing=False)
             if got != NOTHING:
                 raise HungUp("closed", while_writing=False)
             await wait_to_read(self.endpoint)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import trio
 
 from proxyd.endpoint.contract import Endpoint
+from proxyd.endpoint.couriers import COURIERS
+from proxyd.endpoint.passing import ROOT
 from proxyd.relay.loop import STOPPED, RelayLoop
 from proxyd.relay.pair import RelayedPair
 
@@ -36,6 +38,7 @@ class Relay:
         self._running = [_Thread("relay", self._token), _Thread("relay-crypto", self._token)]
         self._plain, self._crypto = (RelayLoop(self._report) for _ in self._running)
         self.loops = (self._plain, self._crypto)
+        COURIERS.on_hanging = self._end_all_of
 
     async def run(self) -> None:
         """Lives as long as the relay threads. Raises RelayDied when one dies; ends by `stop`.
@@ -56,7 +59,14 @@ class Relay:
             raise RelayDied("a relay thread died, see its traceback above")
 
     def adopt(
-        self, number: int, client: Endpoint, backend: Endpoint, *, now_ns: int, readonly: bool
+        self,
+        number: int,
+        client: Endpoint,
+        backend: Endpoint,
+        *,
+        now_ns: int,
+        owner: str,
+        readonly: bool,
     ) -> RelayedPair:
         """Makes the pair of an open session and gives it to a relay thread."""
         loop = self._plain if client.may_splice else self._crypto
@@ -67,6 +77,7 @@ class Relay:
             pipes=loop.pipes,
             figures=loop.figures,
             now_ns=now_ns,
+            owner=owner,
             readonly=readonly,
         )
         loop.adopt(pair)
@@ -76,6 +87,13 @@ class Relay:
         """Ends a session at once, on both sides; one that has ended already is fine."""
         for loop in self.loops:
             loop.drop(number, reason)
+
+    def _end_all_of(self, owner: str) -> None:
+        """What this user has passed cannot be closed. Root has other ways to do harm."""
+        if owner == ROOT:
+            return
+        for loop in self.loops:
+            loop.drop_all_of(owner, "a descriptor that its user has passed cannot be closed")
 
     def end_quiet(self) -> None:
         """Ends the sessions that have no call under way, since proxyd stops."""

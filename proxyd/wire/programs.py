@@ -50,6 +50,10 @@ STREAMS: Final = frozenset(
 )
 
 
+# REMOTE calls that are answered with descriptors (reference/wire.md, section 4).
+RETURNING_DESCRIPTORS: Final = frozenset({343})  # DOMAIN_OPEN_GRAPHICS_FD
+
+
 class Admin(IntEnum):
     """All that there are (reference/admin.md, section 2)."""
 

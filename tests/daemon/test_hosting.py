@@ -55,7 +55,7 @@ async def test_a_relay_thread_is_free_while_it_has_no_session(parts):
     pool = parts.server.pool
     assert pool.free_workers == pool.workers == pool.max_workers == 2
     near, far = (UnixEndpoint(sock) for sock in socket.socketpair())
-    parts.relay.adopt(1, near, far, now_ns=0, readonly=False)
+    parts.relay.adopt(1, near, far, now_ns=0, owner="", readonly=False)
     parts.relay.loops[0].turn(0)  # it takes the order
     assert parts.server.pool.free_workers == 1
     parts.relay.drop(1, "enough")

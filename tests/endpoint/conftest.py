@@ -2,13 +2,13 @@ import os
 
 import pytest
 
-from proxyd.endpoint.disposal import all_closed
+from proxyd.endpoint.couriers import COURIERS
 
 
 @pytest.fixture
 def open_descriptors():
     def count():
-        assert all_closed(10)
+        assert COURIERS.dismiss(10)
         return len(os.listdir("/proc/self/fd"))
 
     return count

@@ -1,7 +1,6 @@
 """What every endpoint keeps to, whatever socket it wraps; and what only a UNIX one does."""
 
 import array
-import fcntl
 import os
 import select
 import socket
@@ -288,95 +287,10 @@ def test_what_cannot_splice_says_so_and_refuses(ends, pipe):
             ends.endpoint.splice_from(pipe[0], 1)
 
 
-def test_descriptors_are_refused_where_they_cannot_be_carried(ends, file):
+def test_descriptors_are_refused_where_they_cannot_be_carried(ends):
     if not ends.endpoint.carries_descriptors:
         with pytest.raises(NotImplementedError):
-            ends.endpoint.write_descriptor(file.fileno())
-
-
-def test_a_descriptor_comes_on_its_byte_and_is_closed_on_exec(unix, file):
-    unix.other.sendall(b"frame")
-    socket.send_fds(unix.other, [b"\0"], [file.fileno()])
-    unix.other.sendall(b"behind")
-    assert unix.read() == b"frame\0"  # the kernel ends a read behind such a byte
-    (descriptor,) = unix.endpoint.descriptors
-    assert os.path.sameopenfile(descriptor, file.fileno())
-    assert fcntl.fcntl(descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
-    unix.endpoint.drop_descriptors()
-    assert unix.read() == b"behind"
-    assert unix.endpoint.descriptors == []
-
-
-def test_dropping_descriptors_closes_them(unix, file, open_descriptors):
-    before = open_descriptors()
-    socket.send_fds(unix.other, [b"\0"], [file.fileno()])
-    unix.read()
-    assert open_descriptors() == before + 1
-    unix.endpoint.drop_descriptors()
-    assert open_descriptors() == before
-    assert unix.endpoint.descriptors == []
-
-
-def test_closing_closes_descriptors_that_nobody_took(unix, file, open_descriptors):
-    before = open_descriptors()
-    socket.send_fds(unix.other, [b"\0"], [file.fileno()])
-    unix.read()
-    unix.endpoint.close()
-    assert open_descriptors() == before - 1  # the socket itself
-
-
-@pytest.mark.parametrize("count", [2, 3, 100, 253])
-def test_all_descriptors_of_a_message_come_and_none_is_leaked(unix, file, count, open_descriptors):
-    before = open_descriptors()
-    socket.send_fds(unix.other, [b"\0"], [file.fileno()] * count)
-    assert unix.read() == b"\0"
-    # None is left to the kernel, which would close it in this thread.
-    assert len(unix.endpoint.descriptors) == count
-    unix.endpoint.drop_descriptors()
-    assert open_descriptors() == before
-
-
-def test_a_splice_closes_descriptors_that_ride_on_its_bytes(unix, file, pipe, open_descriptors):
-    before = open_descriptors()
-    socket.send_fds(unix.other, [b"bulk"], [file.fileno()] * 3)
-    assert unix.endpoint.splice_to(pipe[1], 100) == 4
-    assert open_descriptors() == before
-    assert unix.endpoint.descriptors == []
-
-
-def test_a_descriptor_is_passed_on_a_zero_byte_of_its_own(unix, file):
-    unix.endpoint.write(memoryview(b"frame"))
-    assert unix.endpoint.write_descriptor(file.fileno())
-    unix.endpoint.write(memoryview(b"behind"))
-    assert unix.other.recv(5) == b"frame"
-    content, descriptors, _, _ = socket.recv_fds(unix.other, 100, 4)
-    assert content == b"\0"
-    (descriptor,) = descriptors
-    assert os.path.sameopenfile(descriptor, file.fileno())
-    os.close(descriptor)
-    assert unix.other.recv(100) == b"behind"
-
-
-def test_a_full_socket_takes_no_descriptor_and_the_caller_keeps_it(unix, file):
-    taken = 0
-    while written := unix.endpoint.write(unix.scratch):
-        taken += written
-    while unix.endpoint.write(unix.scratch[:1]):
-        taken += 1
-    assert not unix.endpoint.write_descriptor(file.fileno())
-    take_all(unix.other, taken)
-    assert unix.endpoint.write_descriptor(file.fileno())
-    content, descriptors, _, _ = socket.recv_fds(unix.other, 100, 4)
-    assert (content, len(descriptors)) == (b"\0", 1)
-    os.close(descriptors[0])
-
-
-def test_passing_a_descriptor_to_nobody_is_a_hang_up_while_writing(unix, file):
-    unix.other.close()
-    with pytest.raises(HungUp) as hung_up:
-        unix.endpoint.write_descriptor(file.fileno())
-    assert hung_up.value.while_writing
-    assert os.fstat(file.fileno())
+            ends.endpoint.take_descriptors()
 
 
 def test_a_plain_endpoint_loses_descriptors_but_leaks_none(file, open_descriptors):

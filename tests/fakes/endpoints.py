@@ -24,7 +24,6 @@ class ScriptedEndpoint:
         self.written = bytearray()
         self.reads = self.writes = self.ends = 0
         self.longest_read = 0
-        self.descriptors = []
 
     def read_into(self, view):
         self.reads += 1
@@ -48,7 +47,7 @@ class ScriptedEndpoint:
         self.written += view[:taken]
         return taken
 
-    def write_descriptor(self, descriptor):
+    def take_descriptors(self):
         raise NotImplementedError
 
     def splice_to(self, pipe, count):
@@ -56,9 +55,6 @@ class ScriptedEndpoint:
 
     def splice_from(self, pipe, count):
         raise NotImplementedError
-
-    def drop_descriptors(self):
-        self.descriptors.clear()
 
     def end_write(self):
         self.ends += 1
@@ -135,9 +131,6 @@ class HesitantEndpoint(UnixEndpoint):
     def write(self, view):
         limit = self._limit(len(view))
         return super().write(view[:limit]) if limit else 0
-
-    def write_descriptor(self, descriptor):
-        return bool(self._limit(1)) and super().write_descriptor(descriptor)
 
     def splice_from(self, pipe, count):
         limit = self._limit(count)

@@ -99,6 +99,7 @@ def _watched(monkeypatch):
     for name in _OF_THE_SYSTEM:
         watch(os, name, name)
     watch(fcntl, "fcntl", "fcntl")
+    watch(fcntl, "ioctl", "ioctl")
     # What they fail with is epoll_ctl; trio has no other way to wait for a socket.
     watch(trio.lowlevel, "wait_readable", "epoll_ctl")
     watch(trio.lowlevel, "wait_writable", "epoll_ctl")

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import socket
 
+from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.endpoint.sasl import SaslEndpoint
 
 KEY = b"of both sides"
@@ -93,4 +94,4 @@ class SaslPeer:
 def layered(near: socket.socket, far: socket.socket, longest_token=LONGEST_TOKEN):
     """A peer, and the endpoint that it talks with."""
     peer = SaslPeer(near, longest_token)
-    return peer, SaslEndpoint(far, FakeLayer(longest_token))
+    return peer, SaslEndpoint(PlainEndpoint(far), FakeLayer(longest_token))

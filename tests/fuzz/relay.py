@@ -2,7 +2,7 @@
 
 Any bytes go in at both ends, in any cuts, with and without descriptors, while both ends take as
 much as they like. What each side was given has to be what the slow parser says; when a frame
-cannot be, a part of it. Every descriptor is closed or passed on, and none of them twice.
+cannot be, a part of it. No descriptor is taken but by an errand, and each by one.
 
 The ends are in memory, and descriptors are numbers without a file. Pipes are real.
 """
@@ -10,23 +10,22 @@ The ends are in memory, and descriptors are numbers without a file. Pipes are re
 import os
 import struct
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from proxyd.endpoint.contract import NOTHING, HungUp
-from proxyd.relay import flow as module
+from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, HungUp
+from proxyd.endpoint.couriers import Errand
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import REFUSALS_LIMIT
+from proxyd.relay.guards import GUARDED as GUARDS
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.pipes import PipePool
-from proxyd.wire import failure
 from proxyd.wire.frame import HEADER, HEADER_SIZE, MAX_DESCRIPTORS, MAX_FRAME, FrameType, Header
 from proxyd.wire.programs import Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 from tests.fuzz.supply import Supply
 
 CALLS = {FrameType.CALL, FrameType.CALL_WITH_FDS}
-PROCEDURES = (6, 209, int(Remote.CONNECT_SET_IDENTITY), 0, 454)
+PROCEDURES = (6, 209, int(Remote.CONNECT_SET_IDENTITY), int(Remote.CONNECT_OPEN), 0, 454)
 PROGRAMS = (Program.REMOTE, Program.REMOTE, Program.REMOTE, Program.QEMU)
 SCRATCHES = (64, 300, 65536)
 SPLICED_ABOVE = 64  # for short inputs to get there
@@ -35,6 +34,7 @@ FIGURES, PIPES = Figures(), PipePool()
 GUARDED = b"\x20\0\x80\x86\0\0\0\1\0\0\1\xa3"
 WORDS = (
     b"\0\0\0\x1c" + GUARDED + b"\0\0\0\0" + bytes(8),
+    b"\0\0\0\x1c" + GUARDED[:-2] + b"\0\1\0\0\0\0" + bytes(8),
     b"\0\0\0\x20" + GUARDED + b"\0\0\0\4" + bytes(8) + b"\0\0\0\1",
     b"\0\0\0\x20" + GUARDED[:-4] + b"\0\0\0\6\0\0\0\4" + bytes(8) + b"\0\0\0\1",
     b"\0\0\0\x20" + GUARDED[:-4] + b"\0\0\0\6\0\0\0\5" + bytes(8) + b"\0\0\0\1",
@@ -78,43 +78,52 @@ class End:
         self.given = bytearray()
         self.riders = []  # where in `given`, and which descriptor
         self.room = EVERYTHING
-        self.descriptors = []
-        self.closed_by_kernel = []
+        self.taken = []  # descriptors that somebody has taken off
         self.ended = self.gone = False
         self.ends = 0
 
     def send(self, piece):
+        if not self.carries_descriptors:
+            piece = Piece(piece.content)
         if piece.content and not self.ended:
             self.sent.append(piece)
             self.arriving.append(piece)
 
     def _next(self, size):
-        """As the kernel does: a read ends behind what a descriptor rode on."""
-        content, descriptors = b"", ()
-        while self.arriving and len(content) < size and not descriptors:
+        """Up to what a descriptor rides on."""
+        content = b""
+        while self.arriving and len(content) < size and not self.arriving[0].descriptors:
             piece = self.arriving.popleft()
             part = piece.content[: size - len(content)]
-            content, descriptors = content + part, piece.descriptors
+            content += part
             if len(part) < len(piece.content):
                 self.arriving.appendleft(Piece(piece.content[len(part) :]))
-        return content, descriptors
+        return content
 
     def read_into(self, view):
-        assert not self.descriptors
         if not self.arriving:
             return 0 if self.ended else NOTHING
-        content, descriptors = self._next(len(view))
+        content = self._next(len(view))
         view[: len(content)] = content
-        self.descriptors = list(descriptors)
-        return len(content)
+        return len(content) or DESCRIPTOR
+
+    def take_descriptors(self):
+        """They have come all the time."""
 
     def splice_to(self, pipe, count):
-        if not self.arriving:
-            return 0 if self.ended else NOTHING
-        content, descriptors = self._next(count)
-        self.closed_by_kernel += descriptors
+        content = self._next(count)
+        if not content:
+            return 0 if self.ended and not self.arriving else NOTHING
         assert os.write(pipe, content) == len(content)
         return len(content)
+
+    def take_first_byte(self):
+        """What a courier does; returns the descriptors that rode on it."""
+        piece = self.arriving.popleft()
+        self.taken += piece.descriptors
+        if len(piece.content) > 1:
+            self.arriving.appendleft(Piece(piece.content[1:]))
+        return piece.descriptors
 
     def _take(self, size):
         if self.gone:
@@ -135,30 +144,23 @@ class End:
             self.given += os.read(pipe, taken)
         return taken
 
-    def write_descriptor(self, descriptor):
-        if not self._take(1):
-            return False
+    def give(self, descriptor):
         self.riders.append((len(self.given), descriptor))
         self.given += b"\0"
-        return True
-
-    def drop_descriptors(self):
-        self.closed_by_kernel += self.descriptors
-        self.descriptors = []
 
     def end_write(self):
         self.ends += 1
 
     def close(self):
-        self.drop_descriptors()
+        """What is left in it is left."""
 
 
 @dataclass
 class Expected:
     """What the slow parser says of a direction.
 
-    `boundaries`: where in `given` a frame of somebody else may stand. `odd`: a descriptor came in
-    a way that libvirt never sends it and its daemons may or may not take.
+    `boundaries`: where in `given` a frame of somebody else may stand. `odd`: it may be ended for
+    what it has done so often.
     """
 
     given: bytearray = field(default_factory=bytearray)
@@ -171,12 +173,10 @@ class Expected:
 
 
 def parse_slowly(pieces, *, up, carries):
-    said, stream, riders, alone, at = Expected(), b"", {}, set(), 0
+    said, stream, riders, at = Expected(), b"", {}, 0
     for piece in pieces:
         if piece.descriptors:
             riders[len(stream)] = piece.descriptors
-            if len(piece.content) == 1:
-                alone.add(len(stream))
         stream += piece.content
     while said.complete and at < len(stream):
         said.complete = False
@@ -185,16 +185,20 @@ def parse_slowly(pieces, *, up, carries):
             said.broken = True
             break
         length = int.from_bytes(stream[at : at + 4], "big")
-        refused = up and guarded_header(stream[at : at + HEADER_SIZE])
+        end = at + length if len(stream) - at >= 4 else len(stream)
+        unannounced = min((each for each in riders if at <= each < end), default=end)
+        refused = up and guarded_header(stream[at : min(at + HEADER_SIZE, unannounced)])
         if not refused:
-            said.given += stream[at : at + length] if len(stream) - at >= 4 else stream[at:]
+            said.given += stream[at:unannounced]
+        if unannounced < end:
+            said.broken = True
+            break
         if len(stream) - at < HEADER_SIZE or at + length > len(stream):
             break
         at += length
         behind = [riders.get(each, ()) for each in range(at, min(at + due, len(stream)))]
         came = next((n for n, each in enumerate(behind) if len(each) != 1), len(behind))
         said.broken = came < len(behind)
-        said.odd |= any(each not in alone for each in range(at, at + came))
         for (descriptor,) in [] if refused else behind[:came]:
             said.riders.append((len(said.given), descriptor))
             said.given += b"\0"
@@ -212,8 +216,8 @@ def guarded_header(wire):
     if len(wire) < HEADER_SIZE:
         return None
     header = Header(*HEADER.unpack(wire)[1:6])
-    is_call = header.program == Program.REMOTE and header.type in CALLS
-    return header if is_call and header.procedure == Remote.CONNECT_SET_IDENTITY else None
+    guarded = (header.program, header.procedure) in GUARDS.refusals
+    return header if guarded and header.type in CALLS else None
 
 
 def due_behind(stream, at, *, up, carries):
@@ -256,18 +260,12 @@ class Session:
         self.scratch = memoryview(bytearray(SCRATCHES[(shape >> 4) % len(SCRATCHES)]))
         self.serial = self.descriptor = 0
         self.over = False  # a frame that cannot be has ended it
-        self.closed = []
 
     def __enter__(self):
-        self._module = watched_disposal(self.closed)
-        self._module.__enter__()
         return self
 
     def __exit__(self, *exception):
-        try:
-            self.pair.close()
-        finally:
-            self._module.__exit__(*exception)
+        self.pair.close()
 
     def step(self, supply):
         action = supply.byte()
@@ -327,10 +325,10 @@ class Session:
             return False
         before = flow.moved, len(flow.src.arriving), flow.ended
         self._do(flow, lambda: flow.pump(self.scratch))
-        return before != (flow.moved, len(flow.src.arriving), flow.ended)
+        return before != (flow.moved, len(flow.src.arriving), flow.ended) or flow.stalled
 
     def flush(self, flow):
-        if self.over or not flow.stalled:
+        if self.over or not flow.stalled or not flow.dst.room:
             return False
         self._do(flow, flow.flush)
         return True
@@ -342,9 +340,28 @@ class Session:
         except HungUp:
             flow.give_up()
         except MalformedFrame:
-            self.over = True
-            self.pair.close()
+            self._end()
+        if flow.wants_courier:
+            self._carry(flow)
         assert len(flow._unsent) <= len(self.scratch) + 256 * REFUSALS_LIMIT
+
+    def _end(self):
+        self.over = True
+        self.pair.close()
+
+    def _carry(self, flow):
+        flow.wants_courier = False
+        flow.errand = Errand(0, None, lambda _: None)
+        assert flow.paused
+        assert not flow.stalled
+        descriptors = flow.src.take_first_byte()
+        if len(descriptors) != 1 or (flow.dst.gone and not flow.refusing):
+            self._end()
+            return
+        if not flow.refusing:
+            flow.dst.room -= 1
+            flow.dst.give(*descriptors)
+        self._do(flow, flow.carried)
 
     def come_to_rest(self):
         self.client.room = self.daemon.room = EVERYTHING
@@ -361,13 +378,14 @@ class Session:
             self.come_to_rest()
 
     def expected(self, *, up):
-        carries = self.client.carries_descriptors and self.daemon.carries_descriptors
+        carries = self.up.carries
         return parse_slowly((self.client if up else self.daemon).sent, up=up, carries=carries)
 
     def judge_at_rest(self):
         up, down = self.expected(up=True), self.expected(up=False)
         if self.over:
-            assert up.broken or up.odd or down.broken or down.odd
+            gone = self.client.gone or self.daemon.gone  # and could not take its descriptor
+            assert up.broken or up.odd or down.broken or down.odd or gone
             return
         if self.client.gone or self.daemon.gone:
             return
@@ -398,7 +416,7 @@ class Session:
         at, theirs, found, shift = 0, 0, [], []
         while at < len(given):
             own = refusals[len(found)] if len(found) < len(refusals) else None
-            wire = own and failure.identity_is_fixed().reply_to(own).pack()
+            wire = own and GUARDS.refusals[own.program, own.procedure].reply_to(own).pack()
             if wire and theirs in down.boundaries and is_refusal(given, at, wire, down, theirs):
                 found.append(own)
                 shift.append(theirs)
@@ -416,21 +434,11 @@ class Session:
         return found
 
     def judge_descriptors(self):
-        """Each that arrived has been closed once, by whomever."""
-        ours = self.closed + self.client.closed_by_kernel + self.daemon.closed_by_kernel
-        waiting = [
-            each
-            for end in (self.client, self.daemon)
-            for piece in end.arriving
-            for each in piece.descriptors
-        ]
-        sent = [
-            each
-            for end in (self.client, self.daemon)
-            for piece in end.sent
-            for each in piece.descriptors
-        ]
-        assert sorted(ours + waiting) == sorted(sent)
+        """Each is where it was sent, or was taken by an errand, once."""
+        for end in (self.client, self.daemon):
+            waiting = [each for piece in end.arriving for each in piece.descriptors]
+            sent = [each for piece in end.sent for each in piece.descriptors]
+            assert end.taken + waiting == sent
 
 
 def is_refusal(given, at, wire, down, theirs):
@@ -440,14 +448,3 @@ def is_refusal(given, at, wire, down, theirs):
 
 def is_prefix(some, whole):
     return some == whole[: len(some)]
-
-
-@contextmanager
-def watched_disposal(closed):
-    """Descriptors are numbers here, which nobody can close."""
-    before = module.close_delivered, module.close_refused
-    module.close_delivered = module.close_refused = closed.append
-    try:
-        yield
-    finally:
-        module.close_delivered, module.close_refused = before

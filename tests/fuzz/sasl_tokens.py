@@ -7,6 +7,7 @@ peer that takes few bytes at a time.
 from collections import deque
 
 from proxyd.endpoint.contract import NOTHING, HungUp
+from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.endpoint.sasl import SaslEndpoint
 from tests.fakes.layer import OVERHEAD, FakeLayer, framed
 from tests.fuzz.supply import Supply
@@ -56,7 +57,7 @@ def one_input(data):
     pieces = arriving(supply)
     stream = b"".join(pieces)
     sock = ScriptedSocket([each for each in pieces if each], takes)
-    endpoint = SaslEndpoint(sock, FakeLayer(LONGEST_TOKEN))
+    endpoint = SaslEndpoint(PlainEndpoint(sock), FakeLayer(LONGEST_TOKEN))
     plain, broken = unwrapped_slowly(stream)
     assert read_all(endpoint, sock, views) == (plain, broken)
     write_all(endpoint, b"".join(written))

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 
-from proxyd.endpoint.disposal import all_closed
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
 from proxyd.relay.guards import GUARDED
 from proxyd.relay.loop import RelayLoop
@@ -16,7 +16,7 @@ SMALL_BUFFER = 4608  # about the least that the kernel grants
 
 
 def open_descriptors():
-    assert all_closed(10)
+    assert COURIERS.dismiss(10)
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -49,8 +49,10 @@ class HandTurned:
         buffer=None,
         readonly=False,
         guards=GUARDED,
+        asked=True,
     ):
         self._readonly = readonly
+        self._asked = asked
         self._guards = guards
         self.reported = []
         self.loop = RelayLoop(report=self.reported.append)
@@ -74,10 +76,14 @@ class HandTurned:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self._sockets += [client, daemon]
         self._number += 1
+        ends = client_end(near), daemon_end(far)
+        # As the control plane does for the client; and the daemon has been asked for some.
+        for end in ends if self._asked else ends[:1]:
+            if end.carries_descriptors and not self._readonly:
+                end.take_descriptors()
         relayed = RelayedPair(
             self._number,
-            client_end(near),
-            daemon_end(far),
+            *ends,
             pipes=self.loop.pipes,
             figures=self.loop.figures,
             now_ns=time.monotonic_ns(),
@@ -119,18 +125,18 @@ class HandTurned:
         """Turns until nothing changes any more; nobody outside takes anything meanwhile."""
         quiet, state = 0, self._state()
         while quiet < 3:
-            self.loop.turn(0)
-            quiet = quiet + 1 if self._state() == state else 0
+            self.loop.turn(0.001 if self._carrying else 0)
+            quiet = quiet + 1 if self._state() == state and not self._carrying else 0
             state = self._state()
 
     def relay(self):
         """Turns and takes at both outer sides until nothing changes any more."""
         quiet, state = 0, self._state()
         while quiet < 3:
-            self.loop.turn(0)
+            self.loop.turn(0.001 if self._carrying else 0)
             self.at_client.take()
             self.at_daemon.take()
-            quiet = quiet + 1 if self._state() == state else 0
+            quiet = quiet + 1 if self._state() == state and not self._carrying else 0
             state = self._state()
 
     def send(self, sock, wire):
@@ -159,6 +165,11 @@ class HandTurned:
             sock.close()
         self.loop.stop("the test is over")
         self.loop.run()
+
+    @property
+    def _carrying(self):
+        """Another process has something to do."""
+        return self.up.errand is not None or self.down.errand is not None
 
     def _state(self):
         flows = [

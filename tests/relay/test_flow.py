@@ -28,7 +28,7 @@ class Scripted:
         self.src = ScriptedEndpoint(*arriving)
         self.dst = ScriptedEndpoint(room=room)
         self.figures = DirectionFigures()
-        self.flow = Flow(self.src, self.dst, PipePool(), self.figures)
+        self.flow = Flow(self.src, self.dst, PipePool().of(""), self.figures)
         if guarded:
             self.flow.guard()
         self.scratch = memoryview(bytearray(SCRATCH_SIZE))
@@ -236,19 +236,6 @@ def test_short_frames_between_long_ones_do_not_make_the_long_ones_copied(start):
     assert session.at_daemon.wires == wires
     # The first buffer and short tails are; a quarter of everything was, before.
     assert session.pair.client.endpoint.copied < sum(map(len, wires)) / 16
-
-
-def test_a_descriptor_that_nobody_announced_does_not_wait_behind_a_long_frame(start):
-    session = start(client_end=CountingUnixEndpoint)
-    wire = frames.packet(100_000, 1)
-    session.client.sendall(wire[:HEADER_SIZE])
-    with open("/dev/null") as null:
-        frames.send_descriptor(session.client, null.fileno(), wire[HEADER_SIZE : HEADER_SIZE + 1])
-    session.come_to_rest()
-    session.at_daemon.take()
-    assert session.pair.client.endpoint.descriptors == []
-    session.send(session.client, wire[HEADER_SIZE + 1 :])
-    assert session.at_daemon.wires == [wire]
 
 
 # What is no frame.

@@ -1,15 +1,22 @@
-"""Descriptors: each rides on a byte of its own behind the frame that announced it."""
+"""Descriptors: each rides on a byte of its own behind the frame that announced it.
+
+Another process carries them. Everything holds with a kernel that can refuse them and with one that
+cannot.
+"""
 
 import socket
 import time
 
 import pytest
 
+from proxyd.endpoint import passing
 from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.relay.flow import SPLICE_ABOVE
 from proxyd.wire.frame import FrameType
+from proxyd.wire.programs import Program
 from tests.fakes.lingering import lingering
 from tests.relay import frames
+from tests.relay.receiver import Receiver
 from tests.relay.session import (
     SMALL_BUFFER,
     fill_up,
@@ -18,9 +25,18 @@ from tests.relay.session import (
 )
 
 AT_ONCE_S = 1.0
+NO_SUCH_OPTION = 9999
+UNANNOUNCED = "a descriptor that no frame announced"
 DIRECTIONS = ["up", "down"]
 CARRIER = {"up": FrameType.CALL_WITH_FDS, "down": FrameType.REPLY_WITH_FDS}
 SIDE = {"up": "client", "down": "daemon"}
+
+
+@pytest.fixture(autouse=True, params=["refusing", "older"])
+def kernel(request, monkeypatch):
+    if request.param == "older":
+        monkeypatch.setattr(passing, "SO_PASSRIGHTS", NO_SUCH_OPTION)
+    return request.param
 
 
 def sides(session, direction):
@@ -85,7 +101,7 @@ def test_descriptors_stay_behind_their_frame_when_the_destination_is_slow(
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_destination_that_takes_nothing_holds_one_descriptor_in_the_relay(
+def test_a_destination_that_takes_nothing_holds_no_descriptor_in_the_relay(
     start, files, inodes, direction
 ):
     session = start(buffer=SMALL_BUFFER)
@@ -103,7 +119,7 @@ def test_a_destination_that_takes_nothing_holds_one_descriptor_in_the_relay(
             break
         del todo[0]
         session.come_to_rest()
-        assert open_descriptors() <= before + 1
+        assert open_descriptors() == before
     assert todo
     while todo:
         session.turn()
@@ -173,26 +189,42 @@ def test_several_descriptors_on_one_byte_are_a_protocol_error(session, files, di
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_a_descriptor_that_brings_more_than_its_byte_is_a_protocol_error(session, files, direction):
-    """Its frame would begin inside of what came with the descriptor; libvirt never sends that."""
-    sender, _ = sides(session, direction)
+def test_what_comes_in_one_piece_with_a_descriptor_follows_it(session, files, inodes, direction):
+    """libvirt never sends that; its daemons, too, take the descriptor from the first byte."""
+    sender, receiver = sides(session, direction)
     sender.sendall(carried(direction, 1))
     frames.send_descriptor(sender, files[0], b"\0" + frames.call(2))
     session.relay()
-    assert session.ended
+    assert receiver.wires == [carried(direction, 1), frames.call(2)]
+    assert receiver.arrived[0].files == inodes[:1]
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_unannounced_descriptors_are_closed_and_the_bytes_still_arrive(session, files, direction):
+@pytest.mark.parametrize("many", [1, 5, 253])
+@pytest.mark.parametrize("size", [1, 2, 30, 32])
+def test_one_that_nobody_announced_ends_the_session(session, files, direction, many, size):
     sender, receiver = sides(session, direction)
     before = open_descriptors()
-    wires = [frames.call(serial, b"args") for serial in range(20)]
-    for wire in wires:
-        frames.send_descriptor(sender, files[0], wire[:30])
-        socket.send_fds(sender, [wire[30:]], files[:5])
-        session.relay()
-    assert receiver.wires == wires
-    assert open_descriptors() == before
+    session.send(sender, frames.call(1))
+    wire = frames.call(2, b"args")
+    sender.sendall(wire[: len(wire) - size])
+    socket.send_fds(sender, [wire[len(wire) - size :]], (files * 8)[:many])
+    session.relay()
+    assert session.ended
+    assert session.reason == f"protocol error from the {SIDE[direction]}: {UNANNOUNCED}"
+    assert receiver.wires == [frames.call(1)]
+    assert open_descriptors() == before - 2  # the session's own sockets
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_one_more_than_was_announced_ends_the_session(session, files, direction):
+    sender, receiver = sides(session, direction)
+    sender.sendall(carried(direction, 2))
+    for each in files[:3]:
+        frames.send_descriptor(sender, each)
+    session.relay()
+    assert session.reason.endswith(UNANNOUNCED)
+    assert receiver.wires == [carried(direction, 2)]
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -200,41 +232,63 @@ def test_a_descriptor_that_came_with_the_frame_is_not_the_announced_one(session,
     sender, receiver = sides(session, direction)
     frames.send_descriptor(sender, files[0], carried(direction, 1))
     session.relay()
-    assert not session.ended
-    sender.sendall(b"\0")
-    session.relay()
-    assert session.ended
+    assert session.reason.endswith(UNANNOUNCED)
     assert receiver.arrived == []
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("size", [SPLICE_ABOVE + 29, 100_000, 400_000])
-def test_unannounced_descriptors_in_a_long_frame_are_closed(session, files, direction, size):
+@pytest.mark.parametrize("at", [32, 33, 35])
+def test_one_that_comes_before_its_frame_is_whole_is_not_the_announced_one(
+    session, files, direction, at
+):
+    sender, _ = sides(session, direction)
+    wire = carried(direction, 1)
+    session.send(sender, wire[:at])
+    frames.send_descriptor(sender, files[0], wire[at : at + 1])
+    session.relay()
+    assert session.reason.endswith(UNANNOUNCED)
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("at", [28, 10_000, 99_999])
+def test_one_in_a_long_frame_is_seen_before_its_byte_is_spliced(
+    session, files, inodes, direction, at
+):
     sender, receiver = sides(session, direction)
-    session.send(sender, frames.packet(100_000, 9))  # leaves a pipe in the pool
-    before = open_descriptors()
-    wire = frames.packet(size, 1)
-    for at in range(0, size, 10_000):
-        part = wire[at : at + 10_000]
-        frames.send_descriptor(sender, files[0], part)
-        session.relay()
-    assert receiver.wires[1:] == [wire]
-    assert open_descriptors() == before
-
-
-def test_who_may_only_read_cannot_make_the_kernel_close_a_descriptor_in_the_relay(start):
-    session = start(readonly=True)
-    wire = frames.packet(400_000, 1)
     reader, sock = lingering()
-    session.send(session.client, wire[:10_000])
-    frames.send_descriptor(session.client, sock.fileno(), wire[10_000:20_000])
-    sock.close()
+    wire = frames.packet(100_000, 1)
+    session.send(sender, wire[:at])
+    frames.send_descriptor(sender, sock.fileno(), wire[at : at + 10_000])
+    sock.close()  # the last one is in the queue then, and its close would wait
     began = time.monotonic()
     session.relay()
-    session.send(session.client, wire[20_000:])
-    assert session.at_daemon.wires == [wire]
+    assert session.reason.endswith(UNANNOUNCED)
+    assert receiver.cut_off == wire[:at]
     assert time.monotonic() - began < AT_ONCE_S
     reader.close()
+
+
+def test_from_who_may_only_read_none_comes(start, files, kernel):
+    session = start(readonly=True)
+    session.send(session.client, frames.call(1))
+    if kernel == "refusing":
+        with pytest.raises(PermissionError):
+            frames.send_descriptor(session.client, files[0])
+        session.send(session.client, frames.call(2))
+        assert session.at_daemon.serials == [1, 2]
+    else:
+        frames.send_descriptor(session.client, files[0])
+        session.relay()
+        assert session.reason.endswith(UNANNOUNCED)
+        assert session.at_daemon.serials == [1]
+
+
+def test_who_may_only_read_cannot_announce_any(start):
+    session = start(readonly=True)
+    session.client.sendall(frames.call_with_descriptors(1))
+    session.relay()
+    assert session.reason.endswith("descriptors where none are carried")
+    assert session.at_daemon.taken == 0
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -280,9 +334,8 @@ def test_a_client_cannot_hide_a_call_behind_a_frame_that_only_the_relay_would_wa
     frames.send_descriptor(session.client, files[0], hidden[:1])
     session.client.sendall(hidden[1:] + frames.call(8))
     session.relay()
-    assert session.at_daemon.serials == [5, 8]
-    assert session.up.refusals == 1
-    assert session.at_client.serials == [7]
+    assert session.at_daemon.serials == [5]
+    assert session.reason.endswith(UNANNOUNCED)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -293,7 +346,7 @@ def test_descriptors_where_one_side_cannot_carry_them_are_a_protocol_error(start
     sender.sendall(carried(direction, 0, 1) + carried(direction, 1, 2))
     session.relay()
     assert session.ended
-    assert "cannot carry them" in session.reason
+    assert "where none are carried" in session.reason
     assert receiver.serials in ([], [1])
 
 
@@ -301,7 +354,7 @@ def test_descriptors_over_tcp_are_a_protocol_error(start):
     session = start(pair=tcp_pair)
     session.client.sendall(frames.call_with_descriptors(1))
     session.turn_until(lambda: session.ended)
-    assert "cannot carry them" in session.reason
+    assert "where none are carried" in session.reason
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -317,17 +370,20 @@ def test_an_end_where_a_descriptor_was_due_is_passed_on(session, files, inodes, 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("how", ["closed", "dropped"])
-def test_a_descriptor_that_waited_for_a_destination_is_closed_with_it(start, files, direction, how):
+def test_a_descriptor_that_waits_for_a_destination_is_closed_with_it(start, files, direction, how):
     session = start(buffer=SMALL_BUFFER)
     sender, receiver = sides(session, direction)
     before = open_descriptors()
-    sender.sendall(carried(direction, 32, 1, bytes(100)) * 1)
+    sender.sendall(carried(direction, 32, 1, bytes(100)))
+    session.come_to_rest()
+    flow = session.up if direction == "up" else session.down
     for descriptor in files:
         frames.send_descriptor(sender, descriptor)
         session.come_to_rest()
-        if open_descriptors() > before:
+        if flow.stalled:
             break
-    assert open_descriptors() == before + 1
+    assert flow.stalled
+    assert open_descriptors() == before
     if how == "closed":
         receiver.sock.close()
         session.come_to_rest()
@@ -336,3 +392,37 @@ def test_a_descriptor_that_waited_for_a_destination_is_closed_with_it(start, fil
         session.loop.drop(session.pair.number, "told so")
         session.come_to_rest()
         assert open_descriptors() == before - 2
+
+
+def test_a_daemon_passes_none_before_a_call_that_may_bring_some(start, files, kernel):
+    session = start(asked=False)
+    session.send(session.client, frames.call(1) + frames.frame(program=Program.KEEPALIVE))
+    if kernel == "refusing":
+        with pytest.raises(PermissionError):
+            frames.send_descriptor(session.daemon, files[0])
+    for header in (
+        {"procedure": frames.DOMAIN_OPEN_GRAPHICS_FD},
+        {"procedure": 100_000},
+        {"program": Program.LXC, "procedure": 1},
+        {"program": Program.QEMU, "procedure": 7},
+    ):
+        session = start(asked=False)
+        session.send(session.client, frames.call(2, **header))
+        session.daemon.sendall(frames.reply_with_descriptors(1, 2))
+        frames.send_descriptor(session.daemon, files[0])
+        session.relay()
+        assert [len(each.files) for each in session.at_client.arrived] == [1]
+
+
+def test_the_sessions_end_while_one_is_carried_loses_nothing_of_others(start, files, inodes):
+    session = start()
+    client, daemon, other = session.open()
+    for sock in (client, session.client):
+        sock.sendall(frames.call_with_descriptors(1, 3))
+        frames.send_descriptor(sock, files[0])
+    session.turn_until(lambda: session.up.errand is not None and other.up.errand is not None)
+    session.loop.drop(session.pair.number, "told so")
+    receiver = Receiver.at_daemon(daemon)
+    session.turn_until(lambda: (receiver.take(), receiver.arrived)[1])
+    assert receiver.arrived[0].files == inodes[:1]
+    assert session.ended

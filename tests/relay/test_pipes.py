@@ -10,10 +10,16 @@ from tests.relay.session import open_descriptors
 
 
 @pytest.fixture
-def pool(no_descriptor_leaks):
+def whole(no_descriptor_leaks):
     pool = PipePool()
     yield pool
     pool.close()
+
+
+@pytest.fixture
+def pool(whole):
+    """As one of its owners sees it."""
+    return whole.of("joe")
 
 
 def test_a_pipe_carries_bytes_and_blocks_nobody(pool):
@@ -34,7 +40,7 @@ def test_a_pipe_knows_how_much_the_kernel_lets_it_hold(pool):
         assert os.write(pipe.write, bytes(65536)) == 65536
     with pytest.raises(BlockingIOError):
         os.write(pipe.write, b"x")
-    pipe.close()
+    pool.throw_away(pipe)
 
 
 def test_a_pipe_given_back_is_taken_again_and_no_other_is_made(pool):
@@ -50,7 +56,7 @@ def test_no_two_takers_get_the_same_pipe(pool):
     pipes = [pool.take() for _ in range(2 * IDLE_LIMIT)]
     assert len({end for pipe in pipes for end in (pipe.read, pipe.write)}) == 4 * IDLE_LIMIT
     for pipe in pipes:
-        pipe.close()
+        pool.throw_away(pipe)
 
 
 def test_of_many_pipes_given_back_only_a_few_are_kept(pool):
@@ -60,12 +66,12 @@ def test_of_many_pipes_given_back_only_a_few_are_kept(pool):
     assert open_descriptors() == before + 2 * IDLE_LIMIT
 
 
-def test_a_closed_pool_holds_no_descriptor(pool):
+def test_a_closed_pool_holds_no_descriptor(whole, pool):
     before = open_descriptors()
     for pipe in [pool.take() for _ in range(3)]:
         pool.give_back(pipe)
-    pool.close()
-    pool.close()
+    whole.close()
+    whole.close()
     assert open_descriptors() == before
 
 
@@ -87,11 +93,38 @@ def test_without_descriptors_left_there_is_no_pipe_and_later_one_again(pool):
     pool.give_back(pipe)
 
 
+def taken(share):
+    pipes = []
+    while (pipe := share.take()) is not None:
+        pipes.append(pipe)
+    return pipes
+
+
+def test_nobody_takes_so_many_that_none_is_left_for_somebody_else():
+    pool = PipePool(16)
+    before = open_descriptors()
+    held = {each: taken(pool.of(each)) for each in ("joe", "ann", "eve", "bob", "sue")}
+    assert [len(each) for each in held.values()] == [8, 4, 2, 1, 1]
+    assert open_descriptors() == before + 2 * 16
+    for pipe in held.pop("joe"):
+        pool.of("joe").give_back(pipe)
+    held["mia"] = taken(pool.of("mia"))
+    assert len(held["mia"]) == 4
+    for each, pipes in held.items():
+        for pipe in pipes:
+            pool.of(each).throw_away(pipe)
+    pool.close()
+
+
+def test_a_pool_of_none_gives_none():
+    assert PipePool(0).of("joe").take() is None
+
+
 UNPRIVILEGED = """
 import fcntl, os
 os.setuid(65534)
 from proxyd.relay.pipes import PipePool
-pool = PipePool()
+pool = PipePool(10_000).of("joe")
 pipes = [pool.take() for _ in range(400)]
 had = [pipe for pipe in pipes if pipe is not None]
 assert had and len(had) < len(pipes), "the limit was never met"

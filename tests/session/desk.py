@@ -10,7 +10,7 @@ import trio
 
 from proxyd.config.listening import Door
 from proxyd.config.routes import RoutingTable
-from proxyd.endpoint.disposal import all_closed
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.handover import Relay
@@ -35,7 +35,7 @@ OPEN_TO_ALL = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, 
 
 
 def open_descriptors():
-    assert all_closed(10)
+    assert COURIERS.dismiss(10)
     return len(os.listdir("/proc/self/fd"))
 
 

@@ -18,6 +18,7 @@ from proxyd.auth.files import CertificateFiles
 from proxyd.auth.server_tls import make_server_tls
 from proxyd.config.listening import Door, Transport
 from proxyd.config.priority import parse_priority
+from proxyd.endpoint import passing
 from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT
 from proxyd.session.backend import open_backend
 from proxyd.session.client import Arrival, serve_client
@@ -184,22 +185,36 @@ async def test_nothing_of_a_client_reaches_the_daemon_before_its_identity_was_ac
     await desk.is_as_before()
 
 
-async def test_pipelined_calls_and_their_descriptors_arrive_behind_the_hand_over(desk, daemon):
+async def test_pipelined_calls_arrive_behind_the_hand_over(desk, daemon):
     caller = desk.connect()
+    another = call_with_descriptors(0, serial=7)
+
+    caller.send(caller.frame(Remote.AUTH_LIST) + caller.opening() + another)
+    caller.send(caller.frame(Remote.CONNECT_GET_LIB_VERSION))
+
+    assert [(await caller.receive()).header.serial for _ in range(4)] == [0, 1, 7, 2]
+    *opening, first, second = daemon.line.frames
+    assert [each.header.procedure for each in opening] == OPENED
+    assert first.wire == another
+    assert second.serial == 2
+    await desk.is_as_before()
+
+
+async def test_who_has_been_told_that_it_is_open_may_pass_descriptors(desk, daemon):
+    caller = await desk.opened()
 
     with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
         files = (os.fstat(first.fileno()).st_ino, os.fstat(second.fileno()).st_ino)
         carrying = call_with_descriptors(2, serial=7)
-        caller.send(caller.frame(Remote.AUTH_LIST) + caller.opening() + carrying)
+        caller.send(carrying)
         send_descriptor(caller.sock, first.fileno())
         send_descriptor(caller.sock, second.fileno())
         caller.send(caller.frame(Remote.CONNECT_GET_LIB_VERSION))
 
-    assert [(await caller.receive()).header.serial for _ in range(4)] == [0, 1, 7, 2]
-    *opening, with_files, plain = daemon.line.frames
-    assert [each.header.procedure for each in opening] == OPENED
+    assert (await caller.receive()).header.serial == 7
+    await caller.receive()
+    with_files, _ = daemon.line.frames[-2:]
     assert (with_files.wire, with_files.files) == (carrying, files)
-    assert plain.serial == 2
     await desk.is_as_before()
 
 
@@ -765,23 +780,37 @@ async def test_opens_without_end_end_the_connection(desk):
     await desk.is_as_before()
 
 
-async def test_descriptors_before_the_connection_is_open_are_closed(desk, null):
+async def test_descriptors_before_the_connection_is_open_are_refused_to_their_sender(desk, null):
     caller = desk.connect()
     wire = caller.frame(Remote.AUTH_LIST)
-    send_descriptor(caller.sock, null, wire[:1])
-    caller.send(wire[1:])
-    assert succeeded(await caller.receive())
     await wait_all_tasks_blocked()
-
-    assert open_descriptors() == desk.descriptors + 2  # the client's pair and nothing else
+    with pytest.raises(PermissionError):
+        send_descriptor(caller.sock, null, wire[:1])
+    caller.send(wire)
+    assert succeeded(await caller.receive())
 
     await desk.is_as_before()
 
 
-async def test_a_call_with_descriptors_before_the_connection_is_open_ends_it(desk, null):
+@pytest.mark.parametrize("many", [1, 253])
+async def test_where_the_kernel_cannot_refuse_them_they_end_the_client(
+    desk, null, log, monkeypatch, many
+):
+    monkeypatch.setattr(passing, "SO_PASSRIGHTS", 9999)
+    caller = desk.connect()
+    wire = caller.frame(Remote.AUTH_LIST)
+    socket.send_fds(caller.sock, [wire[:1]], [null] * many)
+
+    assert await caller.ended()
+    assert "it sent descriptors that nobody asked for" in log.text
+    assert open_descriptors() == desk.descriptors + 1  # the caller's own socket
+
+    await desk.is_as_before()
+
+
+async def test_a_call_that_announces_descriptors_before_the_connection_is_open_ends_it(desk):
     caller = desk.connect()
     caller.send(call_with_descriptors(1, procedure=Remote.AUTH_LIST))
-    send_descriptor(caller.sock, null)
 
     assert await caller.ended()
 

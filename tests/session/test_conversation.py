@@ -67,12 +67,16 @@ async def test_the_end_is_a_hang_up_after_everything_was_received(pair):
         await conversation.receive(100)
 
 
-async def test_descriptors_that_nobody_expects_are_closed(pair, null):
+async def test_descriptors_that_nobody_expects_end_it_and_are_not_taken(pair, null):
     conversation, far = pair
+    conversation.endpoint.take_descriptors()
     before = open_descriptors()
+    far.send(b"bytes")
     send_descriptor(far, null, b"with one")
 
-    assert bytes(await conversation.receive(100)) == b"with one"
+    assert bytes(await conversation.receive(100)) == b"bytes"
+    with pytest.raises(HungUp, match="descriptors that nobody asked for"):
+        await conversation.receive(100)
 
     assert open_descriptors() == before
 

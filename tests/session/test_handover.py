@@ -52,7 +52,12 @@ class Plane:
             outer.settimeout(DEADLINE_S)
         arrived = self.roster.arrived(OPEN_TO_ALL, anonymous=False, end=never)
         pair = self.relay.adopt(
-            arrived.number, UnixEndpoint(near), UnixEndpoint(far), now_ns=0, readonly=False
+            arrived.number,
+            UnixEndpoint(near),
+            UnixEndpoint(far),
+            now_ns=0,
+            owner="",
+            readonly=False,
         )
         self.roster.opened(arrived, pair, end=never)
         return client, daemon

@@ -1,0 +1,94 @@
+"""A program of its own: `python -I -S courier.py` moves other people's descriptors for proxyd.
+
+To close a descriptor may take for ever: a file system of its owner's need not answer, and then not
+even SIGKILL ends the process that waits. So proxyd never has one; a courier has, and there is one
+for each user, so that a user whose files hang holds up nobody else.
+
+Standard input is a socket (SOCK_SEQPACKET). Each message on it is one errand:
+
+    carry   with two sockets: one byte of the first, with the one descriptor that rides on it, goes
+            on to the second
+    take    with one socket: likewise, but the descriptor goes nowhere
+    hold    with a socket that is about to be closed, and in whose queue descriptors may be
+    drop    closes those that are held: their owner has closed them as well by then
+
+It answers "+" when a descriptor has been carried, "-REASON" when it cannot be, and "." when all is
+closed and the next errand may come. It ends when nobody is there to give it errands.
+"""
+
+import array
+import os
+import socket
+import sys
+from typing import Final
+
+_MOST_DESCRIPTORS: Final = 253  # SCM_MAX_FD: what one message can bring
+_ROOM: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i", [0]).itemsize)
+_LONGEST_ERRAND: Final = 16
+_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+
+
+def main(control: socket.socket) -> None:
+    held: list[int] = []
+    while True:
+        errand, sockets = _received(control, socket.MSG_CMSG_CLOEXEC)
+        if not errand:
+            return
+        if errand == b"hold":
+            held += sockets
+            continue
+        if errand == b"drop":
+            sockets, held = held, []
+        else:
+            # The session's own sockets first: its end must not wait for what comes behind them.
+            sockets += _carry(control, *sockets)
+        for each in sockets:
+            os.close(each)
+        control.send(b".")
+
+
+def _carry(control: socket.socket, source: int, destination: int | None = None) -> list[int]:
+    """Answers, and returns what is to be closed, for which nobody has to wait."""
+    descriptors: list[int] = []
+    try:
+        with _borrowed(source) as sender:
+            content, descriptors = _received(sender, _FLAGS, 1)
+        if len(content) != 1 or len(descriptors) != 1:
+            said = f"-{len(descriptors)} descriptors where one was announced"
+        else:
+            said = "+"
+            if destination is not None:
+                with _borrowed(destination) as receiver:
+                    socket.send_fds(receiver, [b"\0"], descriptors)
+    except OSError as error:
+        said = f"-{os.strerror(error.errno or 0)}"
+    control.send(said.encode())
+    return descriptors
+
+
+class _borrowed:  # noqa: N801 (used like a function)
+    """A socket object on a descriptor that stays open behind the block."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._sock = socket.socket(fileno=descriptor)
+
+    def __enter__(self) -> socket.socket:
+        return self._sock
+
+    def __exit__(self, *exception: object) -> None:
+        self._sock.detach()
+
+
+def _received(
+    sock: socket.socket, flags: int, size: int = _LONGEST_ERRAND
+) -> tuple[bytes, list[int]]:
+    content, ancillary, _, _ = sock.recvmsg(size, _ROOM, flags)
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return content, list(descriptors)
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=sys.stdin.fileno()))
