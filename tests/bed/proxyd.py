@@ -5,12 +5,25 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from tests.bed.daemon import ConfigValue, Daemon, conf_text, descriptors, status_field
 from tests.bed.waiting import wait_until
 
 WRAPPER: tuple[str, ...] = ()  # a command that runs the daemon, say prlimit
+AS_USUAL: Final = ("-m", "proxyd")
+# Linux before 6.16 does not know SO_PASSRIGHTS: an option of this number is known to none.
+ON_AN_OLD_KERNEL: Final = (
+    "-c",
+    """
+import importlib.util, sys
+from proxyd.daemon.cli import main
+if importlib.util.find_spec("proxyd.endpoint.passing"):
+    from proxyd.endpoint import passing
+    passing.SO_PASSRIGHTS = 9999
+sys.exit(main())
+""",
+)
 
 
 class Proxyd:
@@ -20,6 +33,8 @@ class Proxyd:
     one out): unix_sock_dir is the directory, the daemons are looked for in backend_dir, both UNIX
     sockets want no authentication, the log goes to DIR/log at info. Run by another user it is that
     user's session daemon, which has no read-only socket; the directory is given to that user.
+    Without `passrights`, or with PROXYD_TEST_NO_PASSRIGHTS=1 in the tests' environment, it finds a
+    kernel that knows no SO_PASSRIGHTS, as those before Linux 6.16.
     """
 
     def __init__(
@@ -30,6 +45,7 @@ class Proxyd:
         config: Mapping[str, ConfigValue | None] | str | None = None,
         environment: Mapping[str, str] | None = None,
         user: int | None = None,
+        passrights: bool = True,
     ) -> None:
         self.directory = directory
         self.user = user
@@ -42,6 +58,8 @@ class Proxyd:
         self.admin_sock = directory / "libvirt-admin-sock"
         self.backend_dir = backend_dir
         self._environment = environment or {}
+        old = not passrights or os.environ.get("PROXYD_TEST_NO_PASSRIGHTS") == "1"
+        self._program = ON_AN_OLD_KERNEL if old else AS_USUAL
         self.configure(config)
 
     def __enter__(self) -> Self:
@@ -72,7 +90,7 @@ class Proxyd:
         self.daemon.start(
             [
                 *WRAPPER,
-                *(sys.executable, "-m", "proxyd"),
+                *(sys.executable, *self._program),
                 *("-f", str(self.conf)),
                 *("-p", str(self.daemon.pid_file)),
             ],
