@@ -11,6 +11,7 @@ the machine does besides is in both, and medians are compared. The attackers' ow
 proxyd is the sink, too: no hypervisor has a part in it.
 """
 
+import itertools
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ import socket
 import statistics
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -120,16 +122,22 @@ class Felt:
     most_descriptors: int = 0
     stop_s: float = 0.0
     stuck: list[str] = field(default_factory=list)  # threads in uninterruptible sleep at its end
+    left: list[str] = field(default_factory=list)  # what else was wrong, most of it afterwards
 
     @property
     def is_over(self) -> bool:
-        """Nobody is served any more: there is nothing left to measure."""
-        return math.isinf(self.beside[-1].p99_us)
+        """Somebody is not served at all any more: there is nothing left to measure."""
+        return math.isinf(max(self.beside[-1].p99_us, *self.new_client_s[-1:], *self.admin_s[-1:]))
 
     @property
     def slower(self) -> float:
         """How many times as long the p99 is."""
         return _median(self.beside) / _median(self.quiet)
+
+    @property
+    def is_close(self) -> bool:
+        """Whether more rounds may tell what the machine did from what the attack did."""
+        return self.misses_pace and self.slower < 2 * MOST_SLOWER
 
     @property
     def misses_pace(self) -> bool:
@@ -142,7 +150,8 @@ class Felt:
             f" new client {max(self.new_client_s, default=0):.2f} s,"
             f" admin {max(self.admin_s, default=0):.2f} s, kick {self.kick_s:.2f} s,"
             f" watchdog {self.starved_s:.1f} s, descriptors <= {self.most_descriptors},"
-            f" SIGTERM {self.stop_s:.2f} s{f', stuck: {self.stuck}' if self.stuck else ''}"
+            f" SIGTERM {self.stop_s:.2f} s"
+            f"{f', stuck: {self.stuck}' if self.stuck else ''}{'; '.join(['', *self.left])}"
         )
 
     def check(self) -> None:
@@ -162,6 +171,7 @@ class Felt:
             )
             if missed
         ]
+        misses += self.left
         assert not misses, f"{', '.join(misses)}: {self}"
 
 
@@ -174,36 +184,30 @@ class Watchdog:
 
     def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
         self.path = directory / "notify"
         self._socket.bind(os.fspath(self.path))
-        self._since = time.monotonic()
-        self._longest = 0.0
+        self._fed = [time.monotonic()]
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
 
     @property
     def environment(self) -> Mapping[str, str]:
         usec = int(WATCHDOG_S * 1e6)
         return {"NOTIFY_SOCKET": str(self.path), "WATCHDOG_USEC": str(usec)}
 
-    def begin(self) -> None:
-        """Counts from now on."""
-        self.look()
-        self._since, self._longest = time.monotonic(), 0.0
+    def longest_s(self, since: float) -> float:
+        """The longest time without food since that moment."""
+        times = [since, *(fed for fed in self._fed if fed > since), time.monotonic()]
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
-    def look(self) -> float:
-        """The longest time without food so far. Exact to the time between two looks."""
-        with suppress(BlockingIOError):
-            while message := self._socket.recv(4096):
-                if b"WATCHDOG=1" in message:
-                    self._count()
-                    self._since = time.monotonic()
-        self._count()
-        return self._longest
-
-    def _count(self) -> None:
-        self._longest = max(self._longest, time.monotonic() - self._since)
+    def _listen(self) -> None:
+        while message := self._socket.recv(4096):
+            if b"WATCHDOG=1" in message:
+                self._fed.append(time.monotonic())
 
     def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RD)
+        self._thread.join()
         self._socket.close()
 
 
@@ -279,47 +283,62 @@ class Bystander:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def beside(self, start: Start, *, rounds: int = ROUNDS) -> Felt:
+    def beside(
+        self,
+        start: Start,
+        *,
+        quiet: Start | None = None,
+        meanwhile: Callable[[], str] = lambda: "",
+        kicks: bool = False,
+        rounds: int = ROUNDS,
+    ) -> Felt:
         """What is felt beside attackers; `start` gets the directory whose sockets they attack.
 
-        They say "ready" and then do nothing until they hear something. At the end they are gone,
-        and so must be everything that they had: sessions, and descriptors but for a few.
+        They say "ready" and then do nothing until they hear something. `quiet` starts what is in
+        the quiet windows in place of the same attackers at the sink; `meanwhile` is done once a
+        round and says what was wrong. At the end they are gone, and so must be all that they had;
+        with `kicks` their sessions are first ended by the administrator.
         """
         felt = Felt()
         before = self._settled()
-        self.scene.watchdog.begin()
-        with start(self.scene.sink) as control, start(self.front.directory) as attackers:
+        began = time.monotonic()
+        with (quiet or start)(self.scene.sink) as control, start(self.front.directory) as attackers:
             for each in (control, attackers):
                 assert each.hear() == "ready"
                 each.pause()
                 each.go()
-            # What the machine does besides is averaged out; what an attack does is not.
-            while len(felt.beside) < rounds or (felt.misses_pace and len(felt.beside) < 3 * rounds):
+            while len(felt.beside) < rounds or (felt.is_close and len(felt.beside) < 3 * rounds):
                 control.resume()
                 felt.quiet.append(self.window())
                 control.pause()
                 attackers.resume()
                 felt.beside.append(self.window())
                 self.look(felt)
+                wrong = meanwhile()
+                if wrong and wrong not in felt.left:
+                    felt.left.append(wrong)
                 attackers.pause()
-                self._calm_down()
                 if felt.is_over:
                     break
+                self._calm_down()
             attackers.resume()
             felt.kick_s = self._kicked_s()
             attackers.pause()
-            felt.starved_s = self.scene.watchdog.look()
-        self._check_nothing_is_left(before)
+            felt.starved_s = self.scene.watchdog.longest_s(began)
+        if kicks:
+            for each in filter(self._is_theirs, self._clients() or []):
+                self._kick(each["id"])
+        felt.left += self._left(before)
         return felt
 
     def stop_beside(self, start: Start, felt: Felt) -> None:
         """SIGTERM while they attack; how long it takes goes into `felt`. proxyd is gone then."""
         with start(self.front.directory) as attackers:
-            assert attackers.hear() == "ready"
-            attackers.go()
-            self.window()
+            with suppress(Ended, TimeoutError):  # it serves nobody any more
+                attackers.hear(PATIENCE_S)
+                attackers.go()
+                self.window()
             felt.stop_s, felt.stuck = stopped(self.front)
-            attackers.pause()
 
     def window(self) -> Window:
         """Small calls for a while; a session that is stuck or was ended is infinitely slow."""
@@ -349,7 +368,6 @@ class Bystander:
         felt.admin_s.append(self.admin_s())
         held = sum(len(descriptors(pid)) for pid in family(self.front.pid))
         felt.most_descriptors = max(felt.most_descriptors, held)
-        self.scene.watchdog.look()
 
     def new_client_s(self) -> float:
         """From connecting to an open session."""
@@ -371,29 +389,50 @@ class Bystander:
     def admin_s(self) -> float:
         """The list of clients, as `proxyd clients` gets it."""
         began = time.monotonic()
-        try:
-            with self._admin() as connection:
-                connection.clients()
-        except NoAnswer:
-            return float("inf")
-        return time.monotonic() - began
+        return time.monotonic() - began if self._clients() is not None else float("inf")
 
     def _kicked_s(self) -> float:
         """Until a session of the attackers' is gone from the list, after `proxyd kick`."""
+        theirs = [each["id"] for each in self._clients() or [] if self._is_theirs(each)]
+        if not theirs:
+            return 0.0
+        began = time.monotonic()
+        if not self._kick(theirs[0]):
+            return float("inf")
+        while (clients := self._clients()) is None or any(
+            each["id"] == theirs[0] for each in clients
+        ):
+            if time.monotonic() - began > PATIENCE_S:
+                return float("inf")
+        return time.monotonic() - began
+
+    def _kick(self, number: int) -> bool:
+        """Whether there was an answer."""
+        try:
+            with self._admin() as connection, suppress(Refusal):  # it has gone by itself
+                connection.kick(number)
+        except NoAnswer:
+            return False
+        return True
+
+    def _clients(self) -> list[dict[str, Any]] | None:
+        """All that the administrator sees, or None when he does not get to the end."""
+        found: list[list[dict[str, Any]]] = []
+
+        def ask(connection: Connection) -> None:
+            with suppress(NoAnswer):
+                found.append(connection.clients())
+
         try:
             with self._admin() as connection:
-                theirs = [each["id"] for each in connection.clients() if self._is_theirs(each)]
-                if not theirs:
-                    return 0.0
-                began = time.monotonic()
-                with suppress(Refusal):  # it has gone by itself meanwhile
-                    connection.kick(theirs[0])
-                while any(each["id"] == theirs[0] for each in connection.clients()):
-                    if time.monotonic() - began > PATIENCE_S:
-                        return float("inf")
-                return time.monotonic() - began
-        except NoAnswer:
-            return float("inf")
+                asking = threading.Thread(target=ask, args=(connection,))
+                asking.start()
+                asking.join(PATIENCE_S)
+                connection.sock.shutdown(socket.SHUT_RDWR)
+                asking.join()
+        except (NoAnswer, OSError):
+            return None
+        return found[0] if found else None
 
     def _is_theirs(self, client: Mapping[str, Any]) -> bool:
         return bool(client["identity"].get("uid") not in {0, DAEMON, None})
@@ -415,20 +454,29 @@ class Bystander:
 
     def _settled(self) -> int:
         """Its descriptors when nobody but us is there."""
-        with suppress(NoAnswer), self._admin() as connection:
-            wait_until(lambda: len(connection.clients()) == 1, 10, "only the bystander is there")
+        wait_until(self._is_alone, 10, "only the bystander is there")
         return len(self.front.descriptors())
 
-    def _check_nothing_is_left(self, before: int) -> None:
-        with self._admin() as connection:
-            wait_until(
-                lambda: len(connection.clients()) == 1, 10, "no session of the attackers is left"
-            )
-        # A few pipes and the thread of the watchdog's last look are kept by intent.
-        wait_until(
-            lambda: len(self.front.descriptors()) <= before + 16, 10, "descriptors are as before"
-        )
-        assert self.new_client_s() < PATIENCE_S, "a normal client works"
+    def _is_alone(self) -> bool:
+        clients = self._clients()
+        return clients is not None and len(clients) == 1
+
+    def _left(self, before: int) -> list[str]:
+        """What is not as it was before they came, or does not become so."""
+        left = []
+        for what, condition in (
+            ("their sessions are not gone", self._is_alone),
+            # A few pipes are kept by intent.
+            ("their descriptors are left", lambda: len(self.front.descriptors()) <= before + 16),
+            ("a normal client is not served", lambda: self.new_client_s() < PATIENCE_S),
+        ):
+            try:
+                wait_until(condition, PATIENCE_S, what)
+            except TimeoutError:
+                left.append(what)
+        if "Traceback" in self.front.log_text():
+            left.append("there is a traceback in the log")
+        return left
 
 
 def stopped(front: Proxyd) -> tuple[float, list[str]]:

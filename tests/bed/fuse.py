@@ -3,10 +3,11 @@
 The user mounts it in a user and a mount namespace of his own, so nobody else sees it; what leaves
 the namespace is a descriptor of one of its files. A close of that descriptor asks the server, and
 waits for the answer without being interruptible. It can always be ended: when the server's process
-is killed, /dev/fuse closes, the kernel aborts the connection and wakes everybody who waits.
+ends, at the latest when the test does, /dev/fuse closes, and the kernel aborts the connection and
+wakes everybody who waits.
 
-Except for `device`, which root calls in the test, all of this runs in the user's script, so it is
-nothing but Python's own. Numbers and layouts are those of linux/fuse.h, version 7.31.
+It runs in the user's script, so it is nothing but Python's own. Numbers and layouts are those of
+linux/fuse.h, version 7.31. The tests' side of it, the device, is in hostile.py.
 """
 
 import ctypes
@@ -19,10 +20,10 @@ import struct
 import sys
 from contextlib import suppress
 
+from hostile_kit import die_with_the_test
+
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
 MS_NOSUID, MS_NODEV = 2, 4
-DEVICE = "/dev/fuse"
-FUSE_DEVICE = os.makedev(10, 229)
 
 LOOKUP, FORGET, GETATTR, SETATTR = 1, 2, 3, 4
 OPEN, READ, WRITE, STATFS, RELEASE = 14, 15, 16, 17, 18
@@ -40,20 +41,6 @@ ENOSYS = 38
 REQUEST = struct.Struct("=IIQQIIIHH")
 ANSWER = struct.Struct("=IiQ")
 ATTRIBUTES = struct.Struct("=6Q10I")
-
-
-def device(directory):
-    """A /dev/fuse that everybody may open, as on most hosts; "" where there is none (root)."""
-    if not os.path.exists(DEVICE):
-        return ""
-    path = os.path.join(directory, "fuse")
-    os.mknod(path, stat.S_IFCHR | 0o666, FUSE_DEVICE)
-    os.chmod(path, 0o666)
-    try:
-        os.close(os.open(path, os.O_RDWR))
-    except OSError:  # nodev, or a container that may not
-        return ""
-    return path
 
 
 class FileSystem:
@@ -129,6 +116,7 @@ def _enter_namespaces():
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     os.environ["IN_NAMESPACES"] = "1"
+    die_with_the_test()
 
 
 def _call(name, *arguments):
@@ -146,6 +134,7 @@ def _serve(fuse, orders, silent, writeback):
     poll.register(fuse, select.POLLIN)
     poll.register(orders, select.POLLIN)
     poll.register(sys.stdin, 0)
+    os.setpgid(0, 0)  # a script that is stopped, and killed then, needs it to be able to die
     while True:
         for number, events in poll.poll():
             if number == sys.stdin.fileno() and events:

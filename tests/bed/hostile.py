@@ -1,8 +1,8 @@
 """A hostile user: a script of the test's, run as somebody who owns nothing here.
 
-It runs in a process group of its own under the distribution's interpreter and may import
+It runs in a session of its own under the distribution's interpreter and may import
 hostile_kit and fuse, which are copied to where it can read them. The test and the script talk in
-JSON, one value a line. Whatever it becomes, at the end its whole group is killed and gone.
+JSON, one value a line. Whatever it becomes, at the end all of it is killed and gone.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -20,15 +21,30 @@ from typing import Any, Final
 
 from tests.bed.command import as_user, clean_environment
 from tests.bed.daemon import short_directory
-from tests.bed.libvirtd import every_pid
+from tests.bed.libvirtd import every_pid, kill_if_there
 from tests.bed.python_libvirt import INTERPRETER
 from tests.bed.waiting import wait_until
 
 NOBODY: Final = 65534
 DAEMON: Final = 1  # another account that every Debian has and that owns nothing
+FUSE: Final = "/dev/fuse"
 MODULES: Final = ("hostile_kit.py", "fuse.py")
 READY_S: Final = 20.0
 GONE_S: Final = 10.0
+
+
+def fuse_device(directory: Path) -> str:
+    """A /dev/fuse that everybody may open, as on most hosts; "" where there is none to be had."""
+    if not os.path.exists(FUSE):
+        return ""
+    path = directory / "fuse"
+    os.mknod(path, stat.S_IFCHR | 0o666, os.stat(FUSE).st_rdev)
+    path.chmod(0o666)  # whatever the mask
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:  # a file system without devices
+        return ""
+    return str(path)
 
 
 class Ended(Exception):
@@ -45,7 +61,7 @@ class Hostile:
 
     @property
     def pid(self) -> int:
-        """Of its first process, and the number of its group."""
+        """Of its first process, and the number of its session."""
         return self._process.pid
 
     def say(self, value: Any) -> None:
@@ -82,22 +98,24 @@ class Hostile:
         return (self.directory / "stderr").read_text(errors="replace")
 
     def pause(self) -> None:
-        """SIGSTOP for all of it."""
+        """SIGSTOP for the script and its children, but for servers of its file systems."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """SIGCONT for them."""
         self._signal(signal.SIGCONT)
-
-    def hang_up(self) -> None:
-        """Closes our end of its stdin, as the end of this process would."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
 
     def kill(self) -> None:
         """SIGKILL for all of it; returns when nothing of it is left."""
-        self._signal(signal.SIGKILL)
+        self._process.kill()
+
+        def gone() -> bool:
+            for pid in members(self.pid):
+                kill_if_there(pid)
+            return not members(self.pid)
+
+        wait_until(gone, GONE_S, "every process of the script is gone")
         self._process.wait()
-        wait_until(lambda: not members(self.pid), GONE_S, "every process of the script is gone")
 
     def _signal(self, number: signal.Signals) -> None:
         # Its number stays taken until it has been waited for, and that happens in kill().
@@ -153,9 +171,9 @@ def hostile(
                     print(f"the hostile script said:\n{running.complaints()}", file=sys.stderr)
 
 
-def members(group: int) -> list[int]:
-    """The living processes of a group; one that has ended and was not waited for is none."""
-    return [pid for pid in every_pid() if _stat(pid)[:2] == (True, group)]
+def members(session: int) -> list[int]:
+    """The living processes of a session; one that has ended and was not waited for is none."""
+    return [pid for pid in every_pid() if _stat(pid)[:2] == (True, session)]
 
 
 def is_alive(pid: int) -> bool:
@@ -190,9 +208,9 @@ def cpu_ticks(pid: int) -> int:
 
 
 def _stat(pid: int) -> tuple[bool, int, int]:
-    """Whether it lives, its group, its parent."""
+    """Whether it lives, its session, its parent."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return False, 0, 0
-    return fields[0] not in "ZX", int(fields[2]), int(fields[1])
+    return fields[0] not in "ZX", int(fields[3]), int(fields[1])

@@ -4,9 +4,11 @@ It is copied to where that user can read it and runs under the distribution's in
 imports nothing of the project. What it says goes to the test as one JSON value a line.
 """
 
+import ctypes
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -21,7 +23,19 @@ CONNECT_OPEN, CONNECT_GET_LIB_VERSION, AUTH_LIST, SET_IDENTITY = 1, 157, 66, 419
 VOL_UPLOAD = 208
 READONLY = 1
 PATIENCE_S = 20
+PR_SET_PDEATHSIG = 1
 MOST_DESCRIPTORS = 253  # of one message: SCM_MAX_FD
+
+
+def die_with_the_test():
+    """SIGKILL when the test's thread ends, however that comes, and although we may be stopped.
+
+    To be called again after a change of credentials, and in children.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+die_with_the_test()
 
 
 def say(value):

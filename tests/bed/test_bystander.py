@@ -35,7 +35,6 @@ def test_who_does_nothing_is_not_felt(backend):
 def test_a_proxy_that_serves_nobody_fails_every_goal(backend, monkeypatch):
     monkeypatch.setattr(bystander, "PATIENCE_S", 0.3)
     monkeypatch.setattr(bystander, "WATCHDOG_S", 0.2)
-    monkeypatch.setattr("proxyd.daemon.asking._PATIENCE_S", 0.3)
     with (
         scene(backend.sock, backend_dir=backend.run_dir) as made,
         Bystander(made) as measure,
@@ -44,6 +43,7 @@ def test_a_proxy_that_serves_nobody_fails_every_goal(backend, monkeypatch):
         made.front.daemon.send(signal.SIGSTOP)
         felt.beside.append(measure.window())
         measure.look(felt)
+        felt.starved_s = made.watchdog.longest_s(0)
         felt.stop_s, _ = stopped(made.front)
     assert felt.is_over
     with pytest.raises(AssertionError) as caught:

@@ -1,15 +1,15 @@
 """The hostile user of the bed: what it can do is real, and nothing of it is left."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from tests.bed import fuse
 from tests.bed.daemon import short_directory, status_field
-from tests.bed.hostile import DAEMON, NOBODY, Ended, family, hostile, members
+from tests.bed.hostile import DAEMON, NOBODY, Ended, family, fuse_device, hostile, is_alive, members
 from tests.bed.waiting import wait_until
 
 pytestmark = pytest.mark.system
@@ -18,9 +18,9 @@ WAITS_S = 0.3
 
 
 @pytest.fixture(scope="module")
-def fuse_device():
+def device():
     with short_directory(0o755) as directory:
-        path = fuse.device(directory)
+        path = fuse_device(directory)
         assert path, "this machine has no /dev/fuse that root may copy"
         yield path
 
@@ -139,12 +139,12 @@ WRITES = "system = fuse.FileSystem(sys.argv[2], os.getcwd() + '/mnt', writeback=
         ),
     ],
 )
-def test_what_it_passes_makes_its_receiver_wait_until_it_has_gone(act, received, fuse_device):
+def test_what_it_passes_makes_its_receiver_wait_until_it_has_gone(act, received, device):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         script = ON_A_PAIR.format(act=act)
         number = theirs.fileno()
-        with hostile(script, str(number), fuse_device, pass_fds=[number]) as stranger:
+        with hostile(script, str(number), device, pass_fds=[number]) as stranger:
             assert stranger.hear() == "passed"
             command = [sys.executable, "-c", RECEIVED.format(act=received), str(ours.fileno())]
             victim = subprocess.Popen(command, pass_fds=[ours.fileno()])
@@ -159,16 +159,29 @@ def test_what_it_passes_makes_its_receiver_wait_until_it_has_gone(act, received,
         assert waited
 
 
-def test_a_file_system_goes_with_a_test_that_was_killed(fuse_device):
-    """Its server watches the test's end of a pipe."""
-    act = FLUSHES + "say(system.pid)"
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        number = theirs.fileno()
-        with hostile(
-            ON_A_PAIR.format(act=act), str(number), fuse_device, pass_fds=[number]
-        ) as stranger:
-            server = stranger.hear()
-            assert stranger.hear() == "passed"
-            stranger.hang_up()
-            wait_until(lambda: server not in members(stranger.pid), 10, "its server has gone")
+KILLED = """
+import signal, sys
+from tests.bed.hostile import hostile
+with hostile(sys.argv[1], sys.argv[2]) as stranger:
+    server = stranger.hear()
+    stranger.pause()
+    print(stranger.directory, stranger.pid, server, flush=True)
+    signal.pause()
+"""
+SERVES = """
+import fuse
+from hostile_kit import *
+system = fuse.FileSystem(sys.argv[1], os.getcwd() + "/mnt", {fuse.FLUSH})
+kept = system.open()
+say(system.pid)
+hear()
+"""
+
+
+def test_a_stopped_script_and_its_file_system_go_with_a_test_that_was_killed(device):
+    command = [sys.executable, "-c", KILLED, SERVES, device]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        directory, *pids = killed.stdout.readline().split()
+        killed.kill()
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in pids), 10, "all of it has gone")
+    shutil.rmtree(directory)

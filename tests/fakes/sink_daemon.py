@@ -1,6 +1,7 @@
 """A daemon that opens whatever it is asked to and from then on swallows what comes.
 
-`python -m tests.fakes.sink_daemon PATH` serves until its stdin ends. It stands in two places:
+`python -m tests.fakes.sink_daemon PATH` serves until its stdin ends; `PATH deaf` reads nothing of
+what it should swallow. It stands in two places:
 behind proxyd, so that no hypervisor has a part in what an attack does, and in proxyd's place, to
 see what an attacker's own work does to a machine.
 
@@ -33,6 +34,7 @@ class Connection:
         self.sock = sock
         self.buffer = FrameBuffer()
         self.swallows = False
+        self.answered = set()
 
     def take(self):
         """False when the other side has gone."""
@@ -44,18 +46,23 @@ class Connection:
                     self._answer(frame)
         return bool(received)
 
+    @property
+    def is_opened(self):
+        return self.answered >= {Remote.CONNECT_OPEN, Remote.CONNECT_SET_IDENTITY}
+
     def _answer(self, frame):
         header = frame.header
         if (header.program, header.type) == (Program.REMOTE, FrameType.CALL):
             answer = ANSWERS.get(header.procedure)
             if answer is not None:
                 self.sock.send(remote.reply(header, answer).pack())
+                self.answered.add(header.procedure)
                 return
         self.swallows = True
         self.buffer = FrameBuffer()
 
 
-def serve(path):
+def serve(path, *how):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     os.chmod(path, 0o777)
@@ -79,10 +86,12 @@ def serve(path):
             goes_on = False
             with suppress(ConnectionError):
                 goes_on = connections[number].take()
-            if not goes_on:
+            if goes_on and how and connections[number].is_opened:
+                epoll.unregister(number)
+            elif not goes_on:
                 epoll.unregister(number)
                 connections.pop(number).sock.close()
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

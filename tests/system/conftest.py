@@ -8,7 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.bed.bystander import Bystander, scene
 from tests.bed.daemon import short_directory
+from tests.bed.hostile import fuse_device, hostile
 from tests.bed.libvirtd import Libvirtd
 from tests.bed.proxyd import Proxyd
 
@@ -94,3 +96,52 @@ def make_proxyd(request):
             return stack.enter_context(made)
 
         yield make
+
+
+@pytest.fixture
+def make_scene(backend_dir, qemu_backend):
+    """Make a proxyd that somebody attacks: make_scene({"log_level": 3}, passrights=False).
+
+    test:///default is a real daemon, lxc:///system a sink; everybody may read and write.
+    """
+    with ExitStack() as stack:
+
+        def make(config=None, **options):
+            made = scene(qemu_backend.sock, backend_dir=backend_dir, config=config, **options)
+            return stack.enter_context(made)
+
+        yield make
+
+
+@pytest.fixture
+def endures(request, capsys):
+    """What others feel of a script, shown and checked: endures(scene, SCRIPT, argument, user=1).
+
+    A script gets the directory with the sockets that it attacks, and the arguments. `beside` are
+    more words to Bystander.beside.
+    """
+
+    def endures(made, script, *arguments, quiet=None, beside=None, **options):
+        def start(directory):
+            return hostile(script, directory, *arguments, **options)
+
+        with Bystander(made) as bystander:
+            felt = bystander.beside(
+                start,
+                quiet=None if quiet is None else (lambda directory: hostile(quiet, directory)),
+                **(beside or {}),
+            )
+            bystander.stop_beside(start, felt)
+        with capsys.disabled():
+            print(f"\n{request.node.name}: {felt}")
+        felt.check()
+        return felt
+
+    return endures
+
+
+@pytest.fixture(scope="session")
+def device():
+    """A /dev/fuse for everybody, or "" where there is none to be had."""
+    with short_directory(0o755) as directory:
+        yield fuse_device(directory)
