@@ -209,24 +209,21 @@ class _Courier:
 
     def _employ(self) -> None:
         """Starts a process and gives it tasks for as long as it does them."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours:
-            try:
-                with theirs:
-                    process = _start(theirs)
-            except OSError as error:
-                log.warning("no courier for descriptors can be started: %s", error)
-                self._fail_all(_NO_COURIER)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._leaving, _RETRY_S)
-                return
-            try:
-                while self._do_next(ours):
+        try:
+            process, control = _start()
+        except OSError as error:
+            log.warning("no courier for descriptors can be started: %s", error.strerror)
+            self._fail_all(_NO_COURIER)
+            with self._changed:
+                self._changed.wait_for(lambda: self._leaving, _RETRY_S)
+            return
+        try:
+            with control:
+                while self._do_next(control):
                     pass
-            finally:
-                ours.close()
-                process.kill()
-                self._wait_for_the_end_of(process)
+        finally:
+            process.kill()
+            self._wait_for_the_end_of(process)
 
     def _do_next(self, control: socket.socket) -> bool:
         """False when there is nothing to do, or the courier is of no use any more."""
@@ -299,16 +296,26 @@ class _Courier:
             each.end(reason)
 
 
-def _start(control: socket.socket) -> subprocess.Popen[bytes]:
-    """Without our environment, our directory and our descriptors. Raises OSError."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", program.__file__],
-        stdin=control.fileno(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env={},
-    )
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A courier without our environment, our directory and our descriptors, and the way to it.
+
+    Raises OSError.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", program.__file__],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={},
+            )
+        except OSError:
+            ours.close()
+            raise
+    return process, ours
 
 
 def _nobody_listens(_owner: str) -> None:

@@ -202,8 +202,8 @@ def test_a_courier_that_cannot_be_started_is_said_and_not_tried_without_end(
 ):
     tried = []
 
-    def no_process(control):
-        tried.append(control)
+    def no_process():
+        tried.append(True)
         raise OSError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(couriers, "_start", no_process)
