@@ -13,11 +13,14 @@ Standard input is a socket (SOCK_SEQPACKET). Each message on it is one errand:
     drop    closes those that are held: their owner has closed them as well by then
 
 It answers "+" when a descriptor has been carried, "-REASON" when it cannot be, and "." when all is
-closed and the next errand may come. It ends when nobody is there to give it errands.
+closed and the next errand may come. It ends when nobody is there to give it errands, at once: a
+close that lingers then lingers for nobody.
 """
 
 import array
+import ctypes
 import os
+import signal
 import socket
 import sys
 from typing import Final
@@ -25,10 +28,13 @@ from typing import Final
 _MOST_DESCRIPTORS: Final = 253  # SCM_MAX_FD: what one message can bring
 _ROOM: Final = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i", [0]).itemsize)
 _LONGEST_ERRAND: Final = 16
+_PR_SET_PDEATHSIG: Final = 1
 _FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 def main(control: socket.socket) -> None:
+    # The thread that waits for us ends with its process; what comes before this shows at `control`.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     held: list[int] = []
     while True:
         errand, sockets = _received(control, socket.MSG_CMSG_CLOEXEC)
