@@ -16,8 +16,8 @@ connection stays as it was. What must stay true:
   that ride on it, is still in the kernel when the relay takes over.
 
 Frames are bounded (FRAME_LIMIT, more where a mechanism has long tokens) and so is their number
-(CALL_LIMIT): a client that has not opened anything costs one small buffer and a bounded number of
-turns.
+(CALL_LIMIT, and UNCALLED_LIMIT for those that are no calls): a client that has not opened anything
+costs one small buffer and a bounded number of turns.
 """
 
 from collections.abc import Sequence
@@ -45,6 +45,10 @@ _BESIDE_A_TOKEN: Final = 4096  # the header and a mechanism's name, with room to
 
 # virsh makes four calls before its connection is open, and retries polkit five times.
 CALL_LIMIT: Final = 100
+
+# Keepalive, and what is dropped. A client of libvirt's pings every 5 s, and none does so before its
+# connection is open.
+UNCALLED_LIMIT: Final = 20
 
 _SERVED: Final = frozenset({Program.REMOTE, Program.QEMU, Program.LXC})
 _AUTHENTICATION: Final = frozenset(
@@ -125,6 +129,7 @@ class ServerNegotiation:
         self._turned_away = turned_away
         self._buffer = FrameBuffer(frame_limit(longest_token))
         self._calls = 0
+        self._uncalled = 0
         self._keepalive = False
         self._awaiting: Header | None = None
         self.stage = Stage.TRUSTED if method is AuthMethod.NONE else Stage.GREETED
@@ -159,10 +164,7 @@ class ServerNegotiation:
             return self._hang_up(f"protocol error: {error}")
         if frame is None:
             return []
-        self._calls += 1
-        if self._calls > CALL_LIMIT:
-            return self._hang_up(f"more than {CALL_LIMIT} frames and nothing opened")
-        return self._dispatch(frame)
+        return self._one_too_many(frame.header) or self._dispatch(frame)
 
     def opened(self) -> bytes:
         """The daemon is open: the reply that the client waits for. The relay takes over."""
@@ -207,6 +209,20 @@ class ServerNegotiation:
     def _await_verdict(self, header: Header) -> None:
         self._awaiting = header
         self.stage = Stage.DECIDING
+
+    def _one_too_many(self, header: Header) -> list[ServerEvent]:
+        """Counts a frame; the end, if that was beyond what anybody has to say."""
+        if header.type == FrameType.CALL and not remote.is_keepalive(header):
+            self._calls += 1
+            if self._calls > CALL_LIMIT:
+                return self._hang_up(f"more than {CALL_LIMIT} calls and nothing opened")
+        else:
+            self._uncalled += 1
+            if self._uncalled > UNCALLED_LIMIT:
+                return self._hang_up(
+                    f"more than {UNCALLED_LIMIT} frames that are no calls, and nothing opened"
+                )
+        return []
 
     def _hang_up(self, reason: str) -> list[ServerEvent]:
         self.stage = Stage.ENDED

@@ -9,6 +9,7 @@ from proxyd.negotiation.events import HangUp, NeedsPolkit, NeedsSasl, Send, Want
 from proxyd.negotiation.server import (
     CALL_LIMIT,
     FRAME_LIMIT,
+    UNCALLED_LIMIT,
     ServerNegotiation,
     Stage,
 )
@@ -625,8 +626,18 @@ def test_the_last_call_within_the_bound_is_answered_and_the_next_ends_it():
 def test_frames_that_are_dropped_are_bounded_too(kind):
     server = a_server(AuthMethod.POLKIT)
     dropped = Frame(call_header(1)._replace(type=kind)).pack()
-    assert feed(server, dropped * CALL_LIMIT) == []
+    assert feed(server, dropped * UNCALLED_LIMIT) == []
     (event,) = feed(server, dropped)
+    assert isinstance(event, HangUp)
+
+
+@reading_stages
+def test_pings_are_bounded_and_calls_do_not_make_room_for_more(stage):
+    server = server_at(stage)
+    for _ in range(UNCALLED_LIMIT):
+        only_sent(feed(server, remote.keepalive(Keepalive.PING).pack()))
+        only_sent(feed(server, call(Remote.AUTH_LIST)))
+    (event,) = feed(server, remote.keepalive(Keepalive.PING).pack())
     assert isinstance(event, HangUp)
 
 

@@ -19,13 +19,13 @@ from proxyd.auth.server_tls import make_server_tls
 from proxyd.config.listening import Door, Transport
 from proxyd.config.priority import parse_priority
 from proxyd.endpoint import passing
-from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT
+from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT, UNCALLED_LIMIT
 from proxyd.session.backend import open_backend
 from proxyd.session.client import Arrival, serve_client
 from proxyd.session.securing import TlsGreeting, handshake_limiter
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Domain, ErrorCode, Failure
-from proxyd.wire.programs import AuthMethod, Remote
+from proxyd.wire.programs import AuthMethod, Keepalive, Remote
 from proxyd.wire.remote import OpenArguments
 from tests.bed.pki import Pki
 from tests.endpoint.test_contract import tcp_pair
@@ -288,7 +288,7 @@ async def test_a_daemon_that_hangs_up_is_an_error_for_the_client(desk, daemon):
     said = failure_of(await desk.connect().open())
 
     assert said.code == ErrorCode.INTERNAL_ERROR
-    assert f"'{daemon.path}' closed the connection" in said.message
+    assert f"'{daemon.path}': the connection ended while it was opened" in said.message
     await desk.is_as_before()
 
 
@@ -766,7 +766,7 @@ async def test_calls_without_end_end_the_connection(desk, log):
 
     assert await caller.call(Remote.AUTH_LIST) is None
 
-    assert len(lines(log, "more than 100 frames and nothing opened", logging.WARNING)) == 1
+    assert len(lines(log, "more than 100 calls and nothing opened", logging.WARNING)) == 1
     await desk.is_as_before()
 
 
@@ -780,6 +780,18 @@ async def test_opens_without_end_end_the_connection(desk):
     await desk.is_as_before()
 
 
+async def test_frames_that_are_no_calls_end_the_connection_soon(desk, log):
+    caller = desk.connect()
+    caller.send(remote.keepalive(Keepalive.PING).pack() * (UNCALLED_LIMIT + 1))
+    pongs = [await caller.receive() for _ in range(UNCALLED_LIMIT)]
+
+    assert all(remote.is_keepalive(pong.header) for pong in pongs)
+    assert await caller.ended()
+
+    assert len(lines(log, "more than 20 frames that are no calls", logging.WARNING)) == 1
+    await desk.is_as_before()
+
+
 async def test_descriptors_before_the_connection_is_open_are_refused_to_their_sender(desk, null):
     caller = desk.connect()
     wire = caller.frame(Remote.AUTH_LIST)
@@ -788,7 +800,6 @@ async def test_descriptors_before_the_connection_is_open_are_refused_to_their_se
         send_descriptor(caller.sock, null, wire[:1])
     caller.send(wire)
     assert succeeded(await caller.receive())
-
     await desk.is_as_before()
 
 
