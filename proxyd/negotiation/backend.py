@@ -25,6 +25,9 @@ from proxyd.wire.xdr import MalformedFrame
 # Replies here are empty, one word, or an error text.
 FRAME_LIMIT: Final = 1048576
 
+# Keepalive, and events. A daemon pings every 5 s, and has no event for who has registered for none.
+UNANSWERING_LIMIT: Final = 32
+
 
 class BackendStage(Enum):
     """The value is the call whose reply is awaited."""
@@ -48,6 +51,7 @@ class BackendNegotiation:
         self._keepalive = keepalive
         self._buffer = FrameBuffer(FRAME_LIMIT)
         self._serial = -1
+        self._unanswering = 0
         self.stage = BackendStage.LISTING
 
     def start(self) -> bytes:
@@ -74,10 +78,12 @@ class BackendNegotiation:
     def _dispatch(self, frame: Frame) -> list[BackendEvent]:
         header = frame.header
         if remote.is_keepalive(header):
+            self._count_unanswering()
             if header.procedure == Keepalive.PING:
                 return [Send(remote.keepalive(Keepalive.PONG).pack())]
             return []
         if header.program == Program.REMOTE and header.type == FrameType.MESSAGE:
+            self._count_unanswering()
             return []  # an event that nobody registered for
         expected = Header(
             Program.REMOTE, VERSION, self.stage.value, FrameType.REPLY, self._serial, header.status
@@ -91,6 +97,14 @@ class BackendNegotiation:
                 return self._failed(Failure.unpack(frame.payload))
             case _:
                 raise MalformedFrame(f"a reply that is neither yes nor no, status {header.status}")
+
+    def _count_unanswering(self) -> None:
+        self._unanswering += 1
+        if self._unanswering > UNANSWERING_LIMIT:
+            raise MalformedFrame(
+                f"it sent more than {UNANSWERING_LIMIT} frames that answer nothing (events,"
+                " keepalive) while it was opened; restart it, and see its log"
+            )
 
     def _failed(self, reason: Failure) -> list[BackendEvent]:
         if self.stage is BackendStage.PROBING:

@@ -2,7 +2,12 @@
 
 import pytest
 
-from proxyd.negotiation.backend import FRAME_LIMIT, BackendNegotiation, BackendStage
+from proxyd.negotiation.backend import (
+    FRAME_LIMIT,
+    UNANSWERING_LIMIT,
+    BackendNegotiation,
+    BackendStage,
+)
 from proxyd.negotiation.events import DaemonOpened, DaemonRefused, Send
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
@@ -237,6 +242,23 @@ def test_an_event_is_dropped_and_the_reply_still_counts(stage, number):
     assert feed(backend, Frame(event, remote.pack_int(1)).pack()) == []
     (answer,) = feed(backend, remote.reply(made, result_of(stage)).pack())
     assert isinstance(answer, Send | DaemonOpened)
+
+
+@at_every_stage
+@pytest.mark.parametrize("kind", ["events", "pings", "both"])
+def test_a_daemon_that_says_much_and_answers_nothing_refuses_and_says_what_it_did(stage, kind):
+    backend, made = backend_at(stage)
+    event = Frame(made._replace(procedure=318, type=FrameType.MESSAGE)).pack()
+    said = {"events": [event, event], "pings": [PING, PING], "both": [event, PING]}[kind]
+    for number in range(UNANSWERING_LIMIT):
+        feed(backend, said[number % 2])
+        assert backend.stage is stage
+
+    (refused,) = feed(backend, said[0])
+
+    assert isinstance(refused, DaemonRefused)
+    assert "more than 32 frames that answer nothing" in refused.failure.message
+    assert backend.stage is BackendStage.REFUSED
 
 
 @at_every_stage
