@@ -105,8 +105,6 @@ class _Visit:
                     over = await self._carry_out(event)
                     if over is not None:
                         return over
-                # One frame a turn: whoever sends without end must not keep the loop from others.
-                await trio.lowlevel.checkpoint()
         what = "sent part of a frame" if service.midway else "made no call"
         return f"it {what} and then nothing for {self._timeout_s:g} s", logging.WARNING
 

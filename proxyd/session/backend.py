@@ -82,8 +82,8 @@ async def _negotiate(
         raise OpenFailed(
             f"{destination.daemon} {stage}",
             failure.internal(
-                f"{destination.daemon} at '{destination.path}' closed the connection while it was"
-                " opened; its log says why"
+                f"{destination.daemon} at '{destination.path}': the connection ended while it was"
+                f" opened: {error.reason}; its log says why"
             ),
         ) from error
 

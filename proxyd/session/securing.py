@@ -21,7 +21,7 @@ from proxyd.auth.verify import Inspection
 from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from proxyd.negotiation.identity import ClientIdentity
-from proxyd.session.conversation import Conversation, wait_to_read
+from proxyd.session.conversation import Conversation, Pace, wait_to_read
 from proxyd.session.greeting import Untrusted
 from proxyd.session.roster import Client
 from proxyd.wire.programs import AuthMethod
@@ -54,8 +54,9 @@ class TlsGreeting:
 
     async def meet(self, client: Client) -> None:
         client.address = self._address
-        done = False
+        done, pace = False, Pace()
         while not done:
+            await pace.keep()  # who sends his hello byte by byte takes a thread for each of them
             # Before the first step, too: without the client's words a thread has no work.
             await wait_to_read(self.endpoint)
             step = await trio.to_thread.run_sync(self._handshake, limiter=self._limiter)
@@ -66,6 +67,7 @@ class TlsGreeting:
                     raise HungUp(step.reason, while_writing=step.while_writing)
                 case bool():
                     done = step
+                    pace.part()
         verdict = self._inspection.verdict
         client.identity = ClientIdentity(x509_dname=verdict.dname)
         if verdict.refusal:

@@ -10,12 +10,14 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from proxyd.config.routes import Destination
+from proxyd.endpoint import passing
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import ErrorCode
-from proxyd.wire.frame import FrameType
-from proxyd.wire.programs import AuthMethod, Keepalive, Remote
+from proxyd.wire.frame import Frame, FrameType, Header
+from proxyd.wire.programs import VERSION, AuthMethod, Keepalive, Program, Remote
+from tests.relay.frames import send_descriptor
 from tests.session.desk import NO_STARTER, eventually, open_descriptors
 from tests.session.scripted_daemon import HANG_UP, SILENCE, Raw
 
@@ -220,7 +222,37 @@ async def test_a_daemon_that_hangs_up_is_named_with_its_socket(daemon, stage):
     failed = await failed_with(daemon)
 
     assert failed.stage == f"virtqemud {NAMES[stage]}"
-    assert f"virtqemud at '{daemon.path}' closed the connection" in failed.failure.message
+    said = f"virtqemud at '{daemon.path}': the connection ended while it was opened: closed"
+    assert said in failed.failure.message
+
+
+@pytest.mark.parametrize("stage", STAGES)
+async def test_a_daemon_that_streams_events_is_refused_and_what_it_did_is_said(daemon, stage):
+    event = Frame(Header(Program.REMOTE, VERSION, 318, FrameType.MESSAGE, 0)).pack()
+    daemon.script[stage] = Raw(event * 2000)
+
+    failed = await failed_with(daemon)
+
+    assert "it sent more than 32 frames that answer nothing" in failed.failure.message
+
+
+async def test_a_daemon_that_sends_descriptors_while_it_is_opened_is_refused(
+    directory, other_process, nursery, null, monkeypatch
+):
+    monkeypatch.setattr(passing, "SO_PASSRIGHTS", 9999)  # else it is refused when it sends them
+
+    async def a_reply_with_one(listener):
+        await trio.lowlevel.wait_readable(listener)
+        sock, _ = listener.accept()
+        with sock:
+            await trio.lowlevel.wait_readable(sock)
+            send_descriptor(sock, null, words(32, 0x20008086))
+
+    with other_process.listen(directory / "gives") as listener:
+        nursery.start_soon(a_reply_with_one, listener)
+
+        with pytest.raises(OpenFailed, match="it sent descriptors that nobody asked for"):
+            await opening(directory / "gives")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -289,7 +321,7 @@ async def test_a_daemon_that_goes_away_in_the_middle_of_a_reply_is_a_hang_up(
     with other_process.listen(directory / "half") as listener:
         nursery.start_soon(half_a_reply, listener)
 
-        with pytest.raises(OpenFailed, match="closed the connection"):
+        with pytest.raises(OpenFailed, match="ended while it was opened"):
             await opening(directory / "half")
 
 
@@ -360,7 +392,7 @@ async def test_a_full_backlog_is_tried_again_until_there_is_room(
     opened = []
 
     async def remember():
-        with pytest.raises(OpenFailed, match="closed the connection"):
+        with pytest.raises(OpenFailed, match="ended while it was opened"):
             await opening(path)
         opened.append(True)
 

@@ -155,3 +155,36 @@ async def test_a_client_that_goes_is_gone(visit):
     visit.sock.close()
     with pytest.raises(HungUp):
         await visit.meet()
+
+
+def client_hello():
+    """The first words of a TLS client, taken from one that talks to nobody."""
+    client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
+    client.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    return client.bio_read(65536)
+
+
+async def test_a_hello_that_comes_byte_by_byte_does_not_take_a_thread_for_each(
+    visit, nursery, monkeypatch
+):
+    steps = []
+    handshake = securing.TlsEndpoint.handshake
+
+    def counted(endpoint):
+        steps.append(endpoint)
+        return handshake(endpoint)
+
+    monkeypatch.setattr(securing.TlsEndpoint, "handshake", counted)
+    visit = visit()
+    nursery.start_soon(visit.meet)
+    hello = client_hello()
+    for each in hello:
+        visit.sock.send(bytes([each]))
+        await trio.sleep(0.001)
+
+    with trio.fail_after(10):
+        await trio.lowlevel.wait_readable(visit.sock)  # it has been understood and is answered
+
+    assert len(steps) < len(hello) / 4
