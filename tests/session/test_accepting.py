@@ -153,7 +153,9 @@ async def test_a_real_shortage_of_descriptors_is_survived(bench, nursery, mock_c
     assert len(lines(log, "cannot accept")) == 1
 
 
-@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO])
+@pytest.mark.parametrize(
+    "number", [errno.ECONNABORTED, errno.EPERM, errno.EPROTO, errno.ENETDOWN, errno.ETIMEDOUT]
+)
 async def test_a_client_that_was_gone_before_it_was_accepted_costs_no_other_a_wait(
     bench, nursery, mock_clock, log, number
 ):
@@ -165,6 +167,91 @@ async def test_a_client_that_was_gone_before_it_was_accepted_costs_no_other_a_wa
 
     assert len(bench.started) == 2
     assert {record.levelno for record in log.records} == {logging.DEBUG}
+
+
+async def spans_in(bench, clock, seconds):
+    """How often the loop asked within each second, for as many as these."""
+    counts = []
+    for _ in range(seconds):
+        before = bench.listener.accepts
+        for _ in range(100):
+            clock.jump(0.01)
+            await wait_all_tasks_blocked()
+        counts.append(bench.listener.accepts - before)
+    return counts
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EINVAL, errno.EBADF, errno.EACCES, errno.EIO, errno.ECONNABORTED, errno.EPERM]
+)
+async def test_an_error_that_may_last_for_ever_is_told_once_and_tried_ever_more_seldom(
+    bench, nursery, mock_clock, log, number
+):
+    bench.listener.troubles = [number] * 1000
+    bench.call()
+
+    nursery.start_soon(bench.run)
+    await wait_all_tasks_blocked()
+    *_, last = counts = await spans_in(bench, mock_clock, 12)
+
+    assert counts[0] <= 10
+    assert last <= 1
+    told = [record for record in log.records if record.levelno > logging.DEBUG]
+    assert [record.levelno for record in told] == [logging.ERROR]
+    assert told[0].getMessage() == (
+        f"libvirt-sock: cannot accept: {os.strerror(number)};"
+        " it is tried again; if that does not help soon, restart proxyd"
+    )
+
+
+async def test_when_it_works_again_after_such_an_error_that_is_said_and_nothing_is_slow(
+    bench, nursery, mock_clock, log
+):
+    bench.listener.troubles = [errno.EINVAL] * 20
+    bench.call()
+    nursery.start_soon(bench.run)
+    await wait_all_tasks_blocked()
+    while not bench.started:
+        mock_clock.jump(5)
+        await wait_all_tasks_blocked()
+    assert len(lines(log, "accepting again", logging.WARNING)) == 1
+
+    bench.listener.troubles = [errno.EINVAL]
+    bench.call()
+    await wait_all_tasks_blocked()
+    mock_clock.jump(0.01)
+    await wait_all_tasks_blocked()
+
+    assert len(bench.started) == 2
+    assert len(lines(log, "accepting again", logging.WARNING)) == 2
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
+async def test_a_real_listener_that_was_shut_down_keeps_nobody_busy(
+    bench, nursery, mock_clock, log, family
+):
+    if family is socket.AF_INET:
+        bench.listener.sock.close()
+        bench.listener.sock = socket.create_server(("127.0.0.1", 0))
+        bench.listener.sock.setblocking(False)
+    bench.listener.sock.shutdown(socket.SHUT_RDWR)
+
+    nursery.start_soon(bench.run)
+    await spans_in(bench, mock_clock, 10)
+
+    assert bench.listener.accepts < 150
+    assert len(lines(log, "cannot accept", logging.ERROR)) == 1
+
+
+async def test_many_who_come_one_after_the_other_are_no_trouble(bench, nursery, log):
+    nursery.start_soon(bench.run)
+    for count in range(1, 300):
+        bench.admission.change(max_clients=1000, max_anonymous=0)
+        bench.call()
+        await wait_all_tasks_blocked()
+        assert len(bench.started) == count
+
+    assert not lines(log, "cannot accept")
 
 
 async def test_a_burst_does_not_keep_the_loop_from_others(bench, nursery):
