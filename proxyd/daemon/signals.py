@@ -58,8 +58,10 @@ def received_signals() -> Iterator[trio.MemoryReceiveChannel[int]]:
                     name = signal.Signals(number).name
                     log.warning("%s means nothing here and is ignored, now and later", name)
                 continue
-            # Idempotent: what has not been taken yet is not put there twice.
-            token.run_sync_soon(hand_over, number, idempotent=True)
+            # Idempotent: what has not been taken yet is not put there twice. An error says that
+            # trio was not woken; it is there all the same, and taken when trio wakes next.
+            with suppress(OSError):
+                token.run_sync_soon(hand_over, number, idempotent=True)
 
     thread = threading.Thread(target=wait, name="signals", daemon=True)
     thread.start()

@@ -1,5 +1,6 @@
 """Signals arrive as messages, however many there are and whenever they come."""
 
+import errno
 import os
 import signal
 import threading
@@ -50,3 +51,23 @@ async def test_afterwards_they_wait_and_no_thread_is_left():
 
     assert threading.active_count() == before
     assert signal.sigwait([signal.SIGTERM]) == signal.SIGTERM
+
+
+class Unwakable:
+    """A trio that cannot be woken, for want of memory; what it was given is there all the same."""
+
+    def __init__(self, token):
+        self._token = token
+
+    def run_sync_soon(self, *arguments, **options):
+        self._token.run_sync_soon(*arguments, **options)
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+async def test_a_signal_of_which_trio_was_not_told_does_not_end_the_listening(monkeypatch):
+    token = Unwakable(trio.lowlevel.current_trio_token())
+    monkeypatch.setattr("trio.lowlevel.current_trio_token", lambda: token)
+    with received_signals() as signals, trio.fail_after(DEADLINE_S):
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+            assert await signals.receive() == number
