@@ -10,7 +10,8 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Final, Self
 
 import trio
@@ -38,6 +39,8 @@ class Notifier:
         self.watchdog_s = watchdog_s
         self._address = address
         self._socket: socket.socket | None = None
+        self._reloads = 0  # that go on, or wait for one that does
+        self._stops = False
         if address:
             # Kept open: when descriptors have run out, the watchdog wants its food all the same.
             self._socket = socket.socket(
@@ -62,19 +65,35 @@ class Notifier:
             self._socket = None
 
     def ready(self) -> None:
-        """Start-up, or a reload, is over."""
-        self._send("READY=1")
+        """Start-up, or all that was being reloaded, is over."""
+        if not self._stops:
+            self._send("READY=1")
 
     def status(self, text: str) -> None:
         """What `systemctl status` shows, one line."""
         self._send(f"STATUS={escape(text)[:_LONGEST_STATUS]}")
 
-    def reloading(self) -> None:
-        """A reload begins; ready() ends it, whether it succeeded or not."""
-        # The clock lets systemd tell this reload from an earlier one (Type=notify-reload).
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Around a reload, from when it was asked for until it is over, well or not.
+
+        Each is told when it begins, because systemd waits for one that is no older than its own
+        signal (Type=notify-reload). The end is told once, when none is left: systemd takes it for
+        the end of whichever it waits for.
+        """
+        self._reloads += 1
+        if not self._stops:
+            self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            yield
+        finally:
+            self._reloads -= 1
+            if not self._reloads:
+                self.ready()
 
     def stopping(self) -> None:
+        """The end begins; of a reload systemd hears nothing from now on."""
+        self._stops = True
         self._send("STOPPING=1")
 
     def main_pid(self, pid: int) -> None:

@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -66,7 +68,10 @@ class _Reloaded:
 
 
 class Reloader:
-    """One reload at a time; `last` is how the latest one went."""
+    """One reload at a time; `last` is how the latest one went.
+
+    `announced` is entered when a reload is asked for and left when it is over.
+    """
 
     def __init__(
         self,
@@ -74,58 +79,67 @@ class Reloader:
         options: Options,
         logs: LogSettings,
         admissions: tuple[Admission, Admission],
+        *,
+        announced: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.last: LastReload | None = None
         self._in_force = in_force
         self._options = options
         self._logs = logs
         self._clients, self._visitors = admissions
+        self._announced = announced
         self._one_at_a_time = trio.Lock()
         self._waits = False  # a whole reload, for whatever goes on before it
 
     async def reload(self) -> None:
         """Never raises: what cannot be obeyed is logged, and everything stays as it was."""
-        if self._waits:
-            return  # that one has not read anything yet
-        self._waits = True
-        async with self._one_at_a_time:
-            self._waits = False
-            try:
-                # A file system or a name service that hangs does not keep the daemon from ending.
-                new = await trio.to_thread.run_sync(self._read_again, abandon_on_cancel=True)
-                await self._logs.read_again(new.loaded)
-            except StartFailed as error:
-                log.error("reload failed, everything stays as it was: %s", error)
-                self._remember(succeeded=False, text=str(error))
-                return
-            except Exception:  # the net around a reload: sessions and listeners outlive any of them
-                log.exception(
-                    "reload failed by an error of proxyd's own, everything stays as it was"
-                )
-                self._remember(succeeded=False, text="an error of proxyd's own, see the log")
-                return
-            self._put_in_force(new)
-            source = self._options.source.path
-            log.info("configuration reloaded from %s", source)
-            self._remember(succeeded=True, text=f"configuration reloaded from {source}")
+        with self._announced():
+            if self._waits:
+                return  # that one has not read anything yet
+            self._waits = True
+            async with self._one_at_a_time:
+                self._waits = False
+                await self._reload()
 
     async def reload_tls(self) -> None:
         """Certificates, keys, CA and CRL alone. Raises StartFailed; then nothing has changed."""
-        async with self._one_at_a_time:
-            try:
-                tls = await trio.to_thread.run_sync(
-                    load_tls_for,
-                    self._in_force.settings,
-                    self._options.places,
-                    abandon_on_cancel=True,
-                )
-            except StartFailed as error:
-                log.error("certificates not loaded, those in force stay: %s", error)
-                self._remember(succeeded=False, text=str(error))
-                raise
-            self._in_force.tls = tls
-            log.info("certificates loaded anew")
-            self._remember(succeeded=True, text="certificates loaded anew")
+        with self._announced():
+            async with self._one_at_a_time:
+                await self._reload_tls()
+
+    async def _reload(self) -> None:
+        try:
+            # A file system or a name service that hangs does not keep the daemon from ending.
+            new = await trio.to_thread.run_sync(self._read_again, abandon_on_cancel=True)
+            await self._logs.read_again(new.loaded)
+        except StartFailed as error:
+            log.error("reload failed, everything stays as it was: %s", error)
+            self._remember(succeeded=False, text=str(error))
+            return
+        except Exception:  # the net around a reload: sessions and listeners outlive any of them
+            log.exception("reload failed by an error of proxyd's own, everything stays as it was")
+            self._remember(succeeded=False, text="an error of proxyd's own, see the log")
+            return
+        self._put_in_force(new)
+        source = self._options.source.path
+        log.info("configuration reloaded from %s", source)
+        self._remember(succeeded=True, text=f"configuration reloaded from {source}")
+
+    async def _reload_tls(self) -> None:
+        try:
+            tls = await trio.to_thread.run_sync(
+                load_tls_for,
+                self._in_force.settings,
+                self._options.places,
+                abandon_on_cancel=True,
+            )
+        except StartFailed as error:
+            log.error("certificates not loaded, those in force stay: %s", error)
+            self._remember(succeeded=False, text=str(error))
+            raise
+        self._in_force.tls = tls
+        log.info("certificates loaded anew")
+        self._remember(succeeded=True, text="certificates loaded anew")
 
     def _remember(self, *, succeeded: bool, text: str) -> None:
         self.last = LastReload(at_s=time.time(), succeeded=succeeded, text=text)

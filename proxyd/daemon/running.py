@@ -89,7 +89,7 @@ class Daemon:
         self._admin = AdminServer(max_clients=settings.admin_max_clients)
         admissions = (self._admission, self._admin.admission)
         self._idle = IdleExit(options.idle_exit_s, admissions, self._end)
-        self._reloader = Reloader(in_force, options, logs, admissions)
+        self._reloader = Reloader(in_force, options, logs, admissions, announced=notifier.reloading)
         reporter = Reporter(
             in_force=in_force,
             options=options,
@@ -201,16 +201,9 @@ class Daemon:
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._nursery.start_soon(self._reload)
+                self._nursery.start_soon(self._reloader.reload)
             else:
                 self.stop(signal.Signals(number).name)
-
-    async def _reload(self) -> None:
-        self._notifier.reloading()
-        try:
-            await self._reloader.reload()
-        finally:
-            self._notifier.ready()
 
 
 def _say_ready(in_force: InForce) -> None:

@@ -9,6 +9,7 @@ from proxyd.daemon.loaded import Source
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.logoutputs import LogPlaces
 from proxyd.daemon.logs import Logs
+from proxyd.daemon.notify import Notifier
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.reload import Reloader
 from proxyd.daemon.reporting import Reporter
@@ -48,7 +49,7 @@ class Parts:
     `text` is its configuration; `stopped` are the reasons why somebody wanted it to end.
     """
 
-    def __init__(self, directory, text="", *, descriptor_room=1000, privileged=True):
+    def __init__(self, directory, text="", *, descriptor_room=1000, privileged=True, notifier=None):
         self.directory = directory
         self.conf = directory / "conf"
         self.configure(text)
@@ -72,7 +73,13 @@ class Parts:
         self.stopped = []
         admissions = (self.admission, self.admin.admission)
         self.idle = IdleExit(0, admissions, lambda: self.stopped.append("idle"))
-        self.reloader = Reloader(self.in_force, self.options, self.logs, admissions)
+        self.reloader = Reloader(
+            self.in_force,
+            self.options,
+            self.logs,
+            admissions,
+            announced=(notifier or Notifier()).reloading,
+        )
         self.reporter = Reporter(
             in_force=self.in_force,
             options=self.options,

@@ -3,6 +3,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -91,13 +92,46 @@ def test_each_message_is_a_datagram(systemd, notifier, say, message):
 
 def test_a_reload_says_when_it_began(systemd, notifier):
     before = time.monotonic_ns() // 1000
-    notifier.reloading()
-    (message,) = systemd.heard()
+    with notifier.reloading():
+        (message,) = systemd.heard()
     first, second = message.split("\n")
     assert first == "RELOADING=1"
     name, _, usec = second.partition("=")
     assert name == "MONOTONIC_USEC"
     assert before <= int(usec) <= time.monotonic_ns() // 1000
+
+
+def first_words(messages):
+    return [message.partition("\n")[0] for message in messages]
+
+
+def test_the_end_of_several_reloads_is_told_once_when_none_is_left(systemd, notifier):
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(notifier.reloading())
+        second.enter_context(notifier.reloading())
+        first.close()
+        with notifier.reloading():
+            pass
+        assert first_words(systemd.heard()) == ["RELOADING=1"] * 3
+
+    assert systemd.heard() == ["READY=1"]
+
+
+def test_a_reload_that_fails_is_over_too(systemd, notifier):
+    with pytest.raises(ZeroDivisionError), notifier.reloading():
+        raise ZeroDivisionError
+
+    assert first_words(systemd.heard()) == ["RELOADING=1", "READY=1"]
+
+
+def test_who_stops_speaks_of_no_reload(systemd, notifier):
+    with notifier.reloading():
+        notifier.stopping()
+    with notifier.reloading():
+        pass
+    notifier.ready()
+
+    assert first_words(systemd.heard()) == ["RELOADING=1", "STOPPING=1"]
 
 
 def test_a_status_is_one_line_whatever_is_in_it(systemd, notifier):

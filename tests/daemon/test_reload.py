@@ -1,8 +1,11 @@
 """Reading the configuration again: one at a time, all of it or nothing, and never the end."""
 
 import logging
+import random
+import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 import trio
@@ -10,6 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from proxyd.daemon import reload
 from proxyd.daemon.exits import StartFailed
+from proxyd.daemon.notify import Notifier
+from tests.bed.daemon import short_directory
 from tests.bed.pki import Pki
 from tests.bed.waiting import wait_until
 from tests.daemon.parts import DEADLINE_S, Parts
@@ -218,3 +223,147 @@ async def test_certificates_that_cannot_be_loaded_leave_the_old_ones_in_force(se
     assert (last.succeeded, last.text) == (False, str(failed.value))
     assert str(pki.ca_file) in last.text
     assert log.messages[-1].startswith("certificates not loaded, those in force stay: ")
+
+
+# ---- what systemd hears
+
+
+class ServiceManager:
+    """systemd as it is towards a service of Type=notify-reload (src/core/service.c)."""
+
+    def __init__(self, address):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind(address)
+        self.notifier = Notifier(address)
+        self.state = "running"
+        self._began_usec = 0
+
+    def signals(self):
+        """`systemctl reload`: what it waits for must not be older than this."""
+        assert self.state == "running"
+        self.state = "signalled"
+        self._began_usec = time.monotonic_ns() // 1000
+
+    def hear(self):
+        """The first words of what has come."""
+        heard = []
+        with suppress(BlockingIOError):
+            while True:
+                fields = dict(
+                    line.split("=") for line in self.socket.recv(65536).decode().splitlines()
+                )
+                heard.append(next(iter(fields)))
+                self._heed(fields)
+        return heard
+
+    def _heed(self, fields):
+        if "READY" in fields:
+            if self.state == "reloading":
+                self.state = "running"
+        elif self.state == "running" or int(fields["MONOTONIC_USEC"]) >= self._began_usec:
+            self.state = "reloading"
+
+    def close(self):
+        self.notifier.close()
+        self.socket.close()
+
+
+class Outstanding:
+    """Reloads that were asked for; `done` counts those that are over."""
+
+    def __init__(self, parts, nursery):
+        self.reloader = parts.reloader
+        self.nursery = nursery
+        self.asked = self.done = 0
+
+    @property
+    def count(self):
+        return self.asked - self.done
+
+    def ask(self, method):
+        self.asked += 1
+        self.nursery.start_soon(self._carry_out, method)
+
+    async def _carry_out(self, method):
+        await method()
+        self.done += 1
+
+
+@pytest.fixture
+def manager():
+    with short_directory() as directory:
+        made = ServiceManager(str(directory / "notify"))
+        yield made
+        made.close()
+
+
+class OneByOne:
+    """Stands for reading files: each takes until it is let through."""
+
+    def __init__(self, monkeypatch):
+        self._gate = threading.Semaphore(0)
+        for name in ("load_checked", "load_tls_for"):
+            monkeypatch.setattr(reload, name, self._held(getattr(reload, name)))
+        self._within = False
+
+    def _held(self, usual):
+        def held(*arguments):
+            if usual.__name__ == "load_tls_for" and self._passed():
+                return usual(*arguments)  # the second half of a whole reload
+            assert self._gate.acquire(timeout=DEADLINE_S)
+            self._within = usual.__name__ == "load_checked"
+            return usual(*arguments)
+
+        return held
+
+    def _passed(self):
+        within, self._within = self._within, False
+        return within
+
+    def let_through(self):
+        self._gate.release()
+
+
+@pytest.fixture
+async def managed(tmp_path, manager):
+    made = Parts(tmp_path, notifier=manager.notifier)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_however_reloads_overlap_systemd_is_told_of_their_end_once(
+    managed, manager, monkeypatch, nursery, seed
+):
+    """Signals of systemd's, of somebody else's, and update-tls, in any order, ending one by one."""
+    held = OneByOne(monkeypatch)
+    outstanding = Outstanding(managed, nursery)
+    chance = random.Random(seed)
+
+    async def end_one():
+        over = outstanding.done
+        held.let_through()
+        await trio.to_thread.run_sync(
+            wait_until, lambda: outstanding.done > over, DEADLINE_S, "one is over"
+        )
+
+    def ask_as_systemd():
+        manager.signals()
+        outstanding.ask(managed.reloader.reload)
+
+    steps = [chance.choice(["ask", "ask", "update-tls", "end", "end", "end"]) for _ in range(15)]
+    for what in (*steps, *["end"] * len(steps)):
+        before = outstanding.count
+        if what == "end" and before:
+            await end_one()
+        elif what == "update-tls":
+            outstanding.ask(managed.reloader.reload_tls)
+        elif what == "ask" and manager.state == "running" and chance.random() < 0.7:
+            ask_as_systemd()
+        elif what == "ask":
+            outstanding.ask(managed.reloader.reload)
+        await wait_all_tasks_blocked(0.001)
+        heard = manager.hear()
+        assert manager.state == ("reloading" if outstanding.count else "running")
+        assert heard.count("READY") == (not outstanding.count and before > 0)
+    assert outstanding.asked == outstanding.done > 0
