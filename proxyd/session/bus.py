@@ -6,58 +6,46 @@ jeepney packs and unpacks. Its own driver for trio is not used: it takes message
 spins when the bus hangs up in mid-handshake, and whatever its reader stumbles over is raised in
 the nursery, not in the task that asked. Here
 
-* one task of `SystemBus.run` reads; what it cannot understand ends the connection and everybody's
-  wait on it, and nothing else;
-* a message is bounded (MESSAGE_LIMIT), and what it says is unpacked only if its signature is the
-  one expected: a signature out of the blue may describe an array of nothing, upon which jeepney
-  would count for ever;
+* one task of `SystemBus.run` reads, a bounded amount in each turn of the loop; what it cannot
+  understand ends the connection and everybody's wait on it, and nothing else;
+* what others send to us without being asked passes by (answers.py);
 * the connection is opened by the first call that needs it and kept. Deadlines are the caller's.
 
-Descriptors can be sent. Those that come are not taken: `recv` leaves them to the kernel, which
-closes them.
+Descriptors. polkit is given the client's pidfd, and a connection that may send descriptors is sent
+them, by any user of the host. Nobody may receive those here: the kernel would close them in this
+thread, and a close can wait for as long as their sender likes. So each read is preceded by a look,
+which takes nothing and tells (MSG_CTRUNC) whether the bytes bring any. If they do, that connection
+is given up, a thread that may wait closes it, and the next one agrees with the bus on no
+descriptors at all, which the bus then holds everybody to. (Should the socket refuse them, by
+SO_PASSRIGHTS, dbus-daemon would hang up on us, each time that somebody likes.) The time of its
+start tells polkit which process is meant as well, as it did before there were pidfds.
 """
 
+import logging
 import os
 import socket
-import struct
+import threading
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
 from jeepney.auth import BEGIN, Authenticator
 from jeepney.bus import get_connectable_addresses
 from jeepney.bus_messages import message_bus
-from jeepney.low_level import (
-    Header,
-    HeaderFields,
-    Message,
-    MessageType,
-    calc_msg_size,
-    parse_signature,
-)
+from jeepney.low_level import Message
+
+from proxyd.session.answers import Answer, Answers, MalformedMessage
 
 SYSTEM_BUS: Final = "unix:path=/run/dbus/system_bus_socket"
-# What proxyd is told are verdicts and errors, of some hundred bytes.
-MESSAGE_LIMIT: Final = 65536
-_FIXED: Final = 16  # bytes of a message that say how long it is
-_RECEIVE: Final = 4096
+_RECEIVE: Final = 65536  # in one turn of the loop
 _LAST_SERIAL: Final = 2**32 - 1
 # A bus whose backlog is full offers nothing to wait for.
 _FIRST_RETRY_S: Final = 0.005
 _LONGEST_RETRY_S: Final = 0.2
 
-# All that jeepney raises for bytes that are no message of D-Bus.
-_NONSENSE: Final = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AssertionError,
-    OverflowError,
-    RecursionError,
-    struct.error,
-)
+log = logging.getLogger("util.gdbus")
 
 
 class Unreachable(Exception):
@@ -76,94 +64,75 @@ class CallFailed(Exception):
         self.name = name
 
 
-class MalformedMessage(Exception):
-    """The bytes are no message of D-Bus."""
+class SentDescriptors(Exception):
+    """The bytes that come next bring descriptors, so nothing more may be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A message that answers a call, its body still packed. `error` is None for a return."""
+class BusSocket:
+    """The socket to the bus: what is read never brings a descriptor. Raises OSError, also for the
+    end, and ClosedResourceError when it was closed meanwhile."""
 
-    serial: int  # of the call
-    error: str | None
-    signature: str
-    _header: Header
-    _packed: bytes
-    _body_at: int
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._scratch = memoryview(bytearray(_RECEIVE))
 
-    def values(self, expected: str) -> tuple[Any, ...]:
-        """The body of this signature, which holds no variant. Raises MalformedMessage.
+    async def receive(self) -> memoryview:
+        """What is there, in a turn of the loop; valid until the next await. Raises
+        SentDescriptors and BusGone."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            with suppress(BlockingIOError):
+                return self._read()
 
-        Booleans come as the number that they are, of which 0 and 1 are right.
-        """
-        if self.signature != expected:
-            raise MalformedMessage(f"its signature is {self.signature!r}, not {expected!r}")
+    async def send(self, packed: bytes, descriptors: "array[int] | None" = None) -> int:
+        """How much was taken; a UNIX socket takes something short whole or not at all."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if descriptors else []
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            try:
+                return self._sock.sendmsg([packed], rights)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
+
+    def close(self) -> None:
+        """Waits for nobody, whatever has come."""
+        trio.lowlevel.notify_closing(self._sock)
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # nothing more comes
         try:
-            # As a number, because jeepney takes any number but 0 for "true".
-            body = parse_signature(list(f"({expected.replace('b', 'u')})"))
-            values, end = body.parse_data(self._packed, self._body_at, self._header.endianness)
-        except _NONSENSE as error:
-            raise MalformedMessage(f"its body is broken: {type(error).__name__}") from error
-        if end != len(self._packed):
-            raise MalformedMessage("its body has another length than its header says")
-        return tuple(values)
+            while self._read():
+                pass
+        except SentDescriptors:
+            # With the last socket of somebody's who lingers, the close would wait for him. That is
+            # once in the life of proxyd; should there be no room for a thread, it stays open.
+            descriptor = self._sock.detach()
+            with suppress(RuntimeError):
+                threading.Thread(
+                    target=os.close, args=(descriptor,), name="bus closer", daemon=True
+                ).start()
+        except (OSError, BusGone):
+            self._sock.close()
 
-    def text(self) -> str:
-        """What an error says; empty if it says nothing that can be read."""
-        try:
-            return str(self.values("s")[0])
-        except MalformedMessage:
-            return ""
-
-
-def message_size(beginning: bytes | bytearray) -> int:
-    """How long the message is that begins so, from its first 16 bytes. Raises MalformedMessage."""
-    try:
-        size: int = calc_msg_size(bytes(beginning[:_FIXED]))
-    except _NONSENSE as error:
-        raise MalformedMessage("it has no byte order") from error
-    if size > MESSAGE_LIMIT:
-        raise MalformedMessage(f"it has {size} bytes, of which {MESSAGE_LIMIT} are allowed")
-    return size
-
-
-def answer_in(packed: bytes) -> Answer | None:
-    """Of one whole message; None if that is a call or a signal. Raises MalformedMessage."""
-    # An array of an empty structure has as many elements as one likes and no bytes. No field of a
-    # header may contain brackets but the signature, and in that these two are never neighbours.
-    if b"()" in packed[: len(packed) - _body_size(packed)]:
-        raise MalformedMessage("its header contains an empty structure")
-    try:
-        header, fields_end = Header.from_buffer(packed)
-    except _NONSENSE as error:
-        raise MalformedMessage(f"its header is broken: {type(error).__name__}") from error
-    if header.message_type not in {MessageType.method_return, MessageType.error}:
-        return None
-    serial = header.fields.get(HeaderFields.reply_serial)
-    signature = header.fields.get(HeaderFields.signature, "")
-    name = header.fields.get(HeaderFields.error_name, "")
-    if not (isinstance(serial, int) and isinstance(signature, str) and isinstance(name, str)):
-        raise MalformedMessage("a field of its header has another type than it must have")
-    return Answer(
-        serial,
-        name if header.message_type is MessageType.error else None,
-        signature,
-        header,
-        packed,
-        fields_end + -fields_end % 8,
-    )
-
-
-def _body_size(packed: bytes) -> int:
-    order = "<" if packed[:1] == b"l" else ">"
-    size: int = struct.unpack_from(f"{order}I", packed, 4)[0]
-    return size
+    def _read(self) -> memoryview:
+        got, _, flags, _ = self._sock.recvmsg_into((self._scratch,), 0, socket.MSG_PEEK)
+        if flags & socket.MSG_CTRUNC:
+            raise SentDescriptors
+        if not got:
+            raise BusGone("it hung up")
+        # No more than was looked at: what came in between may bring some.
+        return self._scratch[: self._sock.recv_into(self._scratch[:got])]
 
 
 class BusConnection:
-    """One connection, from the handshake to its end. `receive` is the task that reads from it."""
+    """One connection, from the handshake to its end. `receive` is the task that reads from it.
 
-    def __init__(self, sock: trio.socket.SocketType) -> None:
+    `passes_descriptors` is whether it can send them, which is agreed on in the handshake, and
+    `was_sent_some` whether somebody has sent some to us.
+    """
+
+    def __init__(self, sock: BusSocket, *, passes_descriptors: bool) -> None:
+        self.passes_descriptors = passes_descriptors
+        self.was_sent_some = False
         self._sock = sock
         self._sending = trio.Lock()
         self._serial = 0
@@ -185,29 +154,34 @@ class BusConnection:
 
     async def authenticate(self) -> None:
         """The handshake, before anything else. Raises BusGone."""
-        machine = Authenticator(enable_fds=True)
+        machine = Authenticator(enable_fds=self.passes_descriptors)
         try:
             for line in machine:
                 await self._send_all(line)
-                machine.feed(await self._received())
+                machine.feed(bytes(await self._sock.receive()))
             await self._send_all(BEGIN)
         except ValueError as error:
             raise BusGone(f"it refuses us: {error}") from error
-        except (OSError, trio.ClosedResourceError) as error:
+        except (SentDescriptors, OSError, trio.ClosedResourceError) as error:
             raise BusGone(f"it hung up in the handshake: {error}") from error
 
     async def receive(self) -> None:
         """Hands out answers until the connection ends, then closes it. Never raises for a bus."""
-        buffer = bytearray()
+        answers = Answers()
         try:
             while True:
-                buffer += await self._received()
-                while len(buffer) >= _FIXED and len(buffer) >= (size := message_size(buffer)):
-                    packed = bytes(buffer[:size])
-                    del buffer[:size]
-                    self._hand_out(answer_in(packed))
+                for answer in answers.receive_data(await self._sock.receive()):
+                    self._hand_out(answer)
         except MalformedMessage as error:
             self.close(f"it sent what is no message: {error}")
+        except SentDescriptors:
+            self.was_sent_some = True
+            log.warning(
+                "a user of this host has sent proxyd descriptors over the system bus, which serves"
+                " to hold it up: it agrees to none from now on, and tells polkit a client's process"
+                " by its number and time of start alone. Find out who that is; a restart undoes it"
+            )
+            self.close("somebody sent descriptors, which would have to be closed here")
         except (BusGone, OSError, trio.ClosedResourceError) as error:
             self.close(str(error))
         finally:
@@ -242,16 +216,10 @@ class BusConnection:
         self._serial = self._serial % _LAST_SERIAL + 1
         return self._serial
 
-    def _hand_out(self, answer: Answer | None) -> None:
-        waiting = None if answer is None else self._waiting.pop(answer.serial, None)
-        if waiting is not None and answer is not None:
+    def _hand_out(self, answer: Answer) -> None:
+        waiting = self._waiting.pop(answer.serial, None)
+        if waiting is not None:
             waiting.send_nowait(answer)
-
-    async def _received(self) -> bytes:
-        received = await self._sock.recv(_RECEIVE)
-        if not received:
-            raise BusGone("it hung up")
-        return received
 
     async def _send_all(self, line: bytes) -> None:
         while line:
@@ -260,12 +228,11 @@ class BusConnection:
     async def _send(self, message: Message, serial: int) -> None:
         descriptors = array("i")
         packed = message.serialise(serial, fds=descriptors)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if descriptors else []
         async with self._sending:
             if self._end:
                 raise BusGone(self._end)
             try:
-                sent = await self._sock.sendmsg([packed], rights)
+                sent = await self._sock.send(packed, descriptors)
             except (OSError, trio.ClosedResourceError) as error:
                 self.close(f"it takes nothing: {error}")
                 raise BusGone(self._end) from error
@@ -286,6 +253,7 @@ class SystemBus:
         self._address = address
         self._opening = trio.Lock()
         self._connection: BusConnection | None = None
+        self._passes_descriptors = True
         self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
@@ -303,13 +271,16 @@ class SystemBus:
         """One that has not ended as far as is known. Raises Unreachable."""
         async with self._opening:
             if self._connection is None or self._connection.ended:
+                if self._connection is not None and self._connection.was_sent_some:
+                    self._passes_descriptors = False
                 self._connection = await self._opened()
             return self._connection
 
     async def _opened(self) -> BusConnection:
         if self._nursery is None:
             raise Unreachable("proxyd stops")
-        connection = BusConnection(await _connected(self.address))
+        sock = BusSocket(await _connected(self.address))
+        connection = BusConnection(sock, passes_descriptors=self._passes_descriptors)
         try:
             await connection.authenticate()
             self._nursery.start_soon(connection.receive)
@@ -323,7 +294,7 @@ class SystemBus:
         return connection
 
 
-async def _connected(address: str) -> trio.socket.SocketType:
+async def _connected(address: str) -> socket.socket:
     """A socket to the first of these addresses where somebody listens. Raises Unreachable."""
     said = "no address that can be used"
     for path in _paths(address):
@@ -341,7 +312,7 @@ def _paths(address: str) -> Sequence[str]:
         raise Unreachable(f"'{address}': no address that can be used") from error
 
 
-async def _connected_to(path: str) -> trio.socket.SocketType:
+async def _connected_to(path: str) -> socket.socket:
     sock = socket.socket(
         socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
@@ -350,10 +321,11 @@ async def _connected_to(path: str) -> trio.socket.SocketType:
         while True:
             try:
                 sock.connect(path)
-                return trio.socket.from_stdlib_socket(sock)
             except BlockingIOError:
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
+            else:
+                return sock
     except BaseException:
         sock.close()
         raise

@@ -7,14 +7,16 @@ true:
 * Only an answer that says "authorized" and nothing else lets anybody in. Errors, silence, answers
   that contradict themselves or have another form: all refuse.
 * The answer is about the process that connected. polkit is told its number, start time and uid,
-  and, from polkit 124 on (older ones pass it over), its pidfd; and that the number is still that
-  process's is looked at before the question and after a "yes".
+  and, from polkit 124 on (older ones pass it over), its pidfd, unless somebody has misused that the
+  bus carries descriptors (bus.py); and that the number is still that process's is looked at before
+  the question and after a "yes".
 * A question that nobody waits for any more is taken back, so that no prompt stays on a screen.
 * A question is asked a second time when its answer was lost (the bus or polkitd was restarted),
   never a third. Everything ends with `timeout_s`.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -115,6 +117,8 @@ class PolkitAuthority:
 
     async def _ask(self, subject: Subject, action: str) -> Failure | None:
         connection = await self._bus.connection()
+        if not connection.passes_descriptors:
+            subject = replace(subject, pidfd=None)
         self._asked += 1
         ticket = str(self._asked)
         try:

@@ -22,6 +22,32 @@ LIBVIRT_GID: Final = 64999
 NAME: Final = "org.freedesktop.PolicyKit1"
 DEADLINE_S: Final = 15.0
 
+ALLOW_ALL: Final = """
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+  </policy>
+"""
+# What /usr/share/dbus-1/system.conf lets users do, and what polkit's own file adds.
+AS_THE_SYSTEMS: Final = f"""
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus"/>
+    <allow send_destination="{NAME}"/>
+  </policy>
+  <policy user="root"><allow own="{NAME}"/></policy>
+"""
 # A bus without a directory of services: it starts nothing by itself.
 BUS_CONF: Final = """
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -30,12 +56,7 @@ BUS_CONF: Final = """
   <type>system</type>
   <listen>unix:path={sock}</listen>
   <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow user="*"/>
-    <allow own="*"/>
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-  </policy>
+  {policy}
 </busconfig>
 """
 
@@ -52,11 +73,11 @@ exec "$0" --no-debug
 class PrivateBus:
     """A dbus-daemon below directory, started and stopped by a with block or by hand."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, policy: str = ALLOW_ALL) -> None:
         self.sock = directory / "bus"
         (directory / "dbus").mkdir()
         self.daemon = Daemon("dbus-daemon", directory / "dbus")
-        self.daemon.conf.write_text(BUS_CONF.format(sock=self.sock))
+        self.daemon.conf.write_text(BUS_CONF.format(sock=self.sock, policy=policy))
 
     def __enter__(self) -> Self:
         self.start()

@@ -3,8 +3,9 @@
 jeepney unpacks what this guard lets pass.
 """
 
-from proxyd.session.bus import MESSAGE_LIMIT, MalformedMessage, answer_in, message_size
+from proxyd.session.answers import Answers, MalformedMessage
 
+PIECE = 1000
 SIGNATURES = ("s", "(bba{ss})", "u", "as")
 WORDS = (
     b"l\2\0\1",
@@ -22,15 +23,11 @@ WORDS = (
 
 
 def one_input(data):
-    """As the task that reads does: message after message, until one is none."""
-    buffer = bytearray(data)
+    """As the task that reads does: whatever comes, until it is no message."""
+    answers = Answers()
     try:
-        while len(buffer) >= 16 and len(buffer) >= (size := message_size(buffer)):
-            assert 16 <= size <= MESSAGE_LIMIT
-            packed = bytes(buffer[:size])
-            del buffer[:size]
-            answer = answer_in(packed)
-            if answer is not None:
+        for at in range(0, len(data), PIECE):
+            for answer in answers.receive_data(data[at : at + PIECE]):
                 unpack(answer)
     except MalformedMessage:
         return

@@ -19,7 +19,7 @@ from jeepney.low_level import HeaderFields, MessageType
 from jeepney.wrappers import new_error, new_method_return
 
 from proxyd.auth.peercred import Subject, credentials_of, peer_pidfd
-from proxyd.session.bus import MalformedMessage, answer_in, message_size
+from proxyd.session.answers import MESSAGE_LIMIT, Answers, MalformedMessage, answer_in
 from proxyd.session.polkit import PolkitAuthority
 from tests.bed.daemon import short_directory
 from tests.bed.polkit import NAME, PrivateBus
@@ -818,6 +818,40 @@ async def test_answers_that_come_in_pieces_or_together_are_read(lying, me):
 # ---- messages
 
 
+def signal(size):
+    """One of about so many bytes, as anybody may send it."""
+    return message(4, [(5, "u", struct.pack("<I", TO_THE_QUESTION))], bytes(size))
+
+
+ANSWER = reply(TO_THE_QUESTION, VERDICT, verdict())
+
+
+@pytest.mark.parametrize("size", [0, 100, MESSAGE_LIMIT, 1_000_000])
+@pytest.mark.parametrize("cut", [1, 7, 4096, 65536])
+def test_what_nobody_asked_for_passes_by_and_the_answer_behind_it_is_found(size, cut):
+    stream = signal(size) + ANSWER + signal(size) + signal(0) + ANSWER
+    if cut < 100:
+        stream = stream[: 20_000 if size > 20_000 else None]
+    answers, found = Answers(), []
+    for at in range(0, len(stream), cut):
+        found += answers.receive_data(stream[at : at + cut])
+        assert answers.held < MESSAGE_LIMIT
+    expected = 0 if cut < 100 and size > 20_000 else 2
+    assert [answer.serial for answer in found] == [TO_THE_QUESTION] * expected
+
+
+def test_of_what_is_no_answer_only_the_beginning_is_looked_at(monkeypatch):
+    monkeypatch.setattr("proxyd.session.answers.Header", None)  # nothing is unpacked
+    broken = struct.pack("<cBBBIII", b"l", 4, 0, 1, 2**20, 3, 77)
+
+    assert Answers().receive_data(broken + bytes(2**20 + 80)) == []
+
+
+def test_what_is_longer_than_a_message_may_be_is_none():
+    with pytest.raises(MalformedMessage, match="of which D-Bus allows"):
+        Answers().receive_data(struct.pack("<cBBBIII", b"l", 4, 0, 1, 2**27, 3, 0))
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_byte_orders_are_read(order):
     body = struct.pack(f"{order}IIII", 1, 0, 0, 0)
@@ -830,11 +864,8 @@ def test_both_byte_orders_are_read(order):
 def read_all(packed):
     """What is to be had from a message, or that it is malformed."""
     try:
-        size = message_size(packed)
-        if size > len(packed):
-            return "more bytes are needed"
-        answer = answer_in(packed[:size])
-        return answer and (answer.text(), answer.values(VERDICT))
+        answers = Answers().receive_data(packed)
+        return [(answer.text(), answer.values(VERDICT)) for answer in answers]
     except MalformedMessage as error:
         return str(error)
 
