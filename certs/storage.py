@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, with their permissions from the first moment on."""
 
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -11,11 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from certs.failures import CannotDo
+from proxyd.auth.locking import NotLocked, own_lock
 
 KEY_MODE: Final = 0o600
 PUBLIC_MODE: Final = 0o644
 PRIVATE_DIRECTORY: Final = 0o700
 PUBLIC_DIRECTORY: Final = 0o755
+_PATIENCE_S: Final = 60.0  # with others who issue certificates: some make their key meanwhile
 _LARGEST: Final = 16 << 20  # as proxyd's limit for a revocation list
 
 
@@ -99,15 +100,11 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises CannotDo, and OSError where there is no such directory.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:  # as a network file system may say
-            raise CannotDo(f"{directory} cannot be locked: {error.strerror}") from error
-        yield
-    finally:
-        os.close(descriptor)
+        with own_lock(directory / ".lock", _PATIENCE_S):
+            yield
+    except NotLocked as error:
+        raise CannotDo(str(error)) from error
 
 
 def _sync(directory: Path) -> None:

@@ -4,7 +4,6 @@ All of it lives in .run of the checkout until SIGINT or SIGTERM. The libvirtd st
 modular daemon, because it does not care under which name it is reached.
 """
 
-import fcntl
 import os
 import re
 import select
@@ -20,6 +19,7 @@ from typing import Final
 
 from certs.authority import Authority
 from certs.places import flat
+from proxyd.auth.locking import NotLocked, own_lock
 from tests.bed.daemon import SOCKET_PATH_LIMIT, ConfigValue
 from tests.bed.libvirtd import Libvirtd, kill_if_there
 from tests.bed.proxyd import Proxyd
@@ -28,6 +28,7 @@ from tests.bed.waiting import wait_until
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 RUN: Final = CHECKOUT / ".run"
+LOCK: Final = CHECKOUT / ".run.lock"
 LONGEST_SOCKET: Final = "backend/run/libvirt/libvirt-admin-sock"
 SECONDARY: Final = ("network", "storage", "secret", "nodedev", "interface", "nwfilter")
 DAEMONS: Final = tuple(f"virt{driver}d" for driver in ("qemu", *SECONDARY))
@@ -87,17 +88,15 @@ def asked_to_stop(signals: int, within_s: float = 0) -> bool:
 
 @contextmanager
 def only_one() -> Iterator[bool]:
-    """Whether we are the only demo of this checkout; a lock on the folder leaves no file."""
-    folder = os.open(CHECKOUT, os.O_RDONLY)
-    try:
+    """Whether we are the only demo of this checkout."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(own_lock(LOCK, patience_s=0))
+        except NotLocked as error:
+            say(str(error))
             yield False
         else:
             yield True
-    finally:
-        os.close(folder)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ Who reads a verifier can try passwords against it, and with the server key pose 
 the file is its owner's alone, and is not used when it is not.
 """
 
-import fcntl
 import hmac
 import os
 import re
@@ -27,6 +26,7 @@ from typing import Final
 from scramp import ScramException, ScramMechanism
 from scramp.utils import saslprep
 
+from proxyd.auth.locking import NotLocked, own_lock
 from proxyd.config.quoting import excerpt
 
 # The client computes them, once per connection; one of cyrus-sasl takes no more than these.
@@ -40,6 +40,7 @@ _KEY_SIZE: Final = 32  # of what SHA-256 makes
 _LARGEST_FILE: Final = 1 << 20  # some 6000 users; read for every attempt
 _LONGEST_NAME: Final = 255
 _LONGEST_PASSWORD: Final = 1024
+_PATIENCE_S: Final = 10.0  # with others who write, which takes milliseconds
 
 _HEADER: Final = re.compile(r"proxyd-passwords 1 ([A-Za-z0-9+/]{43}=)")
 _LINE: Final = re.compile(
@@ -202,18 +203,15 @@ class PasswordFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among those who write. The file itself is replaced, so its directory is locked."""
+        """Alone among those who write. The file itself is replaced, so another one is locked."""
+        path = Path(self.path)
         try:
-            descriptor = os.open(Path(self.path).parent, os.O_RDONLY | os.O_CLOEXEC)
+            with own_lock(path.with_name(f".{path.name}.lock"), _PATIENCE_S):
+                yield
+        except NotLocked as error:
+            raise PasswordError(f"{self.path}: {error}") from error
         except OSError as error:
             raise self._failed(error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        except OSError as error:
-            raise self._failed(error) from error
-        finally:
-            os.close(descriptor)
 
     def _write(self, passwords: Passwords) -> None:
         """Either the whole new content is there afterwards or the old, also after a crash."""

@@ -39,6 +39,7 @@ def take_lock(path: str) -> StartLock | None:
     os.makedirs(os.path.dirname(path), mode=_DIRECTORY_MODE, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
     try:
+        _check_owner(path, fd)
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
         if _names(path, fd):
             return StartLock(path, fd)
@@ -49,6 +50,12 @@ def take_lock(path: str) -> StartLock | None:
     # Another's; or it was, and the owner has removed the file that we have opened.
     os.close(fd)
     return None
+
+
+def _check_owner(path: str, fd: int) -> None:
+    """Whoever has made the file can hold its lock for as long as he likes. Raises OSError."""
+    if os.fstat(fd).st_uid != os.geteuid():
+        raise OSError(errno.EPERM, "another user's file", path)
 
 
 def _names(path: str, fd: int) -> bool:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.auth import passwords as module
+from proxyd.auth.locking import own_lock
 from proxyd.auth.passwords import PasswordError, PasswordFile, Verifier, verifier_for
+from tests.bed.stranger import held_by_a_stranger
 
 HEADER = "proxyd-passwords 1 " + "A" * 43 + "="
 VERIFIER = f"SCRAM-SHA-256$4096:{'B' * 22}==${'C' * 43}=:{'D' * 43}="
@@ -225,6 +227,26 @@ def test_two_who_write_at_the_same_time_lose_nothing(file):
     for each in writers:
         each.join()
     assert file.names() == tuple(names)
+
+
+@pytest.mark.parametrize("what", ["directory", "file"])
+def test_whoever_can_read_the_directory_or_the_file_keeps_nobody_from_writing(file, tmp_path, what):
+    file.set_password("joe", "sesame")
+    held = tmp_path if what == "directory" else tmp_path / "passwords"
+    with held_by_a_stranger(held, "flock"):
+        file.set_password("ann", "open")
+
+    assert file.names() == ("ann", "joe")
+    assert os.listdir(tmp_path) == ["passwords"]
+
+
+def test_another_who_writes_without_end_is_not_waited_for_without_end(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.1)
+    with (
+        own_lock(tmp_path / ".passwords.lock", 0),
+        pytest.raises(PasswordError, match=r"fuser -v .*\.passwords\.lock"),
+    ):
+        file.set_password("joe", "sesame")
 
 
 def test_verifiers_are_compared_by_content():

@@ -10,6 +10,7 @@ from certs import storage
 from certs.authority import Authority
 from certs.failures import CannotDo
 from certs.places import flat
+from tests.bed.stranger import held_by_a_stranger
 
 
 def mode_of(path):
@@ -125,3 +126,23 @@ def test_a_symbolic_link_is_replaced_and_not_followed(tmp_path):
     (tmp_path / "dangling").symlink_to("nowhere")
     with pytest.raises(CannotDo, match="is there already"):
         storage.write_file(tmp_path / "dangling", b"new", mode=0o600, replace=False)
+
+
+def test_whoever_can_read_the_directory_of_a_ca_keeps_nobody_from_issuing(tmp_path):
+    authority = Authority.create(tmp_path / "pki", name="ca")
+    private = tmp_path / "pki/CA/private"
+    private.chmod(0o755)  # as a copy of it may have
+    with held_by_a_stranger(private, "flock"):
+        authority.client("joe")
+
+    assert not (private / ".lock").exists()
+
+
+def test_another_that_issues_without_end_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    authority = Authority.create(tmp_path / "pki", name="ca")
+    monkeypatch.setattr(storage, "_PATIENCE_S", 0.1)
+    with (
+        storage.locked(tmp_path / "pki/CA/private"),
+        pytest.raises(CannotDo, match=r"fuser -v .*/CA/private/\.lock"),
+    ):
+        authority.client("joe")

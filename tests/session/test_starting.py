@@ -645,6 +645,15 @@ def test_a_file_that_its_owner_removes_before_we_lock_it_locks_nothing(user, mon
     lock.release()
 
 
+async def test_a_lock_file_that_another_user_has_put_there_is_not_waited_for(user, nursery):
+    user.make_runtime()
+    user.lock.touch(mode=0o666)
+    os.chown(user.lock, 65534, 65534)
+    told = await why_not(user.starter(nursery), user.destination)
+    assert told.int1 == errno.EPERM
+    assert str(user.lock) in told.message
+
+
 async def test_a_link_in_the_place_of_the_lock_is_not_followed(user, nursery):
     user.make_runtime()
     target = user.bin / "target"
