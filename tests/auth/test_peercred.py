@@ -2,10 +2,12 @@ import errno
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -287,3 +289,53 @@ def test_a_descriptor_of_something_else_is_no_process(pair):
 def test_a_process_that_cannot_be_seen_cannot_be_known_again():
     with pytest.raises(Denied, match="pid namespace"):
         ensure_it_is_there(UNSEEN_PID, UNSEEN_START)
+
+
+WITH_THREADS = """
+import sys, threading
+threading.stack_size(32768)
+over = threading.Event()
+for _ in range(int(sys.argv[1])):
+    threading.Thread(target=over.wait, daemon=True).start()
+print("there", flush=True)
+sys.stdin.read()
+"""
+EXECED_BY_A_THREAD = """
+import os, sys, threading, time
+def become():
+    os.execv(sys.executable, [sys.executable, "-c", "print('there', flush=True); input()"])
+threading.Thread(target=become).start()
+threading.Event().wait()
+"""
+
+
+@contextmanager
+def there(*command):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", *command], **pipes) as process:
+        assert process.stdout.readline() == b"there\n"
+        yield process.pid
+        process.stdin.close()
+        process.kill()
+
+
+def told_by_proc(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+@pytest.mark.parametrize("command", [(WITH_THREADS, "5"), (EXECED_BY_A_THREAD,)])
+def test_the_start_time_of_a_process_is_that_of_its_first_thread(command):
+    with there(*command) as pid:
+        ensure_it_is_there(pid, told_by_proc(pid))
+
+
+def test_a_process_of_thousands_of_threads_is_looked_at_as_fast_as_any():
+    with there(WITH_THREADS, "3000") as many, there(WITH_THREADS, "0") as one:
+        took = {many: [], one: []}
+        for _ in range(200):
+            for pid, times in took.items():
+                start_ticks = told_by_proc(pid)
+                began = time.perf_counter()
+                ensure_it_is_there(pid, start_ticks)
+                times.append(time.perf_counter() - began)
+    assert statistics.median(took[many]) < 5 * statistics.median(took[one])
