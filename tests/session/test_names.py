@@ -1,5 +1,9 @@
+import errno
+import threading
+
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from proxyd.auth.peercred import Denied
 from proxyd.session.names import NameService
@@ -59,15 +63,106 @@ async def test_what_is_remembered_grows_old(asked, mock_clock):
     assert len(asked.pairs) == 2
 
 
-async def test_a_denial_is_not_remembered(asked):
+async def test_who_has_no_name_is_asked_about_once_in_a_while(asked, mock_clock):
     names = NameService()
     asked.unknown.add(1)
-    with pytest.raises(Denied, match="no user has the uid 1"):
-        await names.names_of(1, 2)
+    for _ in range(10):
+        with pytest.raises(Denied, match="no user has the uid 1"):
+            await names.names_of(1, 2)
+    assert asked.pairs == [(1, 2)]
 
     asked.unknown.clear()
+    mock_clock.jump(6)
 
     assert await names.names_of(1, 2) == ("user1", "group2")
+
+
+async def test_that_it_could_not_be_asked_is_not_remembered(asked, monkeypatch):
+    names = NameService()
+
+    def out_of_descriptors(uid, gid):
+        raise Denied("cannot ask", errno.EMFILE)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("proxyd.session.names.names_of", out_of_descriptors)
+        with pytest.raises(Denied, match="cannot ask"):
+            await names.names_of(1, 2)
+
+    assert await names.names_of(1, 2) == ("user1", "group2")
+
+
+async def test_many_without_a_name_take_no_memory_from_those_who_have_one(asked):
+    names = NameService()
+    await names.names_of(0, 0)
+    asked.unknown.update(range(1, 3000))
+    for uid in range(1, 3000):
+        with pytest.raises(Denied):
+            await names.names_of(uid, 0)
+
+    assert await names.names_of(0, 0) == ("user0", "group0")
+    assert asked.pairs.count((0, 0)) == 1
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+async def test_of_many_who_ask_for_the_same_one_takes_a_thread(asked, monkeypatch, unknown):
+    names, said = NameService(), []
+    goes_on = threading.Event()
+    asked.unknown = {1} if unknown else set()
+
+    def slow(uid, gid):
+        assert uid == 2 or goes_on.wait(10)
+        return asked(uid, gid)
+
+    monkeypatch.setattr("proxyd.session.names.names_of", slow)
+
+    async def ask():
+        try:
+            said.append(await names.names_of(1, 2))
+        except Denied as error:
+            said.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        assert await names.names_of(2, 2) == ("user2", "group2")  # for whom there are threads left
+        goes_on.set()
+
+    assert asked.pairs.count((1, 2)) == 1
+    assert said == ["no user has the uid 1" if unknown else ("user1", "group2")] * 100
+
+
+async def test_who_waits_for_anothers_question_asks_himself_when_that_is_given_up(
+    asked, monkeypatch
+):
+    names, said = NameService(), []
+    gives_up = trio.CancelScope()
+    goes_on = threading.Event()
+
+    def hanging_at_first(uid, gid):
+        if not asked.pairs:
+            asked.pairs.append("given up")
+            assert goes_on.wait(10)
+        return asked(uid, gid)
+
+    monkeypatch.setattr("proxyd.session.names.names_of", hanging_at_first)
+
+    async def first():
+        with gives_up:
+            await names.names_of(1, 2)
+
+    async def second():
+        said.append(await names.names_of(1, 2))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(second)
+        await wait_all_tasks_blocked()
+        gives_up.cancel()
+    goes_on.set()
+
+    assert said == [("user1", "group2")]
 
 
 async def test_more_users_than_are_remembered_get_their_own_names(asked):
