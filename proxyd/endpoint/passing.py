@@ -55,6 +55,13 @@ def take_descriptors(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 1)
 
 
+def read_urgent_bytes_in_line(sock: socket.socket) -> None:
+    """Else a read passes over a byte that was sent as urgent (MSG_OOB, Linux 5.15), a look does not
+    see it, and the kernel drops its descriptors in the reading thread."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
 def has_never_taken_any(sock: socket.socket) -> bool:
     """Whether nothing can be in its queue, nor come there, until `take_descriptors`."""
     try:

@@ -12,6 +12,7 @@ from proxyd.endpoint.passing import (
     bytes_in_front,
     bytes_without,
     has_never_taken_any,
+    read_urgent_bytes_in_line,
     refuse_descriptors,
     take_descriptors,
 )
@@ -113,6 +114,7 @@ class UnixEndpoint(PlainEndpoint):
         self._looks = not has_never_taken_any(sock)
         if self._looks:
             refuse_descriptors(sock)  # what is in its queue stays there
+            read_urgent_bytes_in_line(sock)
 
     def plain_bytes(self, view: memoryview) -> int:
         if not self._looks:
@@ -147,6 +149,7 @@ class UnixEndpoint(PlainEndpoint):
 
     def take_descriptors(self) -> None:
         self._looks = True
+        read_urgent_bytes_in_line(self._sock)
         take_descriptors(self._sock)
 
     def close(self) -> None:

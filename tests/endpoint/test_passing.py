@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import time
 
 import pytest
@@ -119,6 +120,21 @@ def test_reads_end_in_front_of_them_wherever_they_are(pair, null, many, front, b
     assert came == content
     assert pair.read() == DESCRIPTOR
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("behind", [0, 3, 1000])
+def test_those_on_an_urgent_byte_are_seen_as_well(pair, behind):
+    reader, sock = lingering()
+    pair.other.sendall(b"a frame")
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("@i", sock.fileno()))
+    assert pair.other.sendmsg([b"!"], [rights], socket.MSG_OOB) == 1
+    sock.close()
+    pair.other.sendall(bytes(behind))
+    began = time.monotonic()
+    assert pair.read() == b"a frame"
+    assert pair.read() == pair.read() == DESCRIPTOR
+    assert time.monotonic() - began < AT_ONCE_S
+    reader.close()
 
 
 @pytest.mark.parametrize("size", [1, 7, 28, 65536])
