@@ -13,7 +13,7 @@ import pytest
 from proxyd.wire.frame import HEADER_SIZE, Frame, FrameType
 from tests.fakes import mixes
 from tests.relay import frames
-from tests.relay.session import HandTurned, open_descriptors, tcp_pair, unix_pair
+from tests.relay.session import HandTurned, fill, open_descriptors, tcp_pair, unix_pair
 
 SESSIONS = 5000
 PARTS = 5  # each is a test, so that none takes long
@@ -64,19 +64,32 @@ def play(rng, session, messages, down, files):
     """Sends everything, now one side and now the other; which files went, in order."""
     passed = []
     for message in messages:
+        down = push(session, message or b"", down)
         if message is None:
             passed.append(rng.randrange(3))
             frames.send_descriptor(session.client, files[passed[-1]])
-        else:
-            session.send(session.client, message)
         if down and rng.random() < 0.3:
             cut = rng.randint(1, len(down))
             session.send(session.daemon, down[:cut])
             down = down[cut:]
         elif rng.random() < 0.5:
-            session.turn()
+            session.relay()
     session.send(session.daemon, down)
     return passed
+
+
+def push(session, wire, down):
+    """All of it from the client. What is left of `down` ends a frame that a refusal waits for."""
+    while True:
+        if session.up.paused and down:
+            session.send(session.daemon, down)
+            down = b""
+        if not wire:
+            return down
+        wire = wire[fill(session.client, wire) :]
+        session.turn()
+        session.at_client.take()
+        session.at_daemon.take()
 
 
 def arrive(session, up, down, guarded):
