@@ -111,7 +111,11 @@ class Window:
 
 @dataclass(slots=True)
 class Felt:
-    """All figures of one attack; `stop_s` is what SIGTERM took while it went on."""
+    """All figures of one attack.
+
+    `stop_s` is what SIGTERM took while it went on until the daemon's process had ended, `gone_s`
+    until those that it had started had, too.
+    """
 
     quiet: list[Window] = field(default_factory=list)
     beside: list[Window] = field(default_factory=list)
@@ -121,6 +125,7 @@ class Felt:
     starved_s: float = 0.0  # the longest time without food for the watchdog
     most_descriptors: int = 0
     stop_s: float = 0.0
+    gone_s: float = 0.0
     stuck: list[str] = field(default_factory=list)  # threads in uninterruptible sleep at its end
     left: list[str] = field(default_factory=list)  # what else was wrong, most of it afterwards
 
@@ -150,7 +155,7 @@ class Felt:
             f" new client {max(self.new_client_s, default=0):.2f} s,"
             f" admin {max(self.admin_s, default=0):.2f} s, kick {self.kick_s:.2f} s,"
             f" watchdog {self.starved_s:.1f} s, descriptors <= {self.most_descriptors},"
-            f" SIGTERM {self.stop_s:.2f} s"
+            f" SIGTERM {self.stop_s:.2f} s, all of it {self.gone_s:.2f} s"
             f"{f', stuck: {self.stuck}' if self.stuck else ''}{'; '.join(['', *self.left])}"
         )
 
@@ -167,6 +172,10 @@ class Felt:
                 (self.kick_s > ADMIN_S, "a kicked client stays"),
                 (self.starved_s > WATCHDOG_S, "the watchdog starves"),
                 (self.stop_s > DRAIN_S + STOP_MARGIN_S, "SIGTERM does not end it in time"),
+                (
+                    self.gone_s > DRAIN_S + STOP_MARGIN_S >= self.stop_s,
+                    "it leaves processes behind",
+                ),
                 (bool(self.stuck), "threads are left in uninterruptible sleep"),
             )
             if missed
@@ -248,6 +257,7 @@ def scene(
             "proxyd_routes": [f"test={backend}", f"lxc={hostile_daemon or path}"],
             "unix_sock_rw_perms": "0777",
             "proxyd_drain_timeout": DRAIN_S,
+            "log_level": 3,  # as it is by itself
             **(config or {}),
         }
         front = Proxyd(
@@ -338,7 +348,7 @@ class Bystander:
                 attackers.hear(PATIENCE_S)
                 attackers.go()
                 self.window()
-            felt.stop_s, felt.stuck = stopped(self.front)
+            stop(self.front, felt)
 
     def window(self) -> Window:
         """Small calls for a while; a session that is stuck or was ended is infinitely slow."""
@@ -479,24 +489,26 @@ class Bystander:
         return left
 
 
-def stopped(front: Proxyd) -> tuple[float, list[str]]:
-    """SIGTERM; how long it takes until every process of it has gone, infinite at the deadline.
+def stop(front: Proxyd, felt: Felt) -> None:
+    """SIGTERM; how long it takes, infinite at the deadline, goes into `felt`.
 
     Then comes SIGKILL, and whoever does not even go by that is told: the process's threads.
     """
     pids = family(front.pid)
+    began = time.monotonic()
+    felt.stop_s = felt.gone_s = float("inf")
 
     def gone() -> bool:
-        return not front.daemon.running and not any(map(is_alive, pids))
+        if math.isinf(felt.stop_s) and not front.daemon.running:
+            felt.stop_s = time.monotonic() - began
+        return not any(map(is_alive, pids))
 
-    began = time.monotonic()
     front.daemon.send(signal.SIGTERM)
-    try:
-        wait_until(gone, DRAIN_S + PATIENCE_S, "all its processes are gone")
-        return time.monotonic() - began, []
-    except TimeoutError:
-        for pid in pids:
-            kill_if_there(pid)
     with suppress(TimeoutError):
-        wait_until(gone, PATIENCE_S, "it is killed")
-    return float("inf"), [name for pid in pids for name in stuck_threads(pid)]
+        wait_until(gone, DRAIN_S + PATIENCE_S, "all its processes are gone")
+        felt.gone_s = time.monotonic() - began
+    for pid in filter(is_alive, pids):
+        kill_if_there(pid)
+    with suppress(TimeoutError):
+        wait_until(lambda: not any(map(is_alive, pids)), PATIENCE_S, "they are killed")
+    felt.stuck = [name for pid in pids for name in stuck_threads(pid)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bed import bystander
-from tests.bed.bystander import Bystander, Felt, scene, stopped
+from tests.bed.bystander import Bystander, Felt, scene, stop
 from tests.bed.daemon import short_directory
 from tests.bed.hostile import hostile
 from tests.bed.libvirtd import Libvirtd
@@ -44,7 +44,7 @@ def test_a_proxy_that_serves_nobody_fails_every_goal(backend, monkeypatch):
         felt.beside.append(measure.window())
         measure.look(felt)
         felt.starved_s = made.watchdog.longest_s(0)
-        felt.stop_s, _ = stopped(made.front)
+        stop(made.front, felt)
     assert felt.is_over
     with pytest.raises(AssertionError) as caught:
         felt.check()

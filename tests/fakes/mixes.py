@@ -86,7 +86,7 @@ def _cut(rng, run):
     if how == "whole" or len(run) < 2:
         return [run] if run else []
     if how == "crumbs":  # of the beginning, where it is decided what a frame is
-        places = range(1, min(len(run), 200))
+        places = range(1, min(len(run), 64))
     elif how == "headers":
         places = sorted({rng.randint(1, min(len(run) - 1, 64)) for _ in range(4)})
     else:

@@ -64,32 +64,48 @@ def play(rng, session, messages, down, files):
     """Sends everything, now one side and now the other; which files went, in order."""
     passed = []
     for message in messages:
-        down = push(session, message or b"", down)
         if message is None:
             passed.append(rng.randrange(3))
-            frames.send_descriptor(session.client, files[passed[-1]])
+            down = push(session, passes(session, files[passed[-1]]), down)
+        else:
+            down = push(session, sends(session, message), down)
         if down and rng.random() < 0.3:
             cut = rng.randint(1, len(down))
             session.send(session.daemon, down[:cut])
             down = down[cut:]
-        elif rng.random() < 0.5:
+        elif rng.random() < 0.1:
             session.relay()
     session.send(session.daemon, down)
     return passed
 
 
-def push(session, wire, down):
+def push(session, steps, down):
     """All of it from the client. What is left of `down` ends a frame that a refusal waits for."""
-    while True:
-        if session.up.paused and down:
-            session.send(session.daemon, down)
-            down = b""
-        if not wire:
-            return down
-        wire = wire[fill(session.client, wire) :]
+    for _ in steps:
         session.turn()
         session.at_client.take()
         session.at_daemon.take()
+        if session.up.paused and down:
+            session.send(session.daemon, down)
+            down = b""
+    return down
+
+
+def sends(session, wire):
+    """Ends when all of it has been taken; others go on meanwhile."""
+    while wire:
+        wire = wire[fill(session.client, wire) :]
+        yield
+
+
+def passes(session, file):
+    while True:
+        try:
+            frames.send_descriptor(session.client, file)
+        except BlockingIOError:
+            yield
+        else:
+            return
 
 
 def arrive(session, up, down, guarded):

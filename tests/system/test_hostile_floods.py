@@ -77,7 +77,6 @@ ATTACKS = {
     "sessions are not waited for": HURRIED + COMES_AND_GOES.format(begin="hurried"),
 }
 ALWAYS = [
-    "crumbs of a stranger",
     "crumbs in a session",
     "pings in a session",
     "no calls of a stranger",
@@ -90,4 +89,4 @@ ALWAYS = [
     [pytest.param(name, marks=[] if name in ALWAYS else [pytest.mark.long]) for name in ATTACKS],
 )
 def test_who_sends_without_end_is_not_felt(make_scene, endures, attack):
-    endures(make_scene({"log_level": 3}), BEGINS + ATTACKS[attack])
+    endures(make_scene(), BEGINS + ATTACKS[attack])

@@ -17,6 +17,10 @@ PASSRIGHTS = [
     pytest.param(True, id="passrights"),
     pytest.param(ON_AN_OLDER_KERNEL, id="an older kernel"),
 ]
+MOSTLY_OLDER = [
+    pytest.param(True, id="passrights", marks=pytest.mark.long),
+    pytest.param(ON_AN_OLDER_KERNEL, id="an older kernel"),
+]
 
 # Six of them, one byte a message with all the descriptors that it can carry, of a frame as long as
 # a stranger's may be. When it has come there is an answer, and another one begins.
@@ -34,12 +38,14 @@ while True:
 
 
 @pytest.mark.parametrize("passrights", PASSRIGHTS)
-@pytest.mark.parametrize("name", ["libvirt-sock-ro", "libvirt-sock"])
+@pytest.mark.parametrize(
+    "name", ["libvirt-sock-ro", pytest.param("libvirt-sock", marks=pytest.mark.long)]
+)
 def test_descriptors_on_each_byte_of_a_stranger_are_not_felt(make_scene, endures, name, passrights):
     endures(make_scene(passrights=passrights), PELTS, name)
 
 
-@pytest.mark.parametrize("passrights", PASSRIGHTS)
+@pytest.mark.parametrize("passrights", MOSTLY_OLDER)
 def test_descriptors_on_each_byte_at_the_admin_socket_are_not_felt(make_scene, endures, passrights):
     endures(make_scene(passrights=passrights), PELTS, "libvirt-admin-sock", user=0)
 
@@ -78,7 +84,7 @@ def pelting():
         yield pelting
 
 
-@pytest.mark.parametrize("passrights", PASSRIGHTS)
+@pytest.mark.parametrize("passrights", MOSTLY_OLDER)
 def test_descriptors_of_a_daemon_that_is_being_opened_are_not_felt(
     make_scene, endures, pelting, passrights
 ):
