@@ -142,7 +142,8 @@ class Felt:
     @property
     def is_close(self) -> bool:
         """Whether more rounds may tell what the machine did from what the attack did."""
-        return self.misses_pace and self.slower < 2 * MOST_SLOWER
+        waits = max(*self.new_client_s, *self.admin_s)
+        return self.misses_pace and waits < SERVED_S
 
     @property
     def misses_pace(self) -> bool:
@@ -499,8 +500,9 @@ def stop(front: Proxyd, felt: Felt) -> None:
     felt.stop_s = felt.gone_s = float("inf")
 
     def gone() -> bool:
-        if math.isinf(felt.stop_s) and not front.daemon.running:
-            felt.stop_s = time.monotonic() - began
+        if front.daemon.running:
+            return False
+        felt.stop_s = min(felt.stop_s, time.monotonic() - began)
         return not any(map(is_alive, pids))
 
     front.daemon.send(signal.SIGTERM)

@@ -40,7 +40,6 @@ class Connection:
         self.arrived = []
         self.failure = None
         self.thread = threading.Thread(target=self._attend)
-        self.thread.start()
 
     def _attend(self):
         try:
@@ -115,3 +114,4 @@ class RecordingDaemon:
             while True:
                 sock, _ = self._listener.accept()
                 self.connections.append(Connection(sock))
+                self.connections[-1].thread.start()  # from here on its client may look for it

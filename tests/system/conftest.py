@@ -121,16 +121,12 @@ def endures(request, capsys):
     more words to Bystander.beside.
     """
 
-    def endures(made, script, *arguments, quiet=None, beside=None, **options):
+    def endures(made, script, *arguments, beside=None, **options):
         def start(directory):
             return hostile(script, directory, *arguments, **options)
 
         with Bystander(made) as bystander:
-            felt = bystander.beside(
-                start,
-                quiet=None if quiet is None else (lambda directory: hostile(quiet, directory)),
-                **(beside or {}),
-            )
+            felt = bystander.beside(start, **(beside or {}))
             bystander.stop_beside(start, felt)
         with capsys.disabled():
             print(f"\n{request.node.name}: {felt}")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
+from tests.bed.hostile import hostile
 from tests.bed.python_libvirt import run_script
 from tests.bed.virsh import unix_uri
 from tests.bed.waiting import wait_until
@@ -86,7 +87,20 @@ def fresh():
     return [locked.fileno()] * 12
 def sent(): pass
 """
-KINDS = {"flushes": FLUSHES, "dirty": DIRTY, "lingers": LINGERS, "locked": LOCKED}
+# For what an attacker's own work does to the machine.
+HARMLESS = """
+passed = handful(12)
+def fresh():
+    return passed
+def sent(): pass
+"""
+KINDS = {
+    "harmless": HARMLESS,
+    "flushes": FLUSHES,
+    "dirty": DIRTY,
+    "lingers": LINGERS,
+    "locked": LOCKED,
+}
 
 # How they are passed.
 AS_ANNOUNCED = """
@@ -134,7 +148,7 @@ def attack(session):
     session.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
     begin_long(session)
     with suppress(OSError):
-        while True:
+        for _ in range(200):
             session.send(bytes(8192))
     session.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     for number in fresh():
@@ -172,7 +186,6 @@ while True:
         old.close()
     del sessions[:-8]
 """
-IDLE = "from hostile_kit import *\nget_ready()\nhear()\n"
 
 
 def script(kind, way):
@@ -232,8 +245,11 @@ def hold_up(make_scene, endures, device, capsys, somebody_passes, deaf):
             script(kind, way),
             name,
             device,
-            quiet=IDLE,
-            beside={"meanwhile": lambda: somebody_passes(made.front), "kicks": way == "not read"},
+            beside={
+                "quiet": lambda sink: hostile(script("harmless", way), sink, name, device),
+                "meanwhile": lambda: somebody_passes(made.front),
+                "kicks": way == "not read",
+            },
         )
 
     return hold_up
