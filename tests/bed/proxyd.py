@@ -16,11 +16,10 @@ AS_USUAL: Final = ("-m", "proxyd")
 ON_AN_OLD_KERNEL: Final = (
     "-c",
     """
-import importlib.util, sys
+import sys
 from proxyd.daemon.cli import main
-if importlib.util.find_spec("proxyd.endpoint.passing"):
-    from proxyd.endpoint import passing
-    passing.SO_PASSRIGHTS = 9999
+from proxyd.endpoint import passing
+passing.SO_PASSRIGHTS = 9999
 sys.exit(main())
 """,
 )
@@ -58,8 +57,8 @@ class Proxyd:
         self.admin_sock = directory / "libvirt-admin-sock"
         self.backend_dir = backend_dir
         self._environment = environment or {}
-        old = not passrights or os.environ.get("PROXYD_TEST_NO_PASSRIGHTS") == "1"
-        self._program = ON_AN_OLD_KERNEL if old else AS_USUAL
+        self.passrights = passrights and os.environ.get("PROXYD_TEST_NO_PASSRIGHTS") != "1"
+        self._program = AS_USUAL if self.passrights else ON_AN_OLD_KERNEL
         self.configure(config)
 
     def __enter__(self) -> Self:

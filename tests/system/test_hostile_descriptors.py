@@ -5,18 +5,27 @@ close waits, and sockets whose lock he holds. Where there is no /dev/fuse to be 
 the files' place; the output says so.
 """
 
+import os
+import socket
 import sys
+from functools import partial
 from subprocess import TimeoutExpired
 
 import pytest
 
+from proxyd.wire.frame import Status
+from proxyd.wire.programs import Remote
+from tests.bed.bystander import URI, scene
 from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
 from tests.bed.hostile import hostile
 from tests.bed.python_libvirt import run_script
 from tests.bed.virsh import unix_uri
 from tests.bed.waiting import wait_until
+from tests.relay import frames
+from tests.system.rpc import opened
 from tests.system.test_descriptors import domain
+from tests.system.test_faults import sockets_of
 from tests.system.test_hostile_strangers import ON_AN_OLDER_KERNEL, PASSRIGHTS
 
 __all__ = ["domain"]
@@ -26,6 +35,7 @@ pytestmark = pytest.mark.system
 # What proxyd, all its processes together, may hold at one time.
 MOST_HELD = 1024
 PASSES_S = 5
+KERNEL = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
 READ_ONLY, READ_WRITE = "libvirt-sock-ro", "libvirt-sock"
 
 PELTS = """
@@ -46,6 +56,79 @@ while True:
 def test_descriptors_on_each_byte_are_not_felt(make_scene, endures, name, passrights):
     felt = endures(make_scene(passrights=passrights), PELTS, name)
     assert felt.most_descriptors < MOST_HELD
+
+
+# What somebody who may write sends, by the name of what is wrong with it.
+WRONG = {
+    "on a byte of a frame": lambda client, files: (
+        client.send(client.frame(Remote.CONNECT_GET_LIB_VERSION)[:9]),
+        socket.send_fds(client.sock, [b"\0"], files[:1]),
+    ),
+    "on the first byte of a frame": lambda client, files: (
+        socket.send_fds(client.sock, [client.frame(Remote.CONNECT_GET_LIB_VERSION)], files[:1]),
+    ),
+    "on a byte of a long frame": lambda client, files: (
+        client.send(client.frame(Remote.CONNECT_GET_LIB_VERSION, bytes(200_000))[:100_000]),
+        socket.send_fds(client.sock, [bytes(1000)], files[:1]),
+    ),
+    "on the announcement itself": lambda client, files: (
+        socket.send_fds(client.sock, [announcing(client, 1)], files[:1]),
+    ),
+    "two in place of one": lambda client, files: (
+        client.send(announcing(client, 1)),
+        socket.send_fds(client.sock, [b"\0"], files[:2]),
+    ),
+    "one in place of two": lambda client, files: (
+        client.send(announcing(client, 2)),
+        socket.send_fds(client.sock, [b"\0"], files[:1]),
+        client.send(client.frame(Remote.CONNECT_GET_LIB_VERSION)),
+    ),
+    "none in place of one": lambda client, files: (
+        client.send(announcing(client, 1) + client.frame(Remote.CONNECT_GET_LIB_VERSION)),
+    ),
+    "more than a frame may have": lambda client, files: client.send(announcing(client, 33)),
+}
+
+
+def announcing(client, count):
+    client.serial += 1
+    return frames.call_with_descriptors(count, client.serial, procedure=60000)
+
+
+@pytest.fixture(scope="module", params=PASSRIGHTS)
+def front(request, qemu_backend, backend_dir):
+    with scene(qemu_backend.sock, backend_dir=backend_dir, passrights=request.param) as made:
+        yield made.front
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_who_passes_what_he_did_not_announce_ends_his_session_and_no_other(front, wrong):
+    with opened(front.sock, URI) as other, opened(front.sock, URI) as client:
+        before = sockets_of(front)
+        with open(os.devnull) as null:
+            WRONG[wrong](client, [null.fileno()] * 3)
+        assert client.ended()
+        assert other.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
+        # Two of the session are closed; the user's courier may be there for the next one.
+        wait_until(lambda: sockets_of(front) <= before, 10, "descriptors are as before")
+    with opened(front.sock, URI) as another:
+        assert another.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
+    assert "Traceback" not in front.log_text()
+
+
+def test_who_may_only_read_passes_none(front):
+    """Either the kernel does not let them through, or they end the session."""
+    with opened(front.sock_ro, URI) as other, opened(front.sock_ro, URI) as client:
+        with open(os.devnull) as null:
+            passes = partial(socket.send_fds, client.sock, [b"\0"], [null.fileno()])
+            if front.passrights and KERNEL >= (6, 16):
+                with pytest.raises(PermissionError):
+                    passes()
+                assert client.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
+            else:
+                passes()
+                assert client.ended()
+        assert other.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
 
 
 # What is passed: `fresh` makes descriptors for one attack, `sent` is called when they were passed.
