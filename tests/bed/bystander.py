@@ -52,8 +52,8 @@ URI: Final = "test:///default"  # leads to a real daemon
 NAMES: Final = ("libvirt-sock", "libvirt-sock-ro", "libvirt-admin-sock", "virtproxyd-admin-sock")
 
 ROUNDS: Final = 3
-WINDOW_S: Final = 0.4
-WARM_UP_S: Final = 0.1  # of a window, not counted
+WINDOW_S: Final = 0.35
+WARM_UP_S: Final = 0.05  # of a window, not counted
 PATIENCE_S: Final = 5.0  # of somebody who is not served at all
 CALM_S: Final = 0.1
 MOST_CALM_TICKS: Final = 2  # of 10 ms
@@ -513,4 +513,8 @@ def stop(front: Proxyd, felt: Felt) -> None:
         kill_if_there(pid)
     with suppress(TimeoutError):
         wait_until(lambda: not any(map(is_alive, pids)), PATIENCE_S, "they are killed")
-    felt.stuck = [name for pid in pids for name in stuck_threads(pid)]
+    felt.stuck = [
+        f"{'its own' if pid == front.pid else 'of a child'}: {name}"
+        for pid in pids
+        for name in stuck_threads(pid)
+    ]
