@@ -18,7 +18,7 @@ private() {
             if [ -L "$real" ]; then
                 cp -P "$real" "$shown"
             elif [ -d "$real" ]; then
-                mkdir "$shown"
+                mkdir -p "$shown" # libmount makes /run/mount by itself
                 mount --rbind "$real" "$shown"
             elif [ -e "$real" ]; then
                 : >"$shown"
