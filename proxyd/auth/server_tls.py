@@ -13,8 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL, crypto
 
+from proxyd.auth.bounds import LONGEST_CHAIN, TooLarge, sent
 from proxyd.auth.certificates import Credentials
-from proxyd.auth.verify import ChainCheck, ClientJudge, Inspection, Verdict
+from proxyd.auth.verify import ChainCheck, ClientJudge, Inspection, Verdict, reason_of
 from proxyd.config.priority import TlsPolicy, TlsVersion
 
 # OpenSSL would complete our chain from the CAs that clients are checked with, which may be other
@@ -66,11 +67,17 @@ class ServerTls:
 
     def judge(self, inspection: Inspection, connection: SSL.Connection) -> None:
         """Writes the verdict on a client whose handshake is complete."""
-        now = dt.datetime.now(dt.UTC)
+        refusal, chain = inspection.refusal, []
         try:
-            inspection.verdict = self._judge.verdict(inspection.refusal, _sent(connection), now)
+            if not refusal:
+                chain = sent(connection)
+        except TooLarge as excess:
+            refusal = f"its certificate {excess}"
         except (ValueError, x509.InvalidVersion) as malformed:
-            inspection.verdict = Verdict(refusal=f"its certificate is malformed: {malformed}")
+            text = reason_of(malformed)
+            inspection.verdict = Verdict(refusal=f"its certificate is malformed: {text}")
+            return
+        inspection.verdict = self._judge.verdict(refusal, chain, dt.datetime.now(dt.UTC))
 
     def explain(self, inspection: Inspection, reason: str) -> str:
         """Why a handshake failed: what the chain's check found, or OpenSSL's text with a hint."""
@@ -147,19 +154,20 @@ def _context(credentials: Credentials, policy: TlsPolicy) -> SSL.Context:
     context.set_mode(_NO_AUTO_CHAIN | SSL.MODE_RELEASE_BUFFERS)
     context.clear_mode(_ENABLE_PARTIAL_WRITE)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_verify_depth(LONGEST_CHAIN)
     context.set_min_proto_version(int(policy.lowest))
     context.set_max_proto_version(int(policy.highest))
     if policy.ciphers:
         context.set_cipher_list(policy.ciphers.encode())
     if policy.suites:
         context.set_tls13_ciphersuites(policy.suites.encode())
-    sent: set[x509.Certificate] = set()
+    taken: set[x509.Certificate] = set()
     for pair in credentials.pairs:
         context.use_certificate(pair.certificate)
         context.use_privatekey(pair.key)
         for each in pair.chain:
-            if each not in sent:
-                sent.add(each)
+            if each not in taken:
+                taken.add(each)
                 context.add_extra_chain_cert(each)
     store = context.get_cert_store()
     assert store is not None
@@ -172,15 +180,6 @@ def _context(credentials: Credentials, policy: TlsPolicy) -> SSL.Context:
         flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
     store.set_flags(flags)
     return context
-
-
-def _sent(connection: SSL.Connection) -> list[x509.Certificate]:
-    """What the client sent, its own certificate first. Raises ValueError."""
-    leaf = connection.get_peer_certificate(as_cryptography=True)
-    if leaf is None:
-        return []
-    others = connection.get_peer_cert_chain(as_cryptography=True) or []
-    return [leaf, *(each for each in others if each != leaf)]
 
 
 def _client_context() -> SSL.Context:

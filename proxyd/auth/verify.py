@@ -15,6 +15,8 @@ Where OpenSSL objects and GnuTLS, which libvirt uses, does not, the objection is
 * a missing revocation list: it is looked for with every issuer, and few have one.
 
 Nothing else is ever passed over, unless `tls_no_verify_certificate` says so for everything.
+
+Nothing is looked into before its size is known: see bounds.py.
 """
 
 import datetime as dt
@@ -25,10 +27,11 @@ from typing import Final
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from proxyd.auth.bounds import TooLarge, check_parts, loaded
 from proxyd.auth.dname import subject_of
 from proxyd.auth.fitness import Purpose, flaws_of_leaf
 from proxyd.config.globs import matches
-from proxyd.config.quoting import excerpt
+from proxyd.config.quoting import excerpt, one_line
 
 _Code = SSL.X509VerificationCodes
 
@@ -39,7 +42,10 @@ _LEAF_KEY_TOO_SMALL: Final = 66
 _CA_KEY_TOO_SMALL: Final = 67
 _DIGEST_TOO_WEAK: Final = 68
 
-_LONGEST_SUBJECT: Final = 500  # in a log line
+# In a log line.
+_LONGEST_SUBJECT: Final = 500
+_LONGEST_SERIAL: Final = 40  # RFC 5280's 20 bytes
+_LONGEST_REASON: Final = 150
 
 _NOT_FROM_OUR_CA: Final = "was not issued by a CA of ours (see ca_file)"
 _REASONS: Final[dict[int, str]] = {
@@ -128,20 +134,27 @@ class ClientJudge:
         self._allowed = allowed
 
     def verdict(self, refusal: str, chain: Sequence[x509.Certificate], now: dt.datetime) -> Verdict:
-        """`refusal` is what the chain's check noted, `chain` what the client sent, leaf first."""
-        if not chain:
+        """`refusal` is what the chain's check noted, and then nothing else is looked at.
+
+        `chain` is what the client sent, leaf first.
+        """
+        if refusal:
+            verdict = Verdict(refusal=refusal)
+        elif not chain:
             verdict = Verdict(refusal="it sent no certificate")
         else:
-            verdict = self._of(refusal, chain, now)
+            verdict = self._of(chain, now)
         if verdict.refusal and not self._enforce:
             # Let in all the same, but nobody vouches for the name.
             return Verdict(remarks=(*verdict.remarks, f"is not verified: {verdict.refusal}"))
         return verdict
 
-    def _of(self, refusal: str, chain: Sequence[x509.Certificate], now: dt.datetime) -> Verdict:
+    def _of(self, chain: Sequence[x509.Certificate], now: dt.datetime) -> Verdict:
         leaf, *others = chain
-        if refusal:
-            return Verdict(refusal=refusal)
+        try:
+            check_parts(leaf)
+        except TooLarge as excess:
+            return Verdict(refusal=f"its certificate {excess}")
         dname = _name_of(leaf)
         flaws = flaws_of_leaf(leaf, Purpose.CLIENT, now)
         objections = (
@@ -160,10 +173,15 @@ class ClientJudge:
 
 
 def described(certificate: x509.Certificate) -> str:
-    """A certificate for a log line: subject, serial number, validity. Bounded."""
+    """A certificate for a log line: subject, serial number, validity. Bounded, as is the work."""
+    try:
+        check_parts(certificate)
+    except TooLarge as excess:
+        return f"it {excess}"
+    serial = f"{certificate.serial_number:x}"
     return (
         f"subject {excerpt(_name_of(certificate) or '', _LONGEST_SUBJECT)},"
-        f" serial {certificate.serial_number:x},"
+        f" serial {serial if len(serial) <= _LONGEST_SERIAL else f'{serial[:_LONGEST_SERIAL]}…'},"
         f" valid {certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S}"
         f" to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC"
     )
@@ -173,10 +191,17 @@ def _objection(certificate: crypto.X509, error: int, depth: int) -> str:
     whose = "its certificate" if depth == 0 else "the certificate of its CA"
     reason = _REASONS.get(error, f"was refused by OpenSSL (verification error {error})")
     try:
-        which = described(certificate.to_cryptography())
+        which = described(loaded(certificate))
+    except TooLarge as excess:
+        which = f"it {excess}"
     except (ValueError, x509.InvalidVersion) as malformed:
-        which = f"it cannot be understood: {malformed}"
+        which = f"it cannot be understood: {reason_of(malformed)}"
     return f"{whose} {reason}: {which}"
+
+
+def reason_of(malformed: Exception) -> str:
+    """What the reader of a certificate says of it, for a log line."""
+    return one_line(str(malformed)[:_LONGEST_REASON])
 
 
 def _name_of(certificate: x509.Certificate) -> str | None:
@@ -188,8 +213,7 @@ def _name_of(certificate: x509.Certificate) -> str | None:
 
 def _out_of_date(chain: Iterable[x509.Certificate], now: dt.datetime) -> list[str]:
     """Row 10: whatever else a client sends must be in date, whether the chain needs it or not."""
-    return [
-        f"came with another one that is out of date ({described(each)})"
-        for each in chain
-        if not each.not_valid_before_utc <= now <= each.not_valid_after_utc
-    ]
+    for each in chain:
+        if not each.not_valid_before_utc <= now <= each.not_valid_after_utc:
+            return [f"came with another one that is out of date ({described(each)})"]
+    return []

@@ -81,6 +81,20 @@ def server(*new, issuer=ROOT, name="server", without=None, **rest) -> Template:
 JOE = client()
 
 
+def units(size) -> x509.Name:
+    """A name of so many bytes, of the shortest parts."""
+    unit = x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "a")
+    return x509.Name([unit] * (size // 12))
+
+
+def padding(size) -> Extension:
+    """An extension that nobody reads."""
+    return raw(UNKNOWN, bytes(size), critical=False)
+
+
+MORE = tuple(authority(f"more {number}") for number in range(18))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientRow:
     """A client knocks. `trusts` is what the daemons' ca_file has to hold for it."""
@@ -541,6 +555,14 @@ ROOTS = (
     ),
     row("root twice in ca_file", client(issuer=TWICE), ACCEPTED, trusts=(TWICE, TWICE)),
     row("root behind more than 20 others", client(issuer=FAR_DOWN), ACCEPTED, trusts=FAR_DOWN),
+    row("subject of 1000 bytes", client(name=units(1000)), ACCEPTED),
+    row("subject of 1100 bytes", client(name=units(1100)), ACCEPTED, ours=REFUSED, why="sizes"),
+    row("extensions of 4000 bytes", client(padding(3800)), ACCEPTED),
+    row("extensions of 4200 bytes", client(padding(4200)), ACCEPTED, ours=REFUSED, why="sizes"),
+    row("20 KiB", client(padding(20480)), ACCEPTED, ours=REFUSED, why="sizes"),
+    row("15 more than it needs", (JOE, *MORE[:15]), ACCEPTED),
+    row("16 more than it needs", (JOE, *MORE[:16]), REFUSED),
+    row("18 more than it needs", (JOE, *MORE), REFUSED),
 )
 
 # Revocation lists: one file with the lists of many CAs
