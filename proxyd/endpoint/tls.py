@@ -26,8 +26,11 @@ whoever drives `handshake` does it in a thread.
 """
 
 import contextlib
+import fcntl
 import os
 import socket
+import struct
+import termios
 from typing import Final
 
 from OpenSSL import SSL
@@ -40,6 +43,11 @@ _LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, i
 _CLOSED: Final = "closed"
 _TCP_ULP: Final = 31  # linux/tcp.h
 _LONGEST_LAYER_NAME: Final = 16
+_COUNT: Final = struct.Struct("@i")
+# What a peer may say before it is let in. Mutual TLS with three certificates of ML-DSA-87 takes
+# 31 KiB, with those of today's kinds 2 to 6. OpenSSL itself would take 128 KiB of hello and 100 of
+# certificates (no call of pyOpenSSL's lowers that), and take them apart for up to 20 ms.
+LONGEST_HANDSHAKE: Final = 36864
 _OPTIONS: Final = SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF
 
 
@@ -56,6 +64,7 @@ class TlsEndpoint:
     __slots__ = (
         "_broken",
         "_fd",
+        "_heard",
         "_sock",
         "_ssl",
         "connection",
@@ -78,6 +87,7 @@ class TlsEndpoint:
         # as records without content come: a peer that sends key updates would hold the thread.
         self._ssl = self.connection._ssl  # noqa: SLF001
         lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
+        self._heard = 0  # bytes of the handshake
         self.pending = False
         self.reads_when_writable = False
         self._broken: HungUp | None = None  # OpenSSL gives the reason of a failure only once
@@ -100,6 +110,7 @@ class TlsEndpoint:
         Which way is in `reads_when_writable`. Raises HandshakeFailed and HungUp. Burns CPU.
         """
         self.reads_when_writable = False
+        self._listen()
         try:
             self.connection.do_handshake()
         except SSL.WantReadError:
@@ -114,6 +125,21 @@ class TlsEndpoint:
         except SSL.Error as error:
             raise HandshakeFailed(_reason(error)) from error
         return True
+
+    def _listen(self) -> None:
+        """Counts what waits to be read, and does not let OpenSSL see too much of it.
+
+        OpenSSL reads until nothing is there, so whatever waits is read in this step. What comes
+        in the very moment of a step is not counted: against who hits that moment again and again,
+        OpenSSL's own limits stand.
+        """
+        waiting = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(_COUNT.size))
+        self._heard += _COUNT.unpack(waiting)[0]
+        if self._heard > LONGEST_HANDSHAKE:
+            raise HandshakeFailed(
+                f"{self._heard} bytes before it was let in, where at most {LONGEST_HANDSHAKE} are"
+                " read (shorter chains, names and hellos fit)"
+            )
 
     def read_into(self, view: memoryview) -> int:
         got, size = 0, len(view)
