@@ -18,15 +18,23 @@ from scramp import ScramException, ScramMechanism
 from scramp.utils import ServerError
 
 from proxyd.auth.mechanism import Challenge, Refused, Success
-from proxyd.auth.passwords import PasswordError, PasswordFile, Passwords, prepared
+from proxyd.auth.passwords import (
+    LONGEST_NAME,
+    PasswordError,
+    PasswordFile,
+    Passwords,
+    may_be_a_name,
+    prepared,
+)
 
 PLAIN: Final = "SCRAM-SHA-256"
 PLUS: Final = "SCRAM-SHA-256-PLUS"
 
-# A name, a nonce and a proof; both are prepared and searched character by character.
+# Names, a nonce and a proof; a nonce of this size is searched in 0.8 ms.
 LARGEST_MESSAGE: Final = 4096
 # Flag of channel binding with its type, the name to act as, and the message that scramp reads.
 _FIRST: Final = re.compile(r"((n|y|p=([A-Za-z0-9.-]+)),(?:a=([^,]+))?,)(.+)", re.DOTALL)
+_NAME: Final = re.compile(r"n=([^,]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,7 @@ class ScramServer:
         if not found:
             raise Refused("the client's first message is malformed")
         header, flag, binding, authzid, bare = found.groups()
+        _check_names(bare, authzid)
         bound = self._bound_to(flag, binding)
         try:
             passwords = self._passwords.read()
@@ -161,9 +170,21 @@ def _text(data: bytes | None) -> str:
         raise Refused("the client sent a message that is no UTF-8") from None
 
 
+def _check_names(bare: str, authzid: str | None) -> None:
+    """Before anybody prepares them, which takes 50 ms for the longest that fit into a message."""
+    named = _NAME.match(bare)
+    names = (named[1] if named else "", authzid or "")
+    if not all(may_be_a_name(_unescaped(each)) for each in names):
+        raise Refused(f"the client gave a name of more than {LONGEST_NAME} characters")
+
+
+def _unescaped(name: str) -> str:
+    return name.replace("=2C", ",").replace("=3D", "=")
+
+
 def _act_as(escaped: str) -> str:
     try:
-        return prepared(escaped.replace("=2C", ",").replace("=3D", "="))
+        return prepared(_unescaped(escaped))
     except PasswordError:
         return ""
 

@@ -251,3 +251,35 @@ def test_another_who_writes_without_end_is_not_waited_for_without_end(file, tmp_
 
 def test_verifiers_are_compared_by_content():
     assert Verifier(4096, b"a", b"b", b"c") == Verifier(4096, b"a", b"b", b"c")
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """As if what there is had been there for a while."""
+    monkeypatch.setattr(module, "_SETTLED_NS", -1)
+
+
+def test_a_file_that_does_not_change_is_taken_apart_once(file, settled, monkeypatch):
+    file.set_password("joe", "sesame")
+    known = file.read()
+    monkeypatch.setattr(PasswordFile, "_parsed", lambda *_: pytest.fail("taken apart"))
+    assert file.read() is known
+
+
+def test_a_file_that_was_changed_a_moment_ago_is_taken_apart_each_time(file):
+    file.set_password("joe", "sesame")
+    assert file.read() is not file.read()
+
+
+def test_every_change_is_seen_at_once(file, settled):
+    file.set_password("joe", "sesame")
+    file.read()
+    file.set_password("fred", "sesame")
+    assert file.names() == ("fred", "joe")
+    # In place, with the size as it was.
+    path = Path(file.path)
+    path.write_text(path.read_text().replace("fred:", "gred:"))
+    assert file.names() == ("gred", "joe")
+    path.chmod(0o644)
+    with pytest.raises(PasswordError, match="others may use it"):
+        file.read()

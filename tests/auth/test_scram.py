@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scramp import ScramClient
 
 from proxyd.auth import passwords as module
+from proxyd.auth import scram as scram_module
 from proxyd.auth.mechanism import Challenge, Refused, Success
 from proxyd.auth.passwords import PasswordFile
 from proxyd.auth.scram import ScramServer
@@ -325,3 +326,18 @@ def test_whatever_comes_instead_of_a_proof_is_refused(users, final):
     server.start(b"n,,n=joe,r=nonce")
     with pytest.raises(Refused):
         server.step(final)
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "\ufdfa" * 15, "=2C" * 256, "\u00ad" * 256])
+@pytest.mark.parametrize("first", ["n,,n={},r=abc", "n,a={},n=joe,r=abc"])
+def test_a_name_that_is_too_long_for_any_user_is_not_prepared(server, monkeypatch, first, name):
+    for where in (module, scram_module):
+        monkeypatch.setattr(where, "prepared", lambda _: pytest.fail("it was prepared"))
+    with pytest.raises(Refused, match="a name of more than 255 characters"):
+        server.start(first.format(name).encode())
+
+
+def test_the_longest_name_comes_in(users):
+    users.set_password("é" * 255, "sesame")
+    server = ScramServer(users)
+    assert isinstance(server.start(f"n,,n={'é' * 255},r=abc".encode()), Challenge)
