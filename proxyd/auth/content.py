@@ -87,4 +87,4 @@ def longest_path(authority: x509.Certificate) -> int | None:
 
 def reason_of(error: Exception) -> str:
     text = (isinstance(error, OSError) and error.strerror) or str(error)
-    return one_line(text)[:_LONGEST_REASON]
+    return one_line(text[:_LONGEST_REASON])

@@ -88,7 +88,7 @@ def malformation(certificate: x509.Certificate) -> str:
     except x509.DuplicateExtension as duplicate:
         return f"has an extension twice ({duplicate.oid.dotted_string})"
     except (ValueError, TypeError, x509.UnsupportedGeneralNameType) as error:
-        return f"has a malformed extension ({one_line(str(error))[:_LONGEST_REASON]})"
+        return f"has a malformed extension ({one_line(str(error)[:_LONGEST_REASON])})"
     if len(found) and certificate.version is not x509.Version.v3:
         return "has extensions, which its version does not know"
     return ""

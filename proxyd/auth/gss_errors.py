@@ -4,10 +4,11 @@ from typing import Final
 
 from gssapi.raw.misc import GSSError
 
-from proxyd.config.quoting import one_line
+from proxyd.config.quoting import one_line, shortened
 
 # Major status of an error that only the minor one explains.
 _UNSPECIFIED: Final = 13 << 16
+_LONGEST_TEXT: Final = 250  # the name in a ticket, which anybody can make up, may have 64 KiB
 _EMPTY_TEXTS: Final = frozenset({"", "Success", "Unknown error"})
 
 # libkrb5's numbers, as GSSAPI shows them: a table of errors of the host, up to 255, and its own.
@@ -34,7 +35,11 @@ def words_of(error: GSSError) -> str:
     texts = error.get_all_statuses(error.min_code, False)
     if error.maj_code != _UNSPECIFIED or _EMPTY_TEXTS.issuperset(texts):
         texts = [*error.get_all_statuses(error.maj_code, True), *texts]
-    said = [one_line(text) for text in dict.fromkeys(texts) if text not in _EMPTY_TEXTS]
+    said = [
+        one_line(shortened(text, _LONGEST_TEXT))
+        for text in dict.fromkeys(texts)
+        if text not in _EMPTY_TEXTS
+    ]
     return ": ".join(said) or f"GSS error {error.maj_code}"
 
 

@@ -11,7 +11,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from proxyd.config.quoting import one_line
+from proxyd.config.quoting import one_line, shortened
 
 LARGEST_MESSAGE: Final = 65536  # what one START or STEP can carry, either way
 _LONGEST_REASON: Final = 300  # names that a client made up stand in some
@@ -25,8 +25,8 @@ class Refused(Exception):
     """
 
     def __init__(self, reason: str, *, username: str | None = None, hint: str = "") -> None:
-        super().__init__(one_line(reason)[:_LONGEST_REASON])
-        self.username = None if username is None else one_line(username)[:_LONGEST_REASON]
+        super().__init__(one_line(shortened(reason, _LONGEST_REASON)))
+        self.username = None if username is None else one_line(shortened(username, _LONGEST_REASON))
         self.hint = hint
 
 
