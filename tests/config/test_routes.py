@@ -4,6 +4,7 @@ import pytest
 
 from proxyd.config.routes import (
     MAX_NAME,
+    MAX_PARAMETERS,
     PROBED_SESSION,
     PROBED_SYSTEM,
     Destination,
@@ -642,3 +643,15 @@ def test_a_route_for_a_name_that_no_client_may_give_is_left_out():
 def test_a_route_for_a_driver_inside_is_known_and_the_driver_alone_is_not():
     assert next(each.path for each in known(esx="/run/esx")) == "/run/esx"
     assert not {each.daemon for each in known()} & {f"virt{driver}d" for driver in INSIDE}
+
+
+def test_as_many_parameters_as_may_be_go_on():
+    query = "&".join(f"a{n}=b" for n in range(MAX_PARAMETERS))
+    assert str(parse_name(f"qemu:///system?{query}")).endswith(query)
+
+
+@pytest.mark.parametrize("separator", "&;")
+def test_more_parameters_lead_nowhere(separator):
+    query = separator.join(["a=b"] * (MAX_PARAMETERS + 1))
+    said = refusal(f"qemu:///system?{query}").message
+    assert f"more than {MAX_PARAMETERS} parameters" in said
