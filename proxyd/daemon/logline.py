@@ -2,11 +2,11 @@
 
 A message often quotes what a peer sent: a name, a distinguished name, an error text. So nothing
 that ends or hides a line reaches an output raw: a peer that puts a line feed and something like a
-time stamp into its name must not be able to write a line of its own.
+time stamp into its name must not be able to write a line of its own. Nor a long one: a text is
+cut in its middle, so that what was quoted goes and what is said of it stays.
 """
 
 import logging
-import re
 import threading
 import time
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from traceback import TracebackException
 from typing import Final
 
 from proxyd.config.logstrings import LogLevel
+from proxyd.config.quoting import shortened
 
 # What the standard library's levels are called here. Between two levels the lower one counts;
 # CRITICAL has no libvirt word and is an error.
@@ -32,13 +33,29 @@ SEVERITY: Final = {
     LogLevel.ERROR: 3,
 }
 
-_SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LONGEST_TEXT: Final = 4096  # characters; a URI, the longest that a client may name, has as many
+
+
+def _spelled(code: int) -> str:
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return short.get(chr(code)) or (f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}")
+
+
 # C0 and C1 controls (a terminal obeys U+009B like ESC [), the two Unicode line ends, and the
 # marks that reorder text, which let a line read as something else than it says. A backslash
 # stays as it is: it can make a text ambiguous, but it cannot end a line.
-_UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_UNSAFE: Final = {
+    code: _spelled(code)
+    for codes in (
+        range(0x20),
+        range(0x7F, 0xA0),
+        (0x061C, 0x200E, 0x200F, 0x2028, 0x2029),
+        range(0x202A, 0x202F),
+        range(0x2066, 0x206A),
+        range(0xD800, 0xE000),
+    )
+    for code in codes
+}
 _TRACE_INDENT: Final = "    "
 
 
@@ -99,7 +116,7 @@ def entry_of(record: logging.LogRecord) -> LogEntry:
 
 def _text_of(record: logging.LogRecord) -> str:
     try:
-        return record.getMessage()
+        return shortened(record.getMessage(), _LONGEST_TEXT)
     except Exception as error:  # noqa: BLE001 (arguments are any objects: a log call never raises)
         shown = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         return f"{shown} (this message cannot be made: {type(error).__name__})"
@@ -109,15 +126,7 @@ def escape(text: str) -> str:
     """The text without anything that could end a line, steer a terminal or hide what it says."""
     if text.isprintable():  # the usual case, and four times cheaper than the search
         return text
-    return _UNSAFE.sub(_escape_one, text)
-
-
-def _escape_one(found: re.Match[str]) -> str:
-    character = found.group()
-    if character in _SHORT_ESCAPES:
-        return _SHORT_ESCAPES[character]
-    code = ord(character)
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
+    return text.translate(_UNSAFE)
 
 
 def stamp(when: float) -> str:

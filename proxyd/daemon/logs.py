@@ -20,6 +20,7 @@ from proxyd.config.globs import matches
 from proxyd.config.logstrings import LogFilter, LogLevel, LogOutput
 from proxyd.daemon.logline import STDLIB_LEVEL, entry_of, level_of
 from proxyd.daemon.logoutputs import LogPlaces, open_output
+from proxyd.daemon.lograte import LogRate
 from proxyd.daemon.logwriter import Clock, LogQueue, LogWriter, Outlet
 
 QUEUE_LIMIT: Final = 10_000
@@ -45,14 +46,14 @@ class Logs:
         self._places = places or LogPlaces()
         self._clock = clock
         self._queue = LogQueue(queue_limit)
-        self._handler = _Intake(self._queue)
+        self._handler = _Intake(self._queue, clock)
         self._writer: LogWriter | None = None
         self._level_before = logging.NOTSET
         self._closed = False
 
     @property
     def dropped(self) -> int:
-        """How many messages were not queued because the queue was full."""
+        """How many messages were not queued: the queue was full, or they came too often."""
         return self._queue.dropped
 
     @property
@@ -144,10 +145,12 @@ class _Gate:
 class _Intake(logging.Handler):
     """Where the standard library hands over: gate and queue, nothing that could wait."""
 
-    def __init__(self, waiting: LogQueue) -> None:
+    def __init__(self, waiting: LogQueue, clock: Clock) -> None:
         super().__init__()
         self.gate = _Gate(LogLevel.ERROR, ())
         self._queue = waiting
+        self._clock = clock
+        self._rate = LogRate()
 
     def createLock(self) -> None:  # noqa: N802 (the standard library's name)
         """No lock: a thread that logs must never wait for another one that does."""
@@ -155,10 +158,13 @@ class _Intake(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Queue the record if the gate lets it pass."""
-        passed = self.gate.passes(record.name, level_of(record.levelno))
-        if passed:
-            self._queue.put(entry_of(record))
-        return passed
+        if not self.gate.passes(record.name, level_of(record.levelno)):
+            return False
+        if not self._rate.admits((record.pathname, record.lineno), self._clock()):
+            self._queue.drop()
+            return False
+        self._queue.put(entry_of(record))
+        return True
 
 
 def _lowest(level: int, filters: Sequence[LogFilter], outputs: Sequence[LogOutput]) -> int:

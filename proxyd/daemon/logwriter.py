@@ -3,8 +3,9 @@
 A log call comes from the trio loop or from a relay thread, and neither may wait for a disk. So a
 call only puts an entry on a queue, and this one thread takes it off. What must stay true:
 
-* The queue is bounded for messages. When it is full, messages are dropped and counted, and the
-  count is written as soon as the queue is empty again, or after a second at the latest.
+* The queue is bounded for messages. When it is full, messages are dropped and counted, as are those
+  that come too often (`lograte.py`), and the count is written with the next message when the queue
+  is empty again, or after a second at the latest.
 * Orders (new outputs, stop) go through the same queue but past the bound, so that they are never
   lost and take effect between two messages: what was logged before goes to the old outputs.
 * An output that fails loses messages, not the program. The others are told once when it begins;
@@ -58,7 +59,7 @@ class LogQueue:
 
     @property
     def dropped(self) -> int:
-        """How many messages found the queue full."""
+        """How many messages found the queue full, or were too many of their kind."""
         return self._dropped
 
     def put(self, entry: LogEntry) -> None:
@@ -70,6 +71,10 @@ class LogQueue:
         if self._items.qsize() < self._limit:
             self._items.put(entry)
             return
+        self.drop()
+
+    def drop(self) -> None:
+        """Count a message that is not to be queued."""
         with self._dropping:  # += is not one step, and its result is reported
             self._dropped += 1
 

@@ -50,7 +50,10 @@ def attention(found: dict[str, Any]) -> list[str]:
     if limits["clients"] >= limits["max_clients"]:
         lines.append("max_clients is reached, new clients wait: raise it, or see who is connected")
     if found["log"]["dropped"] or found["log"]["lost"]:
-        lines.append("log lines were lost: an output does not keep up, or cannot be written")
+        lines.append(
+            "log lines were lost: an output does not keep up or cannot be written, or somebody"
+            " makes too many of one kind"
+        )
     if found["relay"]["own_errors"]:
         lines.append("sessions ended by errors of proxyd's own: the log has their tracebacks")
     return lines

@@ -10,6 +10,8 @@ from proxyd.wire.params import Param, ParamType
 UNSEEN_PID: Final = -1
 UNSEEN_START: Final = 2**64 - 1
 
+_LONGEST_NAME: Final = 500  # in a log line; a subject may have 3000 characters
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientIdentity:
@@ -51,7 +53,11 @@ class ClientIdentity:
         if self.pid is not None:
             parts.append(f"pid {self.pid}")
         if self.sasl_user_name is not None:
-            parts.append(f"SASL user {self.sasl_user_name!r}")
+            parts.append(f"SASL user {_beginning(self.sasl_user_name)!r}")
         if self.x509_dname is not None:
-            parts.append(f"x509 {self.x509_dname!r}")
+            parts.append(f"x509 {_beginning(self.x509_dname)!r}")
         return " ".join(parts) or "anonymous"
+
+
+def _beginning(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"

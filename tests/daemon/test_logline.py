@@ -132,3 +132,11 @@ def test_levels_of_the_standard_library_become_libvirts():
 def test_the_libvirt_numbers_of_an_error_are_kept():
     made = entry_of(record_of("x", libvirt_domain=7, libvirt_code=38))
     assert (made.libvirt_domain, made.libvirt_code) == (7, 38)
+
+
+def test_a_text_without_end_is_cut_where_it_quotes_and_not_where_it_says_what_happened():
+    made = entry_of(record_of("client 7: %s: closed; 0.1 s", "x" * 100_000))
+    assert made.text.startswith("client 7: xxx")
+    assert made.text.endswith("xxx: closed; 0.1 s")
+    assert "characters) …" in made.text
+    assert len(made.text) < 4200

@@ -6,6 +6,7 @@ import pytest
 
 from proxyd.config.logstrings import LogFilter, LogLevel, LogOutput
 from proxyd.daemon.logoutputs import LogOutputError, LogPlaces
+from proxyd.daemon.lograte import MOST_AT_ONCE
 from proxyd.daemon.logs import Logs, default_outputs
 
 DEADLINE_S = 10
@@ -193,3 +194,18 @@ def test_debug_messages_do_not_go_to_the_journal_by_default():
         level=1, daemonized=True, stdin_is_tty=False, journald_available=True, log_file="/x"
     )
     assert found == (LogOutput(2, "journald"),)
+
+
+def test_a_flood_of_one_kind_is_cut_and_counted_and_others_are_not(logs, path):
+    logs.apply(LogLevel.INFO, [], [to(path)])
+    for number in range(MOST_AT_ONCE + 500):
+        logging.getLogger("rpc.x").info("client %d spoiled its connection", number)
+        while number % 1000 == 0 and not logs._queue.empty:
+            pass  # otherwise it is the queue that is full
+    logging.getLogger("rpc.x").info("something else")
+    logs.close(DEADLINE_S)
+    found = texts(path)
+    assert MOST_AT_ONCE <= sum("spoiled" in text for text in found) < MOST_AT_ONCE + 400
+    assert "something else" in found
+    assert logs.dropped > 100
+    assert "log messages were dropped: they came too fast" in found[-1]

@@ -102,3 +102,9 @@ def test_a_log_line_names_whoever_it_is(identity, line):
 def test_a_name_that_the_client_chose_cannot_break_the_log(nasty):
     lines = [str(ClientIdentity(x509_dname=nasty)), str(ClientIdentity(sasl_user_name=nasty))]
     assert all(line.isprintable() for line in lines)
+
+
+def test_names_without_end_are_cut_in_a_log_line_and_told_a_daemon_in_full():
+    long = ClientIdentity(sasl_user_name="s" * 1024, x509_dname="CN=" + "x" * 3000)
+    assert len(str(long)) < 1100
+    assert [len(str(param.value)) for param in long.params()] == [1024, 3003]
