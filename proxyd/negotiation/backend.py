@@ -22,8 +22,8 @@ from proxyd.wire.params import Param
 from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
-# Replies here are empty, one word, or an error text.
-FRAME_LIMIT: Final = 1048576
+# Replies here are empty, one word, or an error text, of which 1 MiB would take 9 ms to decode.
+FRAME_LIMIT: Final = 65536
 
 # Keepalive, and events. A daemon pings every 5 s, and has no event for who has registered for none.
 UNANSWERING_LIMIT: Final = 32
