@@ -11,6 +11,7 @@ back in the opposite order, whatever happens.
 
 import logging
 import os
+import sys
 from contextlib import ExitStack
 from typing import Final
 
@@ -44,6 +45,12 @@ from proxyd.session.handover import RelayDied
 
 _LOG_FLUSH_S: Final = 2.0
 _START_S: Final = 60.0
+# How long a thread may keep the interpreter while another one waits for it: a relay thread with a
+# small call, say, while the control plane opens sessions or a handshake spells a name. Python's own
+# is 5 ms. Measured on two cores, p50 of an echo through a thread beside 1 / 4 threads of pure
+# Python: 5.2 / 32 ms with that, 0.7 / 3.7 with this. Four such threads had done their own work in
+# 1.3 s with that and 0.7 with this, and a quiet daemon's calls took the same.
+_TURN_S: Final = 0.0005
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -94,10 +101,14 @@ def _run(
     notifier: Notifier,
 ) -> int:
     status = Exit.FAILED
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
     try:
         status = trio.run(_serve, in_force, options, logs, readiness, notifier)
     except* RelayDied as died:
         log.error("no session can go on: %s", died.exceptions[0])
+    finally:
+        sys.setswitchinterval(interval)
     return status
 
 

@@ -368,3 +368,11 @@ def test_a_file_in_the_way_is_never_removed(stage, capfd):
     assert status_of(stage) == 6
     assert "it is a regular file" in capfd.readouterr().err
     assert stage.sock.read_text() == "mine"
+
+
+def test_its_threads_take_short_turns_as_long_as_it_serves(stage):
+    usual = sys.getswitchinterval()
+    with meanwhile(stage, sys.getswitchinterval) as told:
+        assert stage.run() == 0
+    assert told[0] <= usual / 5
+    assert sys.getswitchinterval() == usual
