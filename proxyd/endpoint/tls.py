@@ -26,28 +26,22 @@ whoever drives `handshake` does it in a thread.
 """
 
 import contextlib
-import fcntl
 import os
 import socket
-import struct
-import termios
 from typing import Final
 
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
 from proxyd.endpoint.contract import NOTHING, HungUp
+from proxyd.endpoint.handshake import Handshake, TooMuch
 
 _FULL_RECORD: Final = 16384
 _LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, in one piece
 _CLOSED: Final = "closed"
 _TCP_ULP: Final = 31  # linux/tcp.h
 _LONGEST_LAYER_NAME: Final = 16
-_COUNT: Final = struct.Struct("@i")
-# What a peer may say before it is let in. Mutual TLS with three certificates of ML-DSA-87 takes
-# 31 KiB, with those of today's kinds 2 to 6. OpenSSL itself would take 128 KiB of hello and 100 of
-# certificates (no call of pyOpenSSL's lowers that), and take them apart for up to 20 ms.
-LONGEST_HANDSHAKE: Final = 36864
+_KERNEL: Final = 0x8  # SSL_OP_ENABLE_KTLS; no name in pyOpenSSL
 _OPTIONS: Final = SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF
 
 
@@ -64,7 +58,7 @@ class TlsEndpoint:
     __slots__ = (
         "_broken",
         "_fd",
-        "_heard",
+        "_handshake",
         "_sock",
         "_ssl",
         "connection",
@@ -79,7 +73,10 @@ class TlsEndpoint:
         sock.setblocking(False)
         self._sock = sock
         self._fd = sock.fileno()
-        self.connection = SSL.Connection(context, sock)
+        # The kernel can take over from OpenSSL only if the handshake was made on the socket.
+        in_kernel = lib.SSL_CTX_get_options(context._context) & _KERNEL  # noqa: SLF001
+        self.connection = SSL.Connection(context, sock if in_kernel else None)
+        self._handshake = None if in_kernel else Handshake(self.connection, sock)
         self.connection.set_options(_OPTIONS)
         self.connection.set_app_data(application)
         self.connection.set_accept_state()
@@ -87,7 +84,6 @@ class TlsEndpoint:
         # as records without content come: a peer that sends key updates would hold the thread.
         self._ssl = self.connection._ssl  # noqa: SLF001
         lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
-        self._heard = 0  # bytes of the handshake
         self.pending = False
         self.reads_when_writable = False
         self._broken: HungUp | None = None  # OpenSSL gives the reason of a failure only once
@@ -110,8 +106,9 @@ class TlsEndpoint:
         Which way is in `reads_when_writable`. Raises HandshakeFailed and HungUp. Burns CPU.
         """
         self.reads_when_writable = False
-        self._listen()
         try:
+            if self._handshake is not None:
+                return self._advance(self._handshake)
             self.connection.do_handshake()
         except SSL.WantReadError:
             return False
@@ -120,26 +117,24 @@ class TlsEndpoint:
             return False
         except SSL.ZeroReturnError as error:
             raise HungUp(_CLOSED, while_writing=False) from error
-        except SSL.SysCallError as error:
+        except (SSL.SysCallError, OSError) as error:
             raise _hung_up(error, while_writing=False) from error
         except SSL.Error as error:
             raise HandshakeFailed(_reason(error)) from error
+        except TooMuch as error:
+            raise HandshakeFailed(str(error)) from error
         return True
 
-    def _listen(self) -> None:
-        """Counts what waits to be read, and does not let OpenSSL see too much of it.
-
-        OpenSSL reads until nothing is there, so whatever waits is read in this step. What comes
-        in the very moment of a step is not counted: against who hits that moment again and again,
-        OpenSSL's own limits stand.
-        """
-        waiting = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(_COUNT.size))
-        self._heard += _COUNT.unpack(waiting)[0]
-        if self._heard > LONGEST_HANDSHAKE:
-            raise HandshakeFailed(
-                f"{self._heard} bytes before it was let in, where at most {LONGEST_HANDSHAKE} are"
-                " read (shorter chains, names and hellos fit)"
-            )
+    def _advance(self, handshake: Handshake) -> bool:
+        """After the handshake the socket is OpenSSL's own, without a copy through memory."""
+        if not handshake.advance():
+            self.reads_when_writable = handshake.wants_room
+            return False
+        lib.SSL_set_fd(self._ssl, self._fd)
+        self.connection._socket = self._sock  # noqa: SLF001
+        self.connection._into_ssl = self.connection._from_ssl = None  # noqa: SLF001
+        self._handshake = None
+        return True
 
     def read_into(self, view: memoryview) -> int:
         got, size = 0, len(view)

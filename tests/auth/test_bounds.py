@@ -27,7 +27,8 @@ from proxyd.auth.files import CertificateFiles
 from proxyd.auth.server_tls import make_server_tls
 from proxyd.auth.verify import Inspection, described
 from proxyd.config.priority import parse_priority
-from proxyd.endpoint.tls import LONGEST_HANDSHAKE, HandshakeFailed, TlsEndpoint
+from proxyd.endpoint.handshake import LONGEST_HANDSHAKE
+from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from tests.bed.minting import DAY, SEQUENCE, tlv
 from tests.bed.odd_certificates import KEY, attribute, certificate, extension, name, part
 from tests.bed.pki import Pki
@@ -227,7 +228,7 @@ def test_of_many_that_are_out_of_date_one_is_told_of(shown, issued, monkeypatch)
 
 def test_more_than_a_handshake_needs_is_not_even_shown_to_openssl(shown):
     flight = [certificate(serial=bytes([n % 100 + 1])) for n in range(200)]
-    assert f"where at most {LONGEST_HANDSHAKE} are read" in shown(*flight)
+    assert f"where at most {LONGEST_HANDSHAKE} and" in shown(*flight)
 
 
 def test_three_certificates_of_the_largest_keys_fit(shown, issued):
