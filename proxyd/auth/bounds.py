@@ -1,16 +1,17 @@
 """How much of a client's certificates is looked into; what has more is refused by its size.
 
-A stranger may send 100 KiB of them. OpenSSL takes them apart without the interpreter's lock,
-so they cost the stranger's own handshake and a share of a processor. What Python does with them
-stops every session: a subject of 90 KiB took 50 ms to spell, for a log line of 500 characters. So
-before anything here is walked through, sizes are compared, which costs the same for any content.
+A stranger may send as much as a handshake has (endpoint/handshake.py), and more where the kernel
+encrypts. OpenSSL takes it apart without the interpreter's lock, so that costs the stranger's own
+handshake and a share of a processor. What Python does with it stops every session: a subject of
+90 KiB took 50 ms to spell, for a log line of 500 characters. So before anything here is walked
+through, sizes are compared, which costs the same for any content.
 
 The limits are a few times what certificates have (a client's: 0.5 to 2 KiB, of ML-DSA-87 7.5 KiB; a
 subject 20 to 300 bytes, extensions 0.1 to 1.5 KiB), and such that nothing below them takes a
 millisecond. libvirt has none of its own; its GnuTLS takes 128 KiB and 16 certificates.
 
-OpenSSL's own limit is the 100 KiB (SSL_CTX_set_max_cert_list); pyOpenSSL has no call to lower it.
-The depth of a chain it can lower: see `LONGEST_CHAIN`.
+OpenSSL's own limit is 100 KiB (SSL_CTX_set_max_cert_list), and pyOpenSSL has no call to lower it.
+It has one for the depth of a chain: see `LONGEST_CHAIN`.
 """
 
 from typing import Final

@@ -3,6 +3,8 @@
 The same object serves both planes: `handshake` is called by the control plane, again and again
 as the socket allows; afterwards it is read and written like any other endpoint.
 
+It does so once the handshake is over, of which it is handed the records: see handshake.py.
+
 What OpenSSL does that a bare socket does not:
 
 * One read decrypts one record, 16 KiB at most. A record that did not fit leaves the rest inside
