@@ -9,12 +9,12 @@ Standard input is a socket (SOCK_SEQPACKET). Each message on it is one errand:
     carry   with two sockets: one byte of the first, with the one descriptor that rides on it, goes
             on to the second
     take    with one socket: likewise, but the descriptor goes nowhere
-    hold    with a socket that is about to be closed, and in whose queue descriptors may be
+    hold    with sockets that are about to be closed, and in whose queues descriptors may be
     drop    closes those that are held: their owner has closed them as well by then
 
-It answers "+" when a descriptor has been carried, "-REASON" when it cannot be, and "." when all is
-closed and the next errand may come. It ends when nobody is there to give it errands, at once: a
-close that lingers then lingers for nobody.
+It answers the first two: "+" when a descriptor has been carried, "-REASON" when it cannot be, and
+"." when all is closed and the next one may come. It ends when nobody is there to give it errands,
+at once: a close that lingers then lingers for nobody.
 """
 
 import array
@@ -44,11 +44,11 @@ def main(control: socket.socket) -> None:
             held += sockets
             continue
         if errand == b"drop":
-            sockets, held = held, []
-        else:
-            # The session's own sockets first: its end must not wait for what comes behind them.
-            sockets += _carry(control, *sockets)
-        for each in sockets:
+            while held:
+                os.close(held.pop())
+            continue
+        # The session's own sockets first: its end must not wait for what comes behind them.
+        for each in sockets + _carry(control, *sockets):
             os.close(each)
         control.send(b".")
 

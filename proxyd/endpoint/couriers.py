@@ -34,12 +34,11 @@ from proxyd.endpoint.passing import cut_off, owner_of
 MOST: Final = 32
 PATIENCE_S: Final = 2.0
 IDLE_S: Final = 10.0
-_CLOSING_S: Final = 0.25  # of any number of sockets, of which none is served any more
 _DYING_S: Final = 1.0
 _RETRY_S: Final = 1.0
 _LONGEST_ANSWER: Final = 256
 _MOST_WAITING: Final = 1024  # errands of one user
-_MOST_AT_ONCE: Final = 128  # sockets in a courier's queue
+_MOST_IN_ONE: Final = 250  # descriptors in a message; the kernel takes three more
 _NO_COURIER: Final = "no courier can be had for its descriptors"
 _HANGS: Final = "what its user has passed before cannot be closed"
 
@@ -84,7 +83,7 @@ class Burial:
     """Sockets of one user that are to be closed, and in whose queues descriptors are left."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sockets = deque([sock])
+        self._sockets = [sock]
 
     def add(self, other: "Burial") -> None:
         self._sockets += other._sockets  # noqa: SLF001 (the same class)
@@ -93,14 +92,14 @@ class Burial:
         return len(self._sockets)
 
     def hand_to(self, control: socket.socket) -> bool:
-        """Whatever fails, each socket is closed here only once the courier has it as well."""
-        while self._sockets:
-            sock = self._sockets[0]
-            socket.send_fds(control, [b"hold"], [sock.fileno()])
-            self._sockets.popleft()
-            sock.close()
-        # The courier's descriptors of them are the last ones now.
-        control.send(b"drop")
+        """Whatever fails, each is closed here only once the courier has it as well."""
+        while some := self._sockets[:_MOST_IN_ONE]:
+            socket.send_fds(control, [b"hold"], [each.fileno() for each in some])
+            del self._sockets[: len(some)]
+            for each in some:
+                each.close()
+        with suppress(BlockingIOError):  # they are dropped with the next ones then
+            control.send(b"drop")
         return True
 
     def end(self, reason: str) -> None:
@@ -133,6 +132,16 @@ class Couriers:
         """Whether something that this user has passed cannot be closed."""
         courier = self._by_owner.get(owner)
         return courier is not None and courier.hanging
+
+    def settled(self, timeout_s: float) -> bool:
+        """Waits until no socket that is to be closed is ours any more; whether that came in time.
+
+        Before this process ends: else the kernel closes them in it, and it may never end.
+        """
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not any(each.buries for each in self._by_owner.values()), timeout_s
+            )
 
     def dismiss(self, timeout_s: float) -> bool:
         """Sends all away that have nothing to do any more; whether they have left in time."""
@@ -177,11 +186,22 @@ class _Courier:
         self.hanging = False
         self._couriers = couriers
         self._changed = changed
+        self._at_once: socket.socket | None = None  # to its process, if there is one
         self._tasks: deque[Task] = deque()
         self._leaving = False
 
+    @property
+    def buries(self) -> bool:
+        return any(isinstance(each, Burial) for each in self._tasks)
+
     def take(self, task: Task) -> bool:
-        """With the lock held. What has to be closed is always taken: it would be lost else."""
+        """With the lock held. What has to be closed is always taken: it would be lost else.
+
+        The process gets that at once, if there is one, whatever it is busy with.
+        """
+        if isinstance(task, Burial) and self._at_once is not None and not self.buries:
+            with suppress(OSError):
+                return task.hand_to(self._at_once)
         if isinstance(task, Errand) and (self.hanging or len(self._tasks) >= _MOST_WAITING):
             return False
         self._tasks.append(task)
@@ -217,13 +237,18 @@ class _Courier:
             with self._changed:
                 self._changed.wait_for(lambda: self._leaving, _RETRY_S)
             return
-        try:
-            with control:
+        with control, control.dup() as at_once:
+            at_once.setblocking(False)
+            with self._changed:
+                self._at_once = at_once
+            try:
                 while self._do_next(control):
                     pass
-        finally:
-            process.kill()
-            self._wait_for_the_end_of(process)
+            finally:
+                process.kill()
+                self._wait_for_the_end_of(process)
+                with self._changed:
+                    self._at_once = None
 
     def _do_next(self, control: socket.socket) -> bool:
         """False when there is nothing to do, or the courier is of no use any more."""
@@ -231,32 +256,33 @@ class _Courier:
             self._changed.wait_for(lambda: self._tasks or self._leaving, IDLE_S)
             if not self._tasks:
                 return False
+            if self.buries:
+                return self._bury()
             task = self._tasks.popleft()
-            if isinstance(task, Burial):
-                self._add_more_to(task)
-        control.settimeout(PATIENCE_S if isinstance(task, Errand) else _CLOSING_S)
         try:
             return self._did(task, control)
         except TimeoutError:
             task.end("it cannot be closed, or its receiver takes nothing")
         except OSError as error:
             task.end(f"its courier: {error.strerror}")
-        finally:
-            with self._changed:
-                if isinstance(task, Burial) and len(task):
-                    self._tasks.appendleft(task)
         return False
 
-    def _add_more_to(self, burial: Burial) -> None:
-        """With the lock held. All that wait are closed at once, so that none waits for another."""
-        errands: deque[Task] = deque()
-        while self._tasks and len(burial) < _MOST_AT_ONCE:
-            task = self._tasks.popleft()
-            if isinstance(task, Burial):
-                burial.add(task)
-            else:
-                errands.append(task)
-        self._tasks.extendleft(reversed(errands))
+    def _bury(self) -> bool:
+        """With the lock held. False if the courier does not even take what it is to close."""
+        assert self._at_once is not None
+        burials = [each for each in self._tasks if isinstance(each, Burial)]
+        self._tasks = deque(each for each in self._tasks if isinstance(each, Errand))
+        whole = burials[0]
+        for each in burials[1:]:
+            whole.add(each)
+        try:
+            whole.hand_to(self._at_once)
+        except OSError:
+            self._tasks.append(whole)
+            return False
+        finally:
+            self._changed.notify_all()
+        return True
 
     def _did(self, task: Task, control: socket.socket) -> bool:
         if not task.hand_to(control):
@@ -282,10 +308,17 @@ class _Courier:
             self.hanging = True
         self._fail_all(_HANGS)
         self._couriers.on_hanging(self.owner)
-        process.wait()
+        self._outlive(process)
         with self._changed:
             self.hanging = False
         log.warning("what %s has passed is closed: that user is served again", self.owner)
+
+    def _outlive(self, process: subprocess.Popen[bytes]) -> None:
+        """What is to be closed meanwhile waits in the queue of the one that hangs."""
+        while process.poll() is None:
+            with self._changed:
+                if self._changed.wait_for(lambda: self.buries, _RETRY_S) and not self._bury():
+                    self._changed.wait(_RETRY_S)
 
     def _fail_all(self, reason: str) -> None:
         with self._changed:
@@ -302,6 +335,7 @@ def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
     Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(PATIENCE_S)
     with theirs:
         try:
             process = subprocess.Popen(
