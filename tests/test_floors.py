@@ -23,7 +23,7 @@ PURE = {"dataclasses", "enum", "typing", "collections", "functools", "struct", "
 ALLOWED = {
     "wire": PURE,
     "negotiation": PURE,
-    "config": PURE | {"re", "difflib", "pathlib", "json"},
+    "config": PURE | {"re", "difflib", "pathlib", "json", "errno"},
 }
 BANNED = {
     "endpoint": {"trio", "select"},

@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from proxyd.config.shortage import explained
 from proxyd.negotiation.identity import UNSEEN_PID, UNSEEN_START
 
 _UCRED: Final = struct.Struct("@iII")  # pid, uid, gid
@@ -66,6 +67,11 @@ def peer_pid(sock: socket.socket) -> int:
     return _ucred(sock)[0]
 
 
+def peer_uid(sock: socket.socket) -> int:
+    """Whose process connected. Raises OSError."""
+    return _ucred(sock)[1]
+
+
 def peer_pidfd(sock: socket.socket) -> int | None:
     """The process that connected, as a descriptor that the caller closes.
 
@@ -79,7 +85,7 @@ def peer_pidfd(sock: socket.socket) -> int | None:
             return None
         if number in {errno.ESRCH, errno.EINVAL}:  # Linux 6.16 gives one of an ended process too
             raise Denied("the process that connected has ended", errno.ESRCH) from error
-        text = f"cannot get hold of the process that connected: {os.strerror(number)}"
+        text = explained(error, "cannot get hold of the process that connected")
         raise Denied(text, number) from error
     descriptor: int = _PIDFD.unpack(raw)[0]
     return descriptor
@@ -126,7 +132,7 @@ def _nameless(kind: str, number_name: str, number: int) -> Denied:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        text = f"cannot ask for the name of {number_name} {number}: {os.strerror(error.errno or 0)}"
+        text = explained(error, f"cannot ask for the name of {number_name} {number}")
         return Denied(text, error.errno or errno.EIO)
     return Denied(f"no {kind} has the {number_name} {number}: add one, or let another user connect")
 
@@ -143,7 +149,7 @@ def _start_ticks(pid: int) -> int:
         raise Denied(text, errno.ESRCH) from error
     except OSError as error:
         number = error.errno or errno.EIO
-        raise Denied(f"cannot look at process {pid}: {os.strerror(number)}", number) from error
+        raise Denied(explained(error, f"cannot look at process {pid}"), number) from error
 
 
 def _number_of(pidfd: int) -> int:
@@ -152,7 +158,7 @@ def _number_of(pidfd: int) -> int:
         lines = _read(f"/proc/self/fdinfo/{pidfd}").splitlines()
     except OSError as error:
         number = error.errno or errno.EIO
-        text = f"cannot look at the process that connected: {os.strerror(number)}"
+        text = explained(error, "cannot look at the process that connected")
         raise Denied(text, number) from error
     for line in lines:
         field, _, value = line.partition(b":")

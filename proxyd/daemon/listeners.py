@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxyd.auth.peercred import peer_pid
+from proxyd.config.shortage import remedy
 from proxyd.daemon.owner import Owner
-from proxyd.daemon.shortage import remedy
 from proxyd.endpoint.passing import refuse_descriptors
 
 log = logging.getLogger("rpc.netserverservice")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxyd.config.logstrings import LogOutput
+from proxyd.config.shortage import remedy
 from proxyd.daemon.journal import JOURNAL_SOCKET, JournalOutput, datagram_socket
 from proxyd.daemon.logline import SEVERITY, LogEntry, head, message, rendered, trace_lines
-from proxyd.daemon.shortage import remedy
 
 SYSLOG_SOCKET: Final = "/dev/log"
 STALL_S: Final = 1.0

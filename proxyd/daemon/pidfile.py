@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from proxyd.config.shortage import remedy
 from proxyd.daemon.owner import Owner
-from proxyd.daemon.shortage import remedy
 from proxyd.session.startlock import take_lock
 
 _MODE: Final = 0o644

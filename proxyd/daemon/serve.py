@@ -39,7 +39,7 @@ from proxyd.daemon.notify import Notifier
 from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.running import Daemon
-from proxyd.daemon.shortage import is_shortage, remedy
+from proxyd.config.shortage import is_shortage, remedy
 from proxyd.daemon.signals import block_signals
 from proxyd.session.handover import RelayDied
 

@@ -10,6 +10,7 @@ import trio
 
 from proxyd.auth.peercred import peer_pid
 from proxyd.config.routes import Destination
+from proxyd.config.shortage import explained
 from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.passing import refuse_descriptors
 from proxyd.endpoint.plain import UnixEndpoint
@@ -146,7 +147,5 @@ def _unreachable(destination: Destination, error: OSError) -> Failure:
     hint = ""
     if number in {errno.ENOENT, errno.ECONNREFUSED} and destination.unit:
         hint = f" (to start it: systemctl start {destination.unit})"
-    # A path too long for an address has no errno, only a text.
-    said = os.strerror(number) if error.errno else str(error)
-    text = f"Failed to connect socket to '{destination.path}': {said}{hint}"
-    return failure.system_error(number, text)
+    text = explained(error, f"Failed to connect socket to '{destination.path}'")
+    return failure.system_error(number, f"{text}{hint}")

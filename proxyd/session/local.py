@@ -14,6 +14,7 @@ from proxyd.auth.peercred import (
     credentials_of,
     peer_pidfd,
 )
+from proxyd.config.shortage import explained
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.greeting import Untrusted
@@ -64,7 +65,7 @@ class LocalGreeting:
             return failure.system_error(error.errno, str(error), Domain.NONE)
         except OSError as error:
             number = error.errno or errno.EIO
-            text = f"cannot find out who connected: {os.strerror(number)}"
+            text = explained(error, "cannot find out who connected")
             return failure.system_error(number, text, Domain.NONE)
         client.identity = _identity(peer, None, None)
         try:

@@ -18,3 +18,14 @@ def remedy(error: OSError, otherwise: str) -> str:
 
 def is_shortage(error: OSError) -> bool:
     return error.errno in _MORE_OF
+
+
+def explained(error: OSError, failed: str) -> str:
+    """Why something failed that was done for a client, who is not to blame for a shortage of ours.
+
+    As in `cannot look at process 7: Permission denied`.
+    """
+    said = error.strerror or str(error)
+    if not is_shortage(error):
+        return f"{failed}: {said}"
+    return f"{failed}: proxyd itself is short, not the client: {said}: {remedy(error, '')}"

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from proxyd.daemon.shortage import is_shortage, remedy
+from proxyd.config.shortage import explained, is_shortage, remedy
 
 
 def failed(number):
@@ -30,6 +30,13 @@ def test_what_is_short_has_its_own_remedy(number, says):
 def test_everything_else_keeps_the_remedy_of_whoever_met_it(number):
     assert remedy(failed(number), "let this user write there") == "let this user write there"
     assert not is_shortage(failed(number))
+
+
+def test_a_shortage_of_ours_is_not_blamed_on_the_client_for_whom_something_was_done():
+    said = explained(failed(errno.EMFILE), "cannot look at process 7")
+    assert said.startswith("cannot look at process 7: proxyd itself is short, not the client: Too")
+    assert "LimitNOFILE=" in said
+    assert explained(failed(errno.EACCES), "cannot look") == "cannot look: Permission denied"
 
 
 def test_an_error_without_a_number_is_no_shortage():
