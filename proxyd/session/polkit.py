@@ -26,6 +26,7 @@ from jeepney.wrappers import DBusAddress, new_method_call
 from proxyd.auth.peercred import Denied, Subject, ensure_it_is_there
 from proxyd.config.quoting import excerpt
 from proxyd.session.bus import BusConnection, BusGone, CallFailed, SystemBus, Unreachable
+from proxyd.session.turns import Turns
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 
@@ -40,8 +41,10 @@ _QUESTION: Final = "(sa{sv})sa{ss}us"
 _VERDICT: Final = "(bba{ss})"
 _ALLOW_USER_INTERACTION: Final = 1
 _TAKE_BACK_S: Final = 1.0  # a bus that takes no message for so long has other troubles
-# dbus-daemon lets a connection await 128 answers and answers the next call with an error.
+# dbus-daemon lets a connection await 128 answers and answers the next call with an error. One user
+# has some of them, and always leaves more than he has.
 _AT_ONCE: Final = 100
+_OF_ONE_USER: Final = 20
 _LARGEST_UID: Final = 2**31 - 1  # polkit's are signed; it would go and guess what it cannot hold
 _LONGEST_TEXT: Final = 200
 
@@ -66,7 +69,7 @@ class PolkitAuthority:
     def __init__(self, address: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
         self._bus = SystemBus(address)
         self.timeout_s = timeout_s
-        self._at_once = trio.CapacityLimiter(_AT_ONCE)
+        self._turns = Turns[int](_OF_ONE_USER, total=_AT_ONCE)
         self._asked = 0
 
     async def run(self) -> None:
@@ -80,8 +83,7 @@ class PolkitAuthority:
         try:
             _ensure_identity(subject)
             with trio.fail_after(self.timeout_s):
-                async with self._at_once:
-                    denial = await self._answer(subject, action)
+                denial = await self._in_turn(subject, action)
             if denial is None:
                 # Else the answer may be about whoever was given the number meanwhile.
                 _ensure_identity(subject)
@@ -104,6 +106,14 @@ class PolkitAuthority:
         except CallFailed as error:
             return failure.bus_call_failed(_said(error, action))
         return denial
+
+    async def _in_turn(self, subject: Subject, action: str) -> Failure | None:
+        """A question waits for those of its user, and for nobody else's."""
+        await self._turns.take(subject.uid)
+        try:
+            return await self._answer(subject, action)
+        finally:
+            self._turns.give_back(subject.uid)
 
     async def _answer(self, subject: Subject, action: str) -> Failure | None:
         try:

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -352,7 +353,7 @@ async def test_fifty_wait_side_by_side_and_one_that_is_slow_holds_up_nobody(polk
     said = {}
 
     async def ask(number):
-        said[number] = await polkit.check(me, ACTION)
+        said[number] = await polkit.check(replace(me, uid=number % 5), ACTION)
 
     with trio.fail_after(DEADLINE_S):
         async with trio.open_nursery() as nursery:
@@ -455,14 +456,14 @@ async def test_fifty_questions_survive_the_restart_of_bus_and_polkitd(
     polkit = await authority(nursery, f"unix:path={link}")
     said = []
 
-    async def ask():
-        said.append(await polkit.check(me, ACTION))
+    async def ask(number):
+        said.append(await polkit.check(replace(me, uid=number % 5), ACTION))
 
     async with played(own_bus) as first, played(shared_bus) as second:
         with trio.fail_after(DEADLINE_S):
             async with trio.open_nursery() as asking:
-                for _ in range(50):
-                    asking.start_soon(ask)
+                for number in range(50):
+                    asking.start_soon(ask, number)
                 for _ in range(50):
                     await first.question()
                 link.unlink()
