@@ -15,6 +15,7 @@ from proxyd.auth.peercred import Denied, names_of
 _KEPT_S: Final = 60.0  # a renamed user is seen after this
 _NAMELESS_S: Final = 5.0
 _THREADS: Final = 8
+_THREADS_OF_KNOWN: Final = 4
 _LIMIT: Final = 1024  # pairs of uid and gid; beyond it everything is asked anew
 
 
@@ -24,6 +25,8 @@ class NameService:
     def __init__(self) -> None:
         # A name service that hangs must not take the threads that others need.
         self._limiter = trio.CapacityLimiter(_THREADS)
+        # Nor those of one user's uids that have no name whom it has named before, or root.
+        self._limiter_of_known = trio.CapacityLimiter(_THREADS_OF_KNOWN)
         self._kept: dict[tuple[int, int], tuple[float, tuple[str, str]]] = {}
         self._nameless: dict[tuple[int, int], tuple[float, str]] = {}
         self._asked: dict[tuple[int, int], trio.Event] = {}  # set when there is an answer
@@ -40,9 +43,14 @@ class NameService:
         if until > now:
             raise Denied(why)
         self._asked[uid, gid] = trio.Event()
+        known = kept is not None or uid == 0
         try:
             names = await trio.to_thread.run_sync(
-                names_of, uid, gid, abandon_on_cancel=True, limiter=self._limiter
+                names_of,
+                uid,
+                gid,
+                abandon_on_cancel=True,
+                limiter=self._limiter_of_known if known else self._limiter,
             )
         except RuntimeError as error:  # EAGAIN of clone(), as threading tells it
             text = f"cannot ask for the name of uid {uid}: {error}"

@@ -50,6 +50,31 @@ async def test_the_same_user_in_another_group_is_asked_for_anew(asked):
     assert asked.pairs == [(1, 2), (1, 3)]
 
 
+async def test_a_flood_of_unknown_uids_delays_nobody_who_has_been_named_before(
+    asked, autojump_clock, monkeypatch
+):
+    names = NameService()
+    await names.names_of(1, 2)
+    await trio.sleep(61)
+    run_sync, hang = trio.to_thread.run_sync, trio.Event()
+
+    async def slow_for_unknown(function, uid, gid, *, limiter, **options):
+        if uid < 1000:
+            return await run_sync(function, uid, gid, limiter=limiter, **options)
+        async with limiter:
+            await hang.wait()
+        raise AssertionError("it hangs for ever")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", slow_for_unknown)
+    async with trio.open_nursery() as nursery:
+        for uid in range(100_000, 100_100):
+            nursery.start_soon(names.names_of, uid, uid)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await names.names_of(1, 2) == ("user1", "group2")
+        assert await names.names_of(0, 0) == ("user0", "group0")
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_is_remembered_grows_old(asked, mock_clock):
     names = NameService()
     await names.names_of(1, 2)
