@@ -12,7 +12,12 @@ from proxyd.config.listening import Transport
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.admission import Admission
+from proxyd.session.holder import Holder, Rank
+from proxyd.session.place import Place
 from proxyd.wire import failure
+
+# Whoever is not the daemon's own user is gone before anybody else is looked at.
+_OWN_USER: Final = Holder("the daemon's own user", Rank.OWN)
 
 _POOL: Final = fixed_pool(1)  # the control plane's thread, which is busy with whoever asks
 
@@ -24,8 +29,9 @@ class Visitor:
     readonly = False
     address = ""
 
-    def __init__(self, number: int, sock: socket.socket) -> None:
+    def __init__(self, number: int, sock: socket.socket, place: Place) -> None:
         self.number = number
+        self.place = place
         self.sock = sock
         self.endpoint = UnixEndpoint(sock)
         self.connected_s = time.time()
@@ -58,13 +64,13 @@ class AdminServer:
     def arrived(self, sock: socket.socket) -> Visitor:
         """A connection was accepted, `admission` having room; it now belongs to the visitor."""
         self._last += 1
-        visitor = self._visitors[self._last] = Visitor(self._last, sock)
-        self.admission.arrived(Transport.UNIX, anonymous=False)
+        visitor = Visitor(self._last, sock, self.admission.seat(_OWN_USER))
+        self._visitors[self._last] = visitor
         return visitor
 
     def left(self, visitor: Visitor) -> None:
         del self._visitors[visitor.number]
-        self.admission.left(Transport.UNIX, anonymous=False)
+        self.admission.left(visitor.place)
 
     @property
     def limits(self) -> Limits:

@@ -191,19 +191,23 @@ class Settings:
     # Limits
     max_clients: int = count(
         5000,
-        "Clients at one time. At the limit the listeners pause, and further clients wait in the"
-        " kernel's queue. Not less than max_anonymous_clients.",
+        "Clients at one time. At the limit further clients wait. Some places beyond it are kept for"
+        " users of this host who have few, and for root; and who has opened nothing yet may have to"
+        " make way for whose user or address has fewer. Not less than max_anonymous_clients.",
     )
     max_queued_clients: int = count(
         1000, "How many clients the kernel keeps waiting for each listener. 0 stands for 30."
     )
     max_anonymous_clients: int = count(
-        20, "Of max_clients, how many may still be proving who they are. 0: any number."
+        20,
+        "Of max_clients, how many may still be proving who they are: of each user of this host, of"
+        " all who come by TCP, and of all behind their TLS handshake. 0: any number.",
     )
     proxyd_max_clients_per_peer: int = count(
         0,
         "Of max_clients, how many may be of one user of this host, or come from one address of the"
-        " network. Who is beyond that gets an error. 0: any number.",
+        " network (IPv6: from one /64). Who is beyond that gets an error, or is closed where TLS"
+        " would have to begin for it. 0: any number.",
     )
     max_client_requests: int = count(
         5, "Calls of one client that may be under way at one time, as virt-admin shows it."

@@ -1,12 +1,21 @@
-"""How many sessions the limit of open descriptors has room for."""
+"""How many sessions the limit of open descriptors has room for, and how many pipes.
+
+Counted is what is held: two for each place, one for everybody who waits for a place or is told that
+there is none (session/capacity.py), and the pipes that the relay may have at one time. What is left
+is a reserve that no client can reach.
+"""
 
 import logging
 import os
 import resource
 from typing import Final
 
-_EACH: Final = 2  # the client's and the daemon's connection; pipes are a matter of speed alone
-_RESERVE: Final = 16  # for a reload, the log, /proc, and clients that are still being met
+from proxyd.session.capacity import Capacity, largest_within
+
+_RESERVE: Final = 16  # for a reload, the log, /proc, names, administrators, clients being ended
+_EACH_PIPE: Final = 2
+_MOST_PIPES: Final = 64
+_PIPES_TAKE: Final = 8  # one in so many descriptors
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -18,10 +27,20 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def room_for_sessions() -> int:
-    """How many fit beside what is open now, before the first one comes; at least one."""
+def pipes_allowed(limit: int) -> int:
+    """How many the relay may have with so many descriptors: an eighth of them at most.
+
+    Each is a matter of speed alone, and a client that does not read keeps one.
+    """
+    return min(_MOST_PIPES, limit // (_PIPES_TAKE * _EACH_PIPE))
+
+
+def room_for_sessions(*, by_network: bool) -> int:
+    """The largest max_clients that fits beside what is open now, before the first one comes; at
+    least one. `by_network`: whether anybody can come from there."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return max(1, (limit - len(os.listdir("/proc/self/fd")) - _RESERVE) // _EACH)
+    left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE
+    return largest_within(left - _EACH_PIPE * pipes_allowed(limit), by_network=by_network)
 
 
 def fitting(max_clients: int, room: int) -> int:
@@ -35,6 +54,6 @@ def fitting(max_clients: int, room: int) -> int:
             " RLIMIT_NOFILE (LimitNOFILE in the unit) by %d",
             max_clients,
             room,
-            _EACH * (max_clients - room),
+            Capacity.of(max_clients).descriptors - Capacity.of(room).descriptors,
         )
     return min(max_clients, room)

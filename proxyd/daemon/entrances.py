@@ -27,7 +27,7 @@ from proxyd.endpoint.tcp import tune
 from proxyd.session.greeting import Greeting
 from proxyd.session.local import LocalGreeting
 from proxyd.session.names import NameService
-from proxyd.session.proving import Policy, Proof, proving_limiter
+from proxyd.session.proving import Policy, Proof, proving_threads
 from proxyd.session.remote import TcpGreeting
 from proxyd.wire.programs import AuthMethod
 
@@ -141,7 +141,7 @@ def polkit_for(in_force: InForce) -> "PolkitAuthority | None":
 
 def prover(in_force: InForce) -> Callable[[Door], Proof]:
     """What a door that asks for SASL asks of its next client."""
-    limiter = proving_limiter()
+    threads = proving_threads()
 
     def proof(door: Door) -> Proof:
         settings = in_force.settings
@@ -149,19 +149,19 @@ def prover(in_force: InForce) -> Callable[[Door], Proof]:
         return Proof(
             offering=in_force.offerings[door.transport],
             policy=Policy(allowed=settings.sasl_allowed_username_list, least_ssf=least_ssf),
-            limiter=limiter,
+            threads=threads,
         )
 
     return proof
 
 
 def _tls_greeter(in_force: InForce) -> _GreetRemote:
-    from proxyd.session.securing import TlsGreeting, handshake_limiter  # noqa: PLC0415
+    from proxyd.session.securing import TlsGreeting, handshake_threads  # noqa: PLC0415
 
-    limiter = handshake_limiter()
+    threads = handshake_threads()
 
     def greet(sock: socket.socket, address: str) -> Greeting:
         assert in_force.tls is not None
-        return TlsGreeting(sock, address, in_force.tls, limiter)
+        return TlsGreeting(sock, address, in_force.tls, threads)
 
     return greet

@@ -46,7 +46,7 @@ class IdleExit:
                 return
 
     def _is_deserted(self) -> bool:
-        return not any(crowd.clients for crowd in self._crowds)
+        return not any(crowd.clients or crowd.callers for crowd in self._crowds)
 
     def _look(self) -> None:
         """Somebody has come or gone: that matters for the first and the last one alone."""

@@ -162,6 +162,7 @@ class Reloader:
         self._clients.change(
             max_clients=fitting(settings.max_clients, in_force.descriptor_room),
             max_anonymous=settings.max_anonymous_clients,
+            most_each=settings.proxyd_max_clients_per_peer,
         )
         self._visitors.change(max_clients=settings.admin_max_clients, max_anonymous=0)
         for key in _FIXED_AT_START:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -30,6 +30,8 @@ from proxyd.session.roster import Client, Roster
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+_HOLDERS_SHOWN: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,12 @@ class Reporter:
                 "admin_clients": self.admin.admission.clients,
                 "max_admin_clients": self.admin.admission.max_clients,
                 "descriptor_room": self.in_force.descriptor_room,
+                "waiting": admission.standing,
+                "silent": admission.callers - admission.standing,
+                "most_places": [
+                    {"holder": name, "clients": places}
+                    for name, places in admission.holdings.largest(_HOLDERS_SHOWN)
+                ],
             },
             "backends": backends,
             "certificates": self._certificates(),

@@ -23,7 +23,7 @@ import trio
 from proxyd import __version__
 from proxyd.admin.serving import AdminServices, serve_visitor
 from proxyd.admin.visitors import AdminServer
-from proxyd.config.listening import Door, Transport
+from proxyd.config.listening import Transport
 from proxyd.daemon.background import Readiness
 from proxyd.daemon.descriptors import fitting
 from proxyd.daemon.entrances import greeter, polkit_for, prover
@@ -39,10 +39,14 @@ from proxyd.daemon.signals import received_signals
 from proxyd.relay.loop import STOPPED
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
-from proxyd.session.client import Arrival, Services, serve_client
+from proxyd.session.capacity import Capacity
+from proxyd.session.client import Services
+from proxyd.session.episodes import Episodes
 from proxyd.session.handover import Relay
 from proxyd.session.names import NameService
 from proxyd.session.presence import Presence
+from proxyd.session.reception import Reception
+from proxyd.session.refusal import Refusals
 from proxyd.session.roster import Roster
 from proxyd.session.starting import Starter
 from proxyd.wire.programs import AuthMethod
@@ -65,6 +69,8 @@ class Daemon:
         self._admission = Admission(
             max_clients=fitting(settings.max_clients, in_force.descriptor_room),
             max_anonymous=settings.max_anonymous_clients,
+            most_each=settings.proxyd_max_clients_per_peer,
+            capacity_of=Capacity.of,
         )
         self._roster = Roster(self._admission)
         self._relay = Relay(self._roster.relay_ended)
@@ -75,6 +81,7 @@ class Daemon:
         )
         self._names = NameService()
         self._greet = greeter(in_force, self._names)
+        episodes = Episodes()
         self._services = Services(
             roster=self._roster,
             presence=self._presence,
@@ -84,7 +91,8 @@ class Daemon:
             routes=lambda: in_force.routes,
             timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
             proof=prover(in_force),
-            most_per_peer=lambda: in_force.settings.proxyd_max_clients_per_peer,
+            refusals=Refusals(self._admission.capacity.turned_away, episodes),
+            episodes=episodes,
         )
         self._admin = AdminServer(max_clients=settings.admin_max_clients)
         admissions = (self._admission, self._admin.admission)
@@ -116,6 +124,7 @@ class Daemon:
             timeout_s=lambda: in_force.settings.proxyd_handshake_timeout,
         )
         self._nursery: trio.Nursery
+        self._reception: Reception
 
     async def run(self, readiness: Readiness) -> None:
         """Returns when it has been stopped. Raises RelayDied."""
@@ -140,6 +149,7 @@ class Daemon:
             return
         log.info("%s: stopping", why)
         self._admission.close()
+        self._reception.doorstep.close()
         self._nursery.start_soon(self._drain)
 
     async def _drain(self) -> None:
@@ -171,12 +181,14 @@ class Daemon:
 
     def _start_tasks(self, signals: AsyncIterator[int]) -> None:
         start = self._nursery.start_soon
+        self._reception = Reception(self._services, self._greet, self._nursery)
+        start(self._reception.run)
         start(self._presence.run)
         start(self._starter.run)
         if self._polkit is not None:
             start(self._polkit.run)
         for listener, door in self._in_force.doors:
-            arrived = functools.partial(self._client_arrived, door)
+            arrived = functools.partial(self._reception.arrived, door)
             start(accept_clients, listener, door, self._admission, arrived)
         for listener, door in self._in_force.admin_doors:
             start(accept_clients, listener, door, self._admin.admission, self._visitor_arrived)
@@ -185,15 +197,6 @@ class Daemon:
         start(feed_watchdog, self._notifier, self._relay.answers)
         start(keep_status, self._notifier, self._roster.clients.values, self._admission.wait_change)
         start(self._obey, signals)
-
-    def _client_arrived(self, door: Door, sock: socket.socket) -> None:
-        try:
-            greeting = self._greet(sock, door)
-        except OSError as error:  # it was reset before it was looked at
-            log.info("%s: a client was gone at once: %s", door.name, error.strerror)
-            sock.close()
-            return
-        self._nursery.start_soon(serve_client, Arrival(greeting, door, self._services))
 
     def _visitor_arrived(self, sock: socket.socket) -> None:
         self._nursery.start_soon(serve_visitor, self._admin.arrived(sock), self._admin_services)

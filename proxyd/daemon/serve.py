@@ -17,7 +17,9 @@ from typing import Final
 
 import trio
 
+from proxyd.config.listening import Transport
 from proxyd.config.loading import Loaded
+from proxyd.config.shortage import is_shortage, remedy
 from proxyd.daemon.activation import (
     Passed,
     activated_admin_entrances,
@@ -39,7 +41,6 @@ from proxyd.daemon.notify import Notifier
 from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.running import Daemon
-from proxyd.config.shortage import is_shortage, remedy
 from proxyd.daemon.signals import block_signals
 from proxyd.session.handover import RelayDied
 
@@ -149,7 +150,9 @@ def _take_what_is_needed(
         routes=routing_table(settings, places),
         tls=tls,
         offerings=offerings,
-        descriptor_room=room_for_sessions(),
+        descriptor_room=room_for_sessions(
+            by_network=any(door.transport is not Transport.UNIX for _, door in doors)
+        ),
         doors=doors,
         admin_doors=admin_doors,
     )

@@ -46,9 +46,7 @@ def attention(found: dict[str, Any]) -> list[str]:
     reload = found["last_reload"]
     if reload is not None and not reload["succeeded"]:
         lines.append(f"the last reload failed: {reload['text']}")
-    limits = found["limits"]
-    if limits["clients"] >= limits["max_clients"]:
-        lines.append("max_clients is reached, new clients wait: raise it, or see who is connected")
+    lines += _shortage(found["limits"])
     if found["log"]["dropped"] or found["log"]["lost"]:
         lines.append(
             "log lines were lost: an output does not keep up or cannot be written, or somebody"
@@ -57,6 +55,22 @@ def attention(found: dict[str, Any]) -> list[str]:
     if found["relay"]["own_errors"]:
         lines.append("sessions ended by errors of proxyd's own: the log has their tracebacks")
     return lines
+
+
+def _shortage(limits: dict[str, Any]) -> list[str]:
+    """That places are short, and who has them. A daemon that is older says less of it."""
+    waiting = limits.get("waiting", 0)
+    if limits["clients"] < limits["max_clients"] and not waiting:
+        return []
+    held = ", ".join(
+        f"{each['holder']} {each['clients']}" for each in limits.get("most_places", ())
+    )
+    what = (
+        "max_clients is reached, new clients wait: raise it, or see who is connected"
+        if limits["clients"] >= limits["max_clients"]
+        else f"{waiting} clients wait for others to prove who they are"
+    )
+    return [f"{what} (most are of {held})" if held else what]
 
 
 def status_view(found: dict[str, Any]) -> RenderableType:
@@ -71,7 +85,7 @@ def status_view(found: dict[str, Any]) -> RenderableType:
     use = Text(
         f"clients {limits['clients']} of {limits['max_clients']},"
         f" unauthenticated {limits['unauthenticated']} of"
-        f" {limits['max_unauthenticated'] or 'any number'} by each way in,"
+        f" {limits['max_unauthenticated'] or 'any number'} by each user or way in,"
         f" administrators {limits['admin_clients']} of {limits['max_admin_clients']}\n"
         f"sessions {relay['sessions']}, calls {relay['calls']}, errors {relay['errors']},"
         f" up {_size(relay['bytes_up'])}, down {_size(relay['bytes_down'])}"

@@ -1,89 +1,254 @@
-"""How many clients there may be; listeners wait here while there is no room.
+"""Who gets a place, and whose place goes to somebody else.
 
-At a limit nobody is refused: the listeners stop accepting and clients wait in the kernel's
-backlog, as libvirt does it (reference/handshake.md, section 2). Unlike libvirt, the log says so,
-once per episode: from the limit until a listener has room and finds nobody waiting. And each
-transport has the limit of unauthenticated clients for itself, so that strangers of the network
-never keep clients of this host waiting.
+Places are counted by their holders (holder.py), and how many there are stands in capacity.py.
+Where libvirt would let a client wait, it waits here as well: a listener stops accepting while
+nobody at all could be let in (`room`), and whoever was accepted and finds no place stands at the
+doorstep (doorstep.py). What must stay true:
+
+* Whoever comes by the network gets one of max_clients or none; a user of this host who holds few
+  gets a spare one beyond them, root a reserved one beyond those.
+* Nobody waits for the proof of strangers who are not of his own kind: crowds of the network have a
+  limit each (strangers.py), and so has each user of this host.
+* When places are short, who is silent makes way: of the holder with the most places, the one for
+  whom we have been waiting for longest, if the newcomer's holder has fewer. An open session, a
+  client about whom something is being decided, and root make way for nobody.
+
+Unlike libvirt, the log says that there is no room, once per episode: from then until nobody waits.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
-from proxyd.config.listening import Transport
+from proxyd.config.listening import Door, Transport
+from proxyd.session.capacity import Capacity
+from proxyd.session.holder import Holder, Rank
+from proxyd.session.holdings import Holdings
+from proxyd.session.place import Crowd, Place, needs_proof
+from proxyd.session.strangers import Strangers
+from proxyd.session.turns import Turns
+
+_LOOK_EVERY_S: Final = 0.1  # whether somebody has become silent enough to make way
+# Who is closed to let in another may come again at once: beyond this rate he waits in the backlog.
+_PACE_S: Final = 0.001
 
 log = logging.getLogger("rpc.netserver")
 
 
 class Admission:
-    """Counts clients, and for each transport those whose identity has not been proven.
+    """Limits may be changed at any time. `max_anonymous` and `most_each` 0 mean any number.
 
-    `max_anonymous` 0 means no limit. Limits may be changed at any time.
+    `capacity_of` says what follows from max_clients; without it nobody gets more than those.
     """
 
-    def __init__(self, *, max_clients: int, max_anonymous: int) -> None:
-        self.max_clients = max_clients
+    def __init__(
+        self,
+        *,
+        max_clients: int,
+        max_anonymous: int,
+        most_each: int = 0,
+        capacity_of: Callable[[int], Capacity] = lambda most: Capacity(max_clients=most),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.max_anonymous = max_anonymous
+        self.most_each = most_each
         self.clients = 0
+        self.callers = 0  # accepted, without a place
+        self.overrun = self.crowded = False
         self.closed = False
         self.changed = trio.Event()  # set when a client comes or goes, and then replaced
         self.on_change: Callable[[], None] = _nobody_listens  # called at once, for each of them
-        self._anonymous = Counter[Transport]()
-        self._waiting = trio.lowlevel.ParkingLot()
+        self.on_room: Callable[[], None] = _nobody_listens  # somebody may find a place now
+        self.capacity = capacity_of(max_clients)
+        self._capacity_of = capacity_of
+        self._clock = clock
+        self.holdings = Holdings()
+        self.turns = Turns[Holder](max_anonymous)
+        self._strangers = Strangers(self._most_of)
+        self._parked = trio.lowlevel.ParkingLot()
+        self._standing = Counter[Transport]()
         self._told = set[Transport]()  # whose episode goes on
 
     @property
-    def anonymous(self) -> int:
-        """Of all transports together."""
-        return self._anonymous.total()
+    def max_clients(self) -> int:
+        return self.capacity.max_clients
 
-    def change(self, *, max_clients: int, max_anonymous: int) -> None:
+    @property
+    def anonymous(self) -> int:
+        """Who are proving who they are, by all ways in."""
+        return self.turns.held + self._strangers.count
+
+    @property
+    def standing(self) -> int:
+        """Who have something to say and no place."""
+        return self._standing.total()
+
+    def change(self, *, max_clients: int, max_anonymous: int, most_each: int | None = None) -> None:
         """New limits; nobody who is in is sent away."""
-        self.max_clients = max_clients
+        self.capacity = self._capacity_of(max_clients)
         self.max_anonymous = max_anonymous
+        self.most_each = self.most_each if most_each is None else most_each
+        self.turns.change(max_anonymous)
         self._let_in()
+
+    # Places
+
+    def has_share(self, holder: Holder) -> bool:
+        """Whether one more of this holder's is within what one may have."""
+        return not self.most_each or self.holdings.connections(holder) < self.most_each
+
+    def admit(self, holder: Holder, door: Door) -> Place | None:
+        """A place, if need be that of somebody who is silent; None when there is none now."""
+        if self.closed:
+            return None
+        now, silent = self._clock(), None
+        anonymous = needs_proof(holder, door)
+        crowd = _crowd(door.transport) if anonymous else None
+        if crowd is not None and self._strangers.is_full(crowd):
+            silent = self._strangers.silent(crowd, now, holder)
+            if silent is None:
+                return None
+        elif self.clients >= self.max_clients:
+            silent = self.holdings.squatter(holder, now)
+            if silent is None and self.clients >= self._limit(holder):
+                return None
+        if silent is not None:
+            self._evict(silent, now)
+        place = self.seat(holder, anonymous=anonymous)
+        if crowd is not None:
+            self._strangers.join(place, crowd)
+        elif anonymous:
+            place.has_turn = self.turns.take_now(holder)
+        return place
+
+    def has_precedence(self, holder: Holder) -> bool:
+        """Whether there are places that are kept for such as this one."""
+        return self._limit(holder) > self.max_clients
+
+    def might_admit(self, transport: Transport) -> bool:
+        """Whether to try `admit` with somebody is worth it; it is where this cannot tell."""
+        crowd = _crowd(transport)
+        if crowd is None or not self._strangers.is_full(crowd):
+            return True
+        return self._strangers.silent(crowd, self._clock()) is not None
+
+    def seat(self, holder: Holder, *, anonymous: bool = False) -> Place:
+        """A place, for whom the caller has found room."""
+        place = Place(holder, self._clock, anonymous=anonymous)
+        self.clients += 1
+        self.holdings.add(place)
+        self._tell()
+        return place
+
+    async def leave_handshake(self, place: Place) -> None:
+        """Waits until one whose handshake is done may go on to prove who it is."""
+        behind = Crowd(Transport.TLS, shaking_hands=False)
+        while self._strangers.is_full(behind):
+            now = self._clock()
+            silent = self._strangers.silent(behind, now, place.holder)
+            if silent is not None:
+                self._evict(silent, now)
+                break
+            with trio.move_on_after(_LOOK_EVERY_S):
+                await self._parked.park()
+        if not place.gone:
+            self._strangers.leave(place)
+            self._strangers.join(place, behind)
+            self._let_in()
+
+    def needs_turn(self, place: Place) -> bool:
+        """Whether it waits, unread, until others of its user have proven who they are."""
+        return place.anonymous and place.crowd is None and not place.has_turn
+
+    async def turn(self, place: Place) -> None:
+        """Waits for it."""
+        await self.turns.take(place.holder)
+        if place.gone:  # at that very moment
+            self.turns.give_back(place.holder)
+        else:
+            place.has_turn = True
+
+    def heard(self, place: Place) -> None:
+        """A whole call has come: it was not silent."""
+        place.heard()
+        if not place.gone:
+            self.holdings.heard(place)
+
+    def opened(self, place: Place) -> None:
+        """Its session is open: from now on it makes way for nobody."""
+        if not place.gone:
+            self.holdings.opened(place)
+
+    def proved(self, place: Place) -> None:
+        """Who it is, is proven; saying so twice is harmless."""
+        if place.anonymous:
+            place.anonymous = False
+            self._needs_proof_no_more(place)
+            self._let_in()
+
+    def left(self, place: Place) -> None:
+        """Its place is free; saying so twice is harmless."""
+        if place.gone:
+            return
+        place.gone = True
+        self.clients -= 1
+        self.holdings.remove(place)
+        self._needs_proof_no_more(place)
+        self._tell()
+        self._let_in()
+
+    # Callers, who have no place yet
+
+    def called(self, holder: Holder) -> None:
+        self.holdings.called(holder)
+        self.callers += 1
+        if self.callers == 1:
+            self.on_change()
+
+    def no_caller(self, holder: Holder) -> None:
+        """That one has a place now, or is gone."""
+        self.holdings.no_caller(holder)
+        self.callers -= 1
+        if not self.callers:
+            self.on_change()
+
+    def stands(self, transport: Transport) -> None:
+        """A caller has something to say, and there is no place for it."""
+        self._standing[transport] += 1
+        self._say_full(transport)
+
+    def stands_no_more(self, transport: Transport) -> None:
+        self._standing[transport] -= 1
+
+    def crowd_doorstep(self, *, overrun: bool, crowded: bool) -> None:
+        """How it is at the doorstep. Overrun: somebody from the network has to go for each one that
+        comes. Crowded: and all of them have something to say."""
+        if self.crowded and not crowded:
+            self._parked.unpark_all()
+        self.overrun, self.crowded = overrun, crowded
+
+    # Listeners
 
     def has_room(self, transport: Transport) -> bool:
-        return (
-            self.clients < self.max_clients
-            and not self.closed
-            and not (self.max_anonymous and self._anonymous[transport] >= self.max_anonymous)
-        )
+        """Whether anybody might be let in, or find room at the doorstep."""
+        if self.closed:
+            return False
+        if transport is Transport.UNIX:
+            return self.clients < self.capacity.places
+        return self.clients < self.max_clients or not self.crowded
 
     async def room(self, transport: Transport) -> None:
-        """Returns at once, or when a client has left."""
+        """Returns at once, or when there is some."""
+        if transport is not Transport.UNIX and self.overrun:
+            await trio.sleep(_PACE_S)
         while not self.has_room(transport):
-            if transport not in self._told and not self.closed:
-                self._told.add(transport)
-                log.warning(
-                    "no room for more clients by %s: %d of %d are connected, %d of %s"
-                    " unauthenticated; others wait (see max_clients, max_anonymous_clients)",
-                    transport.name,
-                    self.clients,
-                    self.max_clients,
-                    self._anonymous[transport],
-                    self.max_anonymous or "any number",
-                )
-            await self._waiting.park()
-
-    def arrived(self, transport: Transport, *, anonymous: bool) -> None:
-        self.clients += 1
-        self._anonymous[transport] += anonymous
-        self._tell()
-
-    def proved(self, transport: Transport) -> None:
-        """One client is no longer anonymous."""
-        self._anonymous[transport] -= 1
-        self._let_in()
-
-    def left(self, transport: Transport, *, anonymous: bool) -> None:
-        self.clients -= 1
-        self._anonymous[transport] -= anonymous
-        self._tell()
-        self._let_in()
+            if not self.closed:
+                self._say_full(transport)
+            await self._parked.park()
 
     def close(self) -> None:
         """From this moment on nobody is let in; who comes stays in the kernel's backlog.
@@ -99,22 +264,69 @@ class Admission:
 
     def nobody_waits(self, transport: Transport) -> None:
         """A listener found its backlog empty: an episode, if there was one, is over."""
-        if transport in self._told and self.has_room(transport):
-            self._told.discard(transport)
-            log.info(
-                "nobody waits any more by %s: %d clients are connected",
-                transport.name,
-                self.clients,
-            )
+        if transport not in self._told or self._standing[transport] or not self.has_room(transport):
+            return
+        self._told.discard(transport)
+        log.info(
+            "nobody waits any more by %s: %d clients are connected", transport.name, self.clients
+        )
+
+    # How it is done
+
+    def _limit(self, holder: Holder) -> int:
+        """Until how many clients there are this one comes in."""
+        match holder.rank:
+            case Rank.OWN:
+                return self.capacity.places
+            case Rank.LOCAL if self.holdings.places(holder) < self.capacity.few:
+                return self.max_clients + self.capacity.spare
+            case _:
+                return self.max_clients
+
+    def _most_of(self, crowd: Crowd) -> int:
+        return self.capacity.handshakes if crowd.shaking_hands else self.max_anonymous
+
+    def _evict(self, place: Place, now: float) -> None:
+        waited_s = place.waited_s(now)
+        self.left(place)
+        place.end(f"it kept us waiting for {waited_s:.1f} s, and its place was needed")
+
+    def _needs_proof_no_more(self, place: Place) -> None:
+        self._strangers.leave(place)
+        if place.has_turn:
+            place.has_turn = False
+            self.turns.give_back(place.holder)
+
+    def _say_full(self, transport: Transport) -> None:
+        if transport in self._told:
+            return
+        self._told.add(transport)
+        crowd = _crowd(transport)
+        strangers = f", {self._strangers.said(crowd)}" if crowd is not None else ""
+        log.warning(
+            "no room for more clients by %s: %d of %d are connected%s; others wait (see"
+            " max_clients, max_anonymous_clients; proxyd status shows who holds the places)",
+            transport.name,
+            self.clients,
+            self.max_clients,
+            strangers,
+        )
 
     def _let_in(self) -> None:
-        if self.clients < self.max_clients:
-            self._waiting.unpark_all()
+        self._parked.unpark_all()
+        self.on_room()
 
     def _tell(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
         self.on_change()
+
+
+def _crowd(transport: Transport) -> Crowd | None:
+    """Where strangers are counted who come by it; users of this host have their turns instead."""
+    if transport is Transport.UNIX:
+        return None
+    return Crowd(transport, shaking_hands=transport is Transport.TLS)
 
 
 def _nobody_listens() -> None:

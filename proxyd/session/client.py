@@ -21,7 +21,7 @@ import trio
 
 from proxyd.auth.mechanism import Challenge, Refused
 from proxyd.auth.peercred import Denied
-from proxyd.config.listening import Door
+from proxyd.config.listening import Door, Transport
 from proxyd.config.quoting import excerpt
 from proxyd.config.routes import Destination, RoutingTable, Unroutable
 from proxyd.endpoint.contract import Endpoint, HungUp
@@ -38,11 +38,15 @@ from proxyd.negotiation.events import (
 from proxyd.negotiation.server import ServerNegotiation
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation
+from proxyd.session.episodes import Episodes
 from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
+from proxyd.session.holder import NAMELESS_USERS
 from proxyd.session.local import LocalGreeting
+from proxyd.session.place import Place
 from proxyd.session.presence import Presence
 from proxyd.session.proving import Proof, SaslExchange
+from proxyd.session.refusal import PATIENCE_S, Refusals
 from proxyd.session.roster import Client, Roster
 from proxyd.session.starting import Starter
 from proxyd.wire import failure
@@ -52,6 +56,7 @@ from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
 _PROMPTS: Final = 5
+_WARNINGS: Final = 10  # about the ends of one holder's clients, in one episode
 
 if TYPE_CHECKING:  # it brings D-Bus with it
     from proxyd.session.polkit import PolkitAuthority
@@ -68,7 +73,8 @@ class Services:
     routes: Callable[[], RoutingTable]
     timeout_s: Callable[[], int]
     proof: Callable[[Door], Proof]  # for doors that ask for SASL
-    most_per_peer: Callable[[], int]  # 0: any number
+    refusals: Refusals
+    episodes: Episodes
     presence: Presence
     polkit: "PolkitAuthority | None"  # for doors that ask for it
     starter: Starter
@@ -82,7 +88,7 @@ async def serve_client(session: "Arrival") -> None:
         with session.deadline:
             reason, level = await session.negotiate()
         if session.cut:
-            reason, level = session.cut, logging.INFO
+            reason, level = session.cut, session.level
         elif session.deadline.cancelled_caught:
             reason, level = session.out_of_time(), logging.WARNING
     except Untrusted as error:
@@ -97,64 +103,109 @@ async def serve_client(session: "Arrival") -> None:
     finally:
         if session.client.pair is None:
             session.endpoint.close()
-            services.roster.ended(session.client, reason, level)
+            services.roster.ended(session.client, *session.told(reason, level))
 
 
 class Arrival:
-    """One session before its hand-over. Made at accept, so that it counts from that moment on.
+    """One session before its hand-over, from the moment in which it has a place.
 
     Owns the connection; `serve_client` closes it or hands it over.
     """
 
-    def __init__(self, greeting: Greeting, door: Door, services: Services) -> None:
+    def __init__(self, greeting: Greeting, door: Door, services: Services, place: Place) -> None:
         self.door = door
         self.services = services
         self.endpoint = greeting.endpoint
         self.conversation = Conversation(self.endpoint)
-        self.client: Client = services.roster.arrived(
-            door,
-            anonymous=door.method is not AuthMethod.NONE,
-            end=self._cut_off,
-        )
+        self.client: Client = services.roster.arrived(door, place, end=self._cut_off)
         self.machine: ServerNegotiation | None = None
+        self._place = place
         self._greeting = greeting
+        self._unknown: Failure | None = None  # why nobody can say who it is
         self._sasl: SaslExchange | None = None
         self._refusals = 0
         self.timeout_s = services.timeout_s()
         self.deadline = trio.CancelScope(relative_deadline=self.timeout_s)
         self._prompts = 0
-        self.cut = ""  # why somebody ended it before its time
+        self.cut, self.level = "", logging.INFO  # why somebody ended it before its time
 
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
-        unknown = await self._greeting.meet(self.client)
+        await self._wait_in_line()
+        self._unknown = await self._greeting.meet(self.client)
+        self.client.known = True
+        if self._unknown is not None:
+            return await self._tell(self._unknown)
+        if self.door.transport is Transport.TLS:
+            await self._leave_the_handshake()
         if self.door.method is AuthMethod.SASL:
             proof = self.services.proof(self.door)
-            self._sasl = SaslExchange(proof, self._greeting.bindings)
+            self._sasl = SaslExchange(proof, self._greeting.bindings, self._place.holder)
+        return await self._converse()
+
+    async def _converse(self) -> tuple[str, int]:
         machine = self.machine = ServerNegotiation(
             method=self.door.method,
             readonly=self.door.readonly,
             mechanisms=() if self._sasl is None else self._sasl.offered,
             longest_token=0 if self._sasl is None else self._sasl.longest_token,
             is_root=self.client.identity.uid == 0,
-            unknown=unknown,
-            turned_away=self._one_too_many(),
+            unknown=self._unknown,
         )
+        place, admission = self._place, self.services.roster.admission
         while True:
+            place.await_client()
             received = await self.conversation.receive(machine.wanted)
+            place.think()
             for event in machine.receive_data(received):
                 over = await self._carry_out(machine, event)
                 if over is not None:
                     return over
+                admission.heard(place)
             if machine.authenticated:
                 self.services.roster.proved(self.client)
 
-    def _one_too_many(self) -> Failure | None:
-        """What a client gets whose user or address has as many here as it may."""
-        others = self.services.roster.met(self.client) - 1
-        if 0 < self.services.most_per_peer() <= others:
-            return failure.too_many_clients(self.client.peer, others)
-        return None
+    async def _wait_in_line(self) -> None:
+        """One user has so many clients at a time that prove who they are. The others keep their
+        time for when it is their turn."""
+        place, admission = self._place, self.services.roster.admission
+        if not admission.needs_turn(place):
+            return
+        if self.services.episodes.begins((place.holder, "in line")):
+            log.warning(
+                "%s: %d of %d unauthenticated; others wait (see max_anonymous_clients)",
+                place.holder.name,
+                admission.turns.held_by(place.holder),
+                admission.max_anonymous,
+            )
+        self.deadline.deadline = math.inf
+        place.await_client()
+        with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):
+            await admission.turn(place)
+        place.think()
+        self.deadline.deadline = trio.current_time() + self.timeout_s
+
+    async def _leave_the_handshake(self) -> None:
+        """Behind it the client is known by its certificate, or has to prove who it is by SASL."""
+        admission = self.services.roster.admission
+        if self.door.method is AuthMethod.NONE:
+            admission.proved(self._place)
+            return
+        await admission.leave_handshake(self._place)
+        admission.heard(self._place)
+
+    async def _tell(self, unknown: Failure) -> tuple[str, int]:
+        """Whoever nobody can name is told so for a second, and holds no place of others' meanwhile.
+
+        One user may have thousands of uids that nobody has a name for.
+        """
+        self.services.roster.admission.left(self._place)
+        self.cut, self.level = unknown.message, self.services.refusals.level(NAMELESS_USERS)
+        with self.services.refusals.place(NAMELESS_USERS) as may:
+            if may:
+                self.deadline.deadline = trio.current_time() + PATIENCE_S
+                return await self._converse()
+        return self.cut, self.level
 
     async def _carry_out(
         self, machine: ServerNegotiation, event: ServerEvent
@@ -178,6 +229,15 @@ class Arrival:
                     await self._hand_over(machine, backend)
                     return "", logging.INFO
         return None
+
+    def told(self, reason: str, level: int) -> tuple[str, int]:
+        """For the log. Whoever comes again and again for nothing must not fill it."""
+        if level != logging.WARNING:
+            return reason, level
+        times = self.services.episodes.times((self._place.holder, "for nothing"))
+        if times == _WARNINGS:
+            reason = f"{reason} (more like this of {self._place.holder.name} are told as info)"
+        return reason, level if times <= _WARNINGS else logging.INFO
 
     def out_of_time(self) -> str:
         """The deadline has passed: says so to a client that waits for an answer, and why."""

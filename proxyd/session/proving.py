@@ -7,16 +7,17 @@ What counts as success is decided here: the mechanism says who it is and how str
 `sasl_allowed_username_list` and `tcp_min_ssf` say whether that is enough.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-import trio
 
 from proxyd.auth.mechanism import Challenge, Mechanism, Refused, Success
 from proxyd.config.globs import matches
 from proxyd.config.quoting import excerpt
 from proxyd.negotiation.events import NeedsSasl
+from proxyd.session.holder import Holder
+from proxyd.session.threads import SharedThreads
 
 if TYPE_CHECKING:  # it brings Kerberos' libraries with it, for which few hosts have a use
     from proxyd.auth.offering import Offering
@@ -24,9 +25,9 @@ if TYPE_CHECKING:  # it brings Kerberos' libraries with it, for which few hosts 
 _THREADS: Final = 4
 
 
-def proving_limiter() -> trio.CapacityLimiter:
-    """How many steps may be computed at one time."""
-    return trio.CapacityLimiter(_THREADS)
+def proving_threads() -> SharedThreads[Holder]:
+    """Where steps are computed; a holder's wait for each other, not for another's."""
+    return SharedThreads(_THREADS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Proof:
 
     offering: "Offering"
     policy: Policy
-    limiter: trio.CapacityLimiter
+    threads: SharedThreads[Holder]
 
 
 class SaslExchange:
@@ -73,9 +74,10 @@ class SaslExchange:
     to know.
     """
 
-    def __init__(self, proof: Proof, bindings: Mapping[str, bytes]) -> None:
+    def __init__(self, proof: Proof, bindings: Mapping[str, bytes], holder: Holder) -> None:
         self._proof = proof
         self._bindings = bindings
+        self._holder = holder
         self._mechanism: Mechanism | None = None
         self.name = ""  # of the mechanism that was begun last
 
@@ -92,9 +94,8 @@ class SaslExchange:
     async def answer(self, wanted: NeedsSasl) -> Challenge | Success:
         """What the mechanism says to a token. Raises Refused, upon which the attempt is over."""
         mechanism, self._mechanism = self._mechanism, None
-        answer, mechanism = await trio.to_thread.run_sync(
-            self._step, wanted, mechanism, limiter=self._proof.limiter
-        )
+        step = functools.partial(self._step, wanted, mechanism)
+        answer, mechanism = await self._proof.threads.run(self._holder, step)
         if isinstance(answer, Success):
             self._proof.policy.judge(answer)
         else:

@@ -6,7 +6,6 @@ counted is given back.
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +14,7 @@ from proxyd.config.listening import Door, Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.relay.pair import RelayedPair
 from proxyd.session.admission import Admission
+from proxyd.session.place import Place
 
 CLOSED_BY_ADMINISTRATOR: Final = "closed by an administrator"
 
@@ -27,13 +27,12 @@ class Client:
 
     number: int
     door: Door
+    place: Place
     connected_s: float  # CLOCK_REALTIME, what virt-admin shows
     started_ns: int = field(default_factory=time.monotonic_ns)
     address: str = ""  # of the network: HOST:PORT
-    peer: str = ""  # whose clients are counted together, once that is known
     identity: ClientIdentity = field(default_factory=ClientIdentity)
     known: bool = False  # `identity` is what there is to be known, which may be nothing
-    anonymous: bool = False
     readonly: bool  # whether it may only look; by its door, or because it asked for no more
     uri: str = ""
     backend: str = ""
@@ -44,6 +43,10 @@ class Client:
     @property
     def transport(self) -> Transport:
         return self.door.transport
+
+    @property
+    def anonymous(self) -> bool:
+        return self.place.anonymous
 
     @property
     def known_identity(self) -> ClientIdentity | None:
@@ -65,44 +68,31 @@ class Roster:
         self.admission = admission
         self.clients: dict[int, Client] = {}
         self.unopened = 0  # clients that ended before they had a session
-        self._peers = Counter[str]()
         self._last = 0
 
-    def arrived(self, door: Door, *, anonymous: bool, end: Callable[[str], None]) -> Client:
+    def arrived(self, door: Door, place: Place, *, end: Callable[[str], None]) -> Client:
         self._last += 1
         client = Client(
             number=self._last,
             door=door,
+            place=place,
             connected_s=time.time(),
-            anonymous=anonymous,
             readonly=door.readonly,
             end=end,
         )
+        place.end = end
         self.clients[client.number] = client
-        self.admission.arrived(door.transport, anonymous=anonymous)
         return client
-
-    def met(self, client: Client) -> int:
-        """Who it is, is known: counts it; returns how many clients of the same peer there are."""
-        client.known = True
-        if client.address:
-            client.peer = client.address.rpartition(":")[0]
-        elif client.identity.uid is not None:
-            client.peer = f"uid {client.identity.uid}"
-        else:
-            client.peer = "unknown users"
-        self._peers[client.peer] += 1
-        return self._peers[client.peer]
 
     def proved(self, client: Client) -> None:
         """The client has authenticated; saying so twice is harmless."""
-        if client.anonymous:
-            client.anonymous = False
-            self.admission.proved(client.door.transport)
+        self.admission.proved(client.place)
 
     def opened(self, client: Client, pair: RelayedPair, end: Callable[[str], None]) -> None:
         """The session is open and belongs to the relay from here on, which can `end` it."""
         client.pair, client.end = pair, end
+        client.place.end = end
+        self.admission.opened(client.place)
         log.info(
             "session %d opened: %s, %s at %s", client.number, client, client.uri, client.backend
         )
@@ -111,12 +101,8 @@ class Roster:
         """The client is gone, for whatever reason."""
         del self.clients[client.number]
         # It held the session that holds the client, and with it all that the peer has sent.
-        client.end = _has_ended
-        if client.peer:
-            self._peers[client.peer] -= 1
-            if not self._peers[client.peer]:
-                del self._peers[client.peer]  # addresses are many
-        self.admission.left(client.door.transport, anonymous=client.anonymous)
+        client.end = client.place.end = _has_ended
+        self.admission.left(client.place)
         seconds = (time.monotonic_ns() - client.started_ns) / 1e9
         pair = client.pair
         if pair is None:

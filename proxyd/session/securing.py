@@ -1,8 +1,8 @@
 """Meets a client of the network: TLS, its certificate, the byte that says it is let in.
 
 The handshake burns milliseconds of CPU, so every step of it runs in a thread and this task only
-waits for the socket. The threads are few: a flood of handshakes queues for them, and neither the
-control plane nor the relay does. A peer that is silent holds no thread.
+waits for the socket. The threads are few: a flood of handshakes queues for them, address by
+address, and neither the control plane nor the relay does. A peer that is silent holds no thread.
 
 What the certificate must satisfy was fixed when the connection was accepted (`ServerTls`); a
 reload in the meantime is for the next one.
@@ -14,8 +14,6 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
-import trio
-
 from proxyd.auth.server_tls import ServerTls, channel_bindings
 from proxyd.auth.verify import Inspection
 from proxyd.endpoint.contract import HungUp
@@ -23,7 +21,9 @@ from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.session.conversation import Conversation, Pace, wait_to_read
 from proxyd.session.greeting import Untrusted
+from proxyd.session.holder import Holder
 from proxyd.session.roster import Client
+from proxyd.session.threads import SharedThreads
 from proxyd.wire.programs import AuthMethod
 
 # reference/handshake.md, section 4: the client waits for exactly this, in a record of its own.
@@ -32,9 +32,9 @@ LET_IN: Final = b"\x01"
 log = logging.getLogger("rpc.nettlscontext")
 
 
-def handshake_limiter() -> trio.CapacityLimiter:
+def handshake_threads() -> SharedThreads[Holder]:
     """As many handshakes at one time as there are processors to make them."""
-    return trio.CapacityLimiter(max(2, len(os.sched_getaffinity(0))))
+    return SharedThreads(max(2, len(os.sched_getaffinity(0))))
 
 
 class TlsGreeting:
@@ -43,13 +43,13 @@ class TlsGreeting:
     step = "the TLS handshake"
 
     def __init__(
-        self, sock: socket.socket, address: str, tls: ServerTls, limiter: trio.CapacityLimiter
+        self, sock: socket.socket, address: str, tls: ServerTls, threads: SharedThreads[Holder]
     ) -> None:
         self._inspection = Inspection()
         self.endpoint = TlsEndpoint(sock, tls.context, self._inspection)
         self._address = address
         self._tls = tls
-        self._limiter = limiter
+        self._threads = threads
         self.bindings: Mapping[str, bytes] = {}
 
     async def meet(self, client: Client) -> None:
@@ -58,8 +58,10 @@ class TlsGreeting:
         while not done:
             await pace.keep()  # who sends his hello byte by byte takes a thread for each of them
             # Before the first step, too: without the client's words a thread has no work.
+            client.place.await_client()
             await wait_to_read(self.endpoint)
-            step = await trio.to_thread.run_sync(self._handshake, limiter=self._limiter)
+            client.place.think()
+            step = await self._threads.run(client.place.holder, self._handshake)
             match step:
                 case HandshakeFailed():
                     raise Untrusted(self._tls.explain(self._inspection, str(step)))

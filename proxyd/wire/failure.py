@@ -168,6 +168,11 @@ def too_many_clients(whose: str, count: int) -> Failure:
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
 
 
+def no_place(count: int) -> Failure:
+    detail = f"{count} are connected, and others wait already (max_clients): try again later"
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
+
+
 def unknown_program(program: int, version: int) -> Failure:
     # Both in signed decimal, as libvirt prints them.
     return _ordinary(

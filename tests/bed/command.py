@@ -123,3 +123,15 @@ def as_user(user: int | None) -> dict[str, Any]:
     if user is None or user == os.geteuid():
         return {}
     return {"user": user, "group": user, "extra_groups": []}
+
+
+@contextmanager
+def effective(uid: int, gid: int) -> Iterator[None]:
+    """For as long as a socket is made or connected, which remembers who did it."""
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)

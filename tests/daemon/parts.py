@@ -17,6 +17,7 @@ from proxyd.session.admission import Admission
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Roster
 from proxyd.wire.programs import AuthMethod
+from tests.session.desk import seated
 
 DEADLINE_S = 10
 UNIX_DOOR = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
@@ -107,7 +108,7 @@ class Parts:
 
     def arrive(self, *, anonymous=False, door=UNIX_DOOR, end=None):
         """A client that negotiates."""
-        return self.roster.arrived(door, anonymous=anonymous, end=end or (lambda _: None))
+        return seated(self.roster, door, anonymous=anonymous, end=end or (lambda _: None))
 
     def close(self):
         """What was opened, given back; nothing of it ran in a thread of its own but the log."""

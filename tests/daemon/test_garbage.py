@@ -12,6 +12,7 @@ from proxyd.daemon.garbage import collect_garbage
 from proxyd.session.admission import Admission
 from proxyd.session.roster import Roster
 from proxyd.wire.programs import AuthMethod
+from tests.session.desk import seated
 
 DOOR = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
 
@@ -46,7 +47,7 @@ async def test_nobody_is_disturbed_by_one_every_ten_minutes(autojump_clock, full
 
 async def test_beside_many_clients_it_is_put_off_for_an_hour(autojump_clock, full, roster):
     for _ in range(200):
-        roster.arrived(DOOR, anonymous=False, end=nothing)
+        seated(roster, DOOR, end=nothing)
     began = trio.current_time()
     await run_for(7300, roster)
     assert [round(at - began) for at in full] == [3600, 7200]
@@ -54,9 +55,9 @@ async def test_beside_many_clients_it_is_put_off_for_an_hour(autojump_clock, ful
 
 async def test_a_thousand_refused_clients_are_not_kept_waiting(autojump_clock, full, roster):
     for _ in range(200):
-        roster.arrived(DOOR, anonymous=False, end=nothing)
+        seated(roster, DOOR, end=nothing)
     for _ in range(1000):
-        roster.ended(roster.arrived(DOOR, anonymous=False, end=nothing), "refused", logging.DEBUG)
+        roster.ended(seated(roster, DOOR, end=nothing), "refused", logging.DEBUG)
     began = trio.current_time()
     roster.unopened -= 1000  # the daemon has just begun
     async with trio.open_nursery() as nursery:

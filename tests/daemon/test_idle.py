@@ -6,11 +6,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.config.listening import Transport
 from proxyd.daemon.idle import IdleExit
 from proxyd.session.admission import Admission
+from tests.session.desk import SOMEBODY
 
-UNIX = Transport.UNIX
+PLACES = {}
 
 
 class House:
@@ -49,11 +49,11 @@ def house(nursery):
 
 
 def come(crowd):
-    crowd.arrived(UNIX, anonymous=False)
+    PLACES[crowd] = crowd.seat(SOMEBODY)
 
 
 def go(crowd):
-    crowd.left(UNIX, anonymous=False)
+    crowd.left(PLACES.pop(crowd))
 
 
 async def test_it_ends_when_nobody_ever_came(autojump_clock, house, caplog):

@@ -50,7 +50,7 @@ def opened(parts, *, backend="", door=UNIX_DOOR):
     """A client with an open session, of which the relay knows nothing."""
     client = parts.arrive(door=door)
     client.identity = FRED
-    parts.roster.met(client)
+    client.known = True
     client.uri, client.backend = "qemu:///system", backend or f"{parts.directory}/virtqemud-sock"
     client.pair = RelayedPair(
         client.number,
@@ -92,6 +92,9 @@ async def test_an_idle_daemon_tells_all_of_this(parts):
             "admin_clients": 0,
             "max_admin_clients": 50,
             "descriptor_room": 1000,
+            "waiting": 0,
+            "silent": 0,
+            "most_places": [],
         },
         "backends": [
             {

@@ -155,7 +155,7 @@ def test_a_whole_status():
         == """\
 proxyd 0.1  serving for 1h02m, pid 4242
 configuration /etc/libvirt/virtproxyd.conf
-clients 2 of 5000, unauthenticated 1 of any number by each way in, administrators 1 of 20
+clients 2 of 5000, unauthenticated 1 of any number by each user or way in, administrators 1 of 20
 sessions 1, calls 12, errors 3, up 1.5 KiB, down 5.0 GiB
 LISTENER                     ADDRESS                             AUTHENTICATION  CLIENTS
 libvirt-sock-ro (read-only)  /run/libvirt/libvirt-sock-ro        polkit          2
@@ -304,6 +304,16 @@ def test_a_certificate_that_ends_soon_is_to_be_renewed(days_left, says):
         ),
         ({"last_reload": {"at": 0, "succeeded": True, "text": "yes"}}, None),
         ({"limits": {**STATUS["limits"], "clients": 5000}}, "max_clients is reached"),
+        (
+            {
+                "limits": {
+                    **STATUS["limits"],
+                    "waiting": 7,
+                    "most_places": [{"holder": "10.1.2.3", "clients": 256}],
+                }
+            },
+            "7 clients wait for others to prove who they are (most are of 10.1.2.3 256)",
+        ),
         ({"log": {"dropped": 1, "lost": 0}}, "log lines were lost"),
         ({"log": {"dropped": 0, "lost": 1}}, "log lines were lost"),
         ({"relay": {**STATUS["relay"], "own_errors": 1}}, "errors of proxyd's own"),

@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 from contextlib import contextmanager
+from dataclasses import replace
 
 import trio
 
@@ -13,9 +14,13 @@ from proxyd.config.routes import RoutingTable
 from proxyd.endpoint.couriers import COURIERS
 from proxyd.session.admission import Admission
 from proxyd.session.client import Arrival, Services, serve_client
+from proxyd.session.episodes import Episodes
 from proxyd.session.handover import Relay
+from proxyd.session.holder import Holder, Rank
 from proxyd.session.local import LocalGreeting
 from proxyd.session.presence import Presence
+from proxyd.session.reception import Reception
+from proxyd.session.refusal import Refusals
 from proxyd.session.roster import Roster
 from proxyd.session.starting import Starter
 from proxyd.wire import failure, remote
@@ -23,6 +28,7 @@ from proxyd.wire.failure import Failure
 from proxyd.wire.frame import FrameBuffer, Status
 from proxyd.wire.programs import AuthMethod, Remote
 from proxyd.wire.remote import OpenArguments
+from tests.bed.command import effective
 from tests.bed.waiting import wait_until
 
 DEADLINE_S = 10
@@ -31,7 +37,17 @@ URI = "test:///default"
 # Tests of starting have one of their own.
 NO_STARTER = Starter(runtime_dir="/nowhere", environ={}, euid=0)
 
+SOMEBODY = Holder("uid 1000", Rank.LOCAL, 1000)
+
 OPEN_TO_ALL = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
+
+
+def seated(roster, door=OPEN_TO_ALL, *, anonymous=False, end=print, holder=SOMEBODY):
+    """A client that has a place, if need be beyond the limit, and nobody who serves it."""
+    method = AuthMethod.SASL if anonymous else door.method
+    place = roster.admission.admit(holder, replace(door, method=method))
+    place = place or roster.admission.seat(holder)
+    return roster.arrived(door, place, end=end)
 
 
 def open_descriptors():
@@ -124,18 +140,6 @@ def succeeded(frame):
     return frame is not None and frame.header.status == Status.OK
 
 
-@contextmanager
-def effective(uid, gid):
-    """For as long as a socket pair is made, which remembers who made it."""
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-
-
 class FakePolkit:
     """Says no until it is told otherwise; `event` holds the answer up."""
 
@@ -162,6 +166,7 @@ class Desk:
     def __init__(self, daemon, names, nursery):
         self.daemon = daemon
         self.admission = Admission(max_clients=100, max_anonymous=20)
+        episodes = Episodes()
         self.roster = Roster(self.admission)
         self.relay = Relay(self.roster.relay_ended)
         self.timeout_s = TIMEOUT_S
@@ -178,20 +183,38 @@ class Desk:
             ),
             timeout_s=lambda: self.timeout_s,
             proof=lambda _: self.proof,
-            most_per_peer=lambda: self.most_per_peer,
+            refusals=Refusals(8, episodes),
+            episodes=episodes,
             presence=self.presence,
             polkit=self.polkit,
             starter=NO_STARTER,
         )
-        self.most_per_peer = 0
         self.proof = None  # for a door that asks for SASL
-        self.nursery = nursery
+        self.reception = Reception(self.services, self._greet, nursery)
+        nursery.start_soon(self.reception.run)
         self.callers = []
         self.descriptors = open_descriptors()
 
+    @property
+    def nursery(self):
+        """Where sessions run."""
+        return self.reception._nursery
+
+    @nursery.setter
+    def nursery(self, nursery):
+        self.reception._nursery = nursery
+
+    def _greet(self, sock, door):
+        return LocalGreeting(sock, self.names)
+
     def serve(self, sock, door=OPEN_TO_ALL):
         """What an accept loop does with a connection."""
-        arrival = Arrival(LocalGreeting(sock, self.names), door, self.services)
+        self.reception.arrived(door, sock)
+
+    def begin(self, greeting, door, holder):
+        """One that has got a place."""
+        place = self.admission.admit(holder, door)
+        arrival = Arrival(greeting, door, self.services, place)
         self.nursery.start_soon(serve_client, arrival)
         return arrival.client
 

@@ -7,12 +7,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.config.listening import Transport
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
-from tests.session.desk import OPEN_TO_ALL, lines, no_more_descriptors
-
-UNIX = Transport.UNIX
+from tests.session.desk import OPEN_TO_ALL, SOMEBODY, lines, no_more_descriptors
 
 
 class Listener:
@@ -45,7 +42,7 @@ class Bench:
         sock.listen(100)
         self.listener = Listener(sock)
         self.admission = Admission(max_clients=100, max_anonymous=0)
-        self.started = []
+        self.started, self.places = [], []
         self.callers = []
 
     def call(self, count=1):
@@ -56,7 +53,10 @@ class Bench:
 
     def start(self, sock):
         self.started.append(sock)
-        self.admission.arrived(UNIX, anonymous=False)
+        self.places.append(self.admission.seat(SOMEBODY))
+
+    def leave(self):
+        self.admission.left(self.places.pop())
 
     async def run(self):
         await accept_clients(self.listener, OPEN_TO_ALL, self.admission, self.start)
@@ -94,7 +94,7 @@ async def test_nobody_is_accepted_beyond_the_limit(bench, nursery):
     await wait_all_tasks_blocked()
     assert len(bench.started) == 2
 
-    bench.admission.left(UNIX, anonymous=False)
+    bench.leave()
     await wait_all_tasks_blocked()
     assert len(bench.started) == 3
 
@@ -106,7 +106,7 @@ async def test_while_others_wait_a_client_that_leaves_is_no_news(bench, nursery,
     await wait_all_tasks_blocked()
 
     for _ in range(2):
-        bench.admission.left(UNIX, anonymous=False)
+        bench.leave()
         await wait_all_tasks_blocked()
 
     assert len(bench.started) == 4

@@ -21,8 +21,7 @@ from proxyd.config.priority import parse_priority
 from proxyd.endpoint import passing
 from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT, UNCALLED_LIMIT
 from proxyd.session.backend import open_backend
-from proxyd.session.client import Arrival, serve_client
-from proxyd.session.securing import TlsGreeting, handshake_limiter
+from proxyd.session.securing import TlsGreeting, handshake_threads
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Domain, ErrorCode, Failure
 from proxyd.wire.programs import AuthMethod, Keepalive, Remote
@@ -32,6 +31,7 @@ from tests.endpoint.test_contract import tcp_pair
 from tests.relay.frames import call_with_descriptors, send_descriptor
 from tests.session.desk import (
     DEADLINE_S,
+    SOMEBODY,
     TIMEOUT_S,
     URI,
     Caller,
@@ -466,7 +466,7 @@ async def test_the_own_uid_is_served_by_a_users_own_daemon(desk):
 
 
 async def test_one_user_has_no_more_clients_than_a_user_may_have(desk, log):
-    desk.most_per_peer = 2
+    desk.admission.most_each = 2
     first, second = await desk.opened(uid=NOBODY, gid=NOBODY), desk.connect(uid=NOBODY, gid=NOBODY)
     assert succeeded(await second.open())
     third = desk.connect(uid=NOBODY, gid=NOBODY)
@@ -477,26 +477,25 @@ async def test_one_user_has_no_more_clients_than_a_user_may_have(desk, log):
     assert "proxyd_max_clients_per_peer" in said.message
     assert await third.ended()
     (line,) = lines(log, "Too many active clients", logging.WARNING)
-    assert "uid 65534 (nobody)" in line
+    assert "uid 65534: turned away" in line
     assert succeeded(await desk.connect().open())  # another user has places of his own
 
     first.close()
     await eventually(lambda: len(desk.roster.clients) == 2, "the first one's place is free")
     assert succeeded(await desk.connect(uid=NOBODY, gid=NOBODY).open())
-    desk.most_per_peer = 0
+    desk.admission.most_each = 0
     await desk.is_as_before()
 
 
 async def test_root_is_let_in_by_polkit_once_it_has_asked(desk):
     caller = desk.connect(POLKIT)
     before = failure_of(await caller.open())
-    assert (desk.admission.clients, desk.admission.anonymous) == (1, 1)
+    assert (desk.admission.clients, desk.admission.anonymous) == (1, 0)
 
     listed = await caller.call(Remote.AUTH_LIST)
 
     assert before == failure.authentication_required()
     assert remote.unpack_auth_methods(listed.payload) == [AuthMethod.NONE]
-    await eventually(lambda: desk.admission.anonymous == 0, "root is no longer anonymous")
     assert succeeded(await caller.open())
     await desk.is_as_before()
 
@@ -853,6 +852,8 @@ async def test_a_client_that_comes_when_descriptors_run_out_is_not_called_dead(d
 
     assert "has ended" not in said.message
     assert "no user has" not in said.message
+    assert "proxyd itself is short, not the client: Too many open files" in said.message
+    assert "LimitNOFILE=" in said.message
     await desk.is_as_before()
     assert not tracebacks(log)
 
@@ -976,7 +977,7 @@ async def test_a_session_whose_daemon_takes_nothing_is_closed(desk, directory, d
 
 @pytest.mark.parametrize("said", [b"", b"\0\0"])
 async def test_a_client_that_has_said_nothing_whole_is_closed(desk, log, said):
-    caller = desk.connect(POLKIT)
+    caller = desk.connect(POLKIT, uid=NOBODY, gid=NOBODY)
     caller.send(said)
     await wait_all_tasks_blocked(0.01)
     assert desk.admission.anonymous == 1
@@ -1069,9 +1070,8 @@ async def test_a_client_in_its_tls_handshake_is_closed(desk, log, tls):
     near, far = tcp_pair()
     caller = Caller(near)
     desk.callers.append(caller)
-    greeting = TlsGreeting(far, "127.0.0.1:4711", tls, handshake_limiter())
-    arrival = Arrival(greeting, BY_TLS, desk.services)
-    desk.nursery.start_soon(serve_client, arrival)
+    greeting = TlsGreeting(far, "127.0.0.1:4711", tls, handshake_threads())
+    desk.begin(greeting, BY_TLS, SOMEBODY)
     caller.send(bytes.fromhex("16030100"))  # the beginning of a ClientHello
     await wait_all_tasks_blocked(0.01)
     assert desk.admission.clients == 1

@@ -14,10 +14,10 @@ from proxyd.session.roster import Roster
 from proxyd.wire.programs import Remote
 from tests.session.desk import (
     DEADLINE_S,
-    OPEN_TO_ALL,
     eventually,
     lines,
     open_descriptors,
+    seated,
     succeeded,
 )
 
@@ -50,7 +50,7 @@ class Plane:
         self.sockets += [client, daemon]
         for outer in (client, daemon):
             outer.settimeout(DEADLINE_S)
-        arrived = self.roster.arrived(OPEN_TO_ALL, anonymous=False, end=never)
+        arrived = seated(self.roster, end=never)
         pair = self.relay.adopt(
             arrived.number,
             UnixEndpoint(near),

@@ -9,11 +9,11 @@ import trio
 from proxyd.auth.mechanism import Challenge, Refused, Success
 from proxyd.config.listening import Door
 from proxyd.negotiation.events import NeedsSasl
-from proxyd.session.proving import Policy, Proof, SaslExchange, proving_limiter
+from proxyd.session.proving import Policy, Proof, SaslExchange, proving_threads
 from proxyd.wire import remote
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import AuthMethod, Remote
-from tests.session.desk import failure_of, lines, succeeded, tracebacks
+from tests.session.desk import SOMEBODY, failure_of, lines, succeeded, tracebacks
 
 BY_SASL = Door(name="libvirt-sock", method=AuthMethod.SASL, readonly=False, own_uid_only=False)
 
@@ -59,24 +59,24 @@ def proof(offer=None, *, allowed=None, least_ssf=0):
     return Proof(
         offering=offer or Offer(),
         policy=Policy(allowed=allowed, least_ssf=least_ssf),
-        limiter=proving_limiter(),
+        threads=proving_threads(),
     )
 
 
 def exchange(**policy):
-    return SaslExchange(proof(**policy), {})
+    return SaslExchange(proof(**policy), {}, SOMEBODY)
 
 
 async def test_steps_are_computed_in_another_thread():
     offer = Offer()
-    sasl = SaslExchange(proof(offer), {})
+    sasl = SaslExchange(proof(offer), {}, SOMEBODY)
     assert await sasl.answer(NeedsSasl("RIDDLE", None)) == Challenge(b"who?")
     assert offer.begun[0].thread != threading.get_ident()
 
 
 async def test_a_new_attempt_has_a_mechanism_of_its_own():
     offer = Offer()
-    sasl = SaslExchange(proof(offer), {})
+    sasl = SaslExchange(proof(offer), {}, SOMEBODY)
     await sasl.answer(NeedsSasl("RIDDLE", None))
     await sasl.answer(NeedsSasl("RIDDLE", None))
     assert len(offer.begun) == 2
@@ -143,11 +143,11 @@ async def test_few_threads_serve_many_clients():
     asked = proof(Slowly())
     async with trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(SaslExchange(asked, {}).answer, NeedsSasl("RIDDLE", None))
-        for _ in range(int(asked.limiter.total_tokens)):
+            nursery.start_soon(SaslExchange(asked, {}, SOMEBODY).answer, NeedsSasl("RIDDLE", None))
+        for _ in range(asked.threads.most):
             await trio.to_thread.run_sync(started.acquire)
         await trio.testing.wait_all_tasks_blocked()
-        assert asked.limiter.borrowed_tokens == asked.limiter.total_tokens
+        assert asked.threads.busy == asked.threads.most
         assert not started.acquire(blocking=False)
         go_on.set()
 
@@ -211,8 +211,7 @@ async def test_who_tries_again_and_again_does_not_fill_the_log(desk, by_sasl, ca
 async def test_a_deadline_while_a_step_waits_for_a_thread_is_one_line(desk, log):
     desk.timeout_s = 0.5
     desk.proof = proof()
-    for holder in range(int(desk.proof.limiter.total_tokens)):
-        desk.proof.limiter.acquire_on_behalf_of_nowait(holder)
+    desk.proof.threads.busy = desk.proof.threads.most
     caller = desk.connect(BY_SASL)
     await caller.call(Remote.AUTH_SASL_INIT)
     caller.send(caller.frame(*start()))

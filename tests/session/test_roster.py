@@ -13,6 +13,7 @@ from proxyd.session.admission import Admission
 from proxyd.session.roster import CLOSED_BY_ADMINISTRATOR, Roster
 from proxyd.wire.programs import AuthMethod
 from tests.fakes.endpoints import ScriptedEndpoint
+from tests.session.desk import seated
 
 DOOR = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
 
@@ -48,7 +49,7 @@ def pair_of(client, reason="the client closed the connection"):
 
 
 def opened(roster):
-    client = roster.arrived(DOOR, anonymous=False, end=never)
+    client = seated(roster, DOOR, end=never)
     client.identity = ClientIdentity(uid=1000, user_name="fred", pid=42)
     client.uri, client.backend = "qemu:///system", "/run/libvirt/virtqemud-sock"
     pair = pair_of(client)
@@ -57,11 +58,11 @@ def opened(roster):
 
 
 async def test_numbers_start_at_one_and_only_grow(roster):
-    first, second = (roster.arrived(DOOR, anonymous=False, end=never) for _ in range(2))
+    first, second = (seated(roster, DOOR, end=never) for _ in range(2))
     roster.ended(first, "gone")
     roster.ended(second, "gone")
 
-    third = roster.arrived(DOOR, anonymous=False, end=never)
+    third = seated(roster, DOOR, end=never)
 
     assert (first.number, second.number, third.number) == (1, 2, 3)
     assert list(roster.clients) == [3]
@@ -69,7 +70,7 @@ async def test_numbers_start_at_one_and_only_grow(roster):
 
 async def test_a_client_is_counted_from_its_arrival_until_its_end(roster):
     before = time.time()
-    client = roster.arrived(DOOR, anonymous=True, end=never)
+    client = seated(roster, DOOR, anonymous=True, end=never)
     assert before <= client.connected_s <= time.time()
     assert (roster.admission.clients, roster.admission.anonymous) == (1, 1)
 
@@ -80,7 +81,7 @@ async def test_a_client_is_counted_from_its_arrival_until_its_end(roster):
 
 
 async def test_a_client_proves_itself_once(roster):
-    client = roster.arrived(DOOR, anonymous=True, end=never)
+    client = seated(roster, DOOR, anonymous=True, end=never)
 
     roster.proved(client)
     roster.proved(client)
@@ -91,9 +92,9 @@ async def test_a_client_proves_itself_once(roster):
 
 
 async def test_a_client_that_needed_no_proof_does_not_prove_anothers(roster):
-    roster.arrived(DOOR, anonymous=True, end=never)
+    seated(roster, DOOR, anonymous=True, end=never)
 
-    roster.proved(roster.arrived(DOOR, anonymous=False, end=never))
+    roster.proved(seated(roster, DOOR, end=never))
 
     assert roster.admission.anonymous == 1
 
@@ -125,7 +126,7 @@ async def test_attempts_to_replace_the_identity_raise_the_level(roster, log):
 
 
 async def test_a_client_that_opened_nothing_is_one_line_with_the_reason(roster, log):
-    client = roster.arrived(DOOR, anonymous=False, end=never)
+    client = seated(roster, DOOR, end=never)
 
     roster.ended(client, "protocol error: x", logging.WARNING)
 
@@ -138,7 +139,7 @@ async def test_a_client_that_opened_nothing_is_one_line_with_the_reason(roster, 
 
 @pytest.mark.parametrize("event", ["arrived", "ended"])
 async def test_whoever_waits_for_a_change_hears_of_it(roster, nursery, event):
-    client = roster.arrived(DOOR, anonymous=False, end=never)
+    client = seated(roster, DOOR, end=never)
     heard = []
 
     async def listen():
@@ -150,7 +151,7 @@ async def test_whoever_waits_for_a_change_hears_of_it(roster, nursery, event):
     assert heard == []
 
     if event == "arrived":
-        roster.arrived(DOOR, anonymous=False, end=never)
+        seated(roster, DOOR, end=never)
     else:
         roster.ended(client, "gone")
     await wait_all_tasks_blocked()
@@ -159,7 +160,7 @@ async def test_whoever_waits_for_a_change_hears_of_it(roster, nursery, event):
 
 
 async def test_a_change_before_the_wait_is_not_waited_for(roster, nursery):
-    roster.arrived(DOOR, anonymous=False, end=never)
+    seated(roster, DOOR, end=never)
     heard = []
 
     async def listen():
@@ -175,7 +176,7 @@ async def test_a_change_before_the_wait_is_not_waited_for(roster, nursery):
 
 async def test_closing_a_client_ends_it_by_whoever_has_it_at_that_time(roster):
     told = []
-    client = roster.arrived(DOOR, anonymous=False, end=told.append)
+    client = seated(roster, DOOR, end=told.append)
     client.close()
     roster.opened(client, pair_of(client), end=lambda why: told.append(f"the relay: {why}"))
     client.close()
@@ -183,9 +184,9 @@ async def test_closing_a_client_ends_it_by_whoever_has_it_at_that_time(roster):
 
 
 async def test_an_identity_is_shown_once_it_is_known_and_may_be_nobody(roster):
-    client = roster.arrived(DOOR, anonymous=True, end=never)
+    client = seated(roster, DOOR, anonymous=True, end=never)
     assert client.known_identity is None
 
-    roster.met(client)
+    client.known = True
 
     assert client.known_identity == ClientIdentity()

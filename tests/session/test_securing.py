@@ -17,11 +17,12 @@ from proxyd.session import securing
 from proxyd.session.admission import Admission
 from proxyd.session.greeting import Untrusted
 from proxyd.session.roster import Roster
-from proxyd.session.securing import LET_IN, TlsGreeting, handshake_limiter
+from proxyd.session.securing import LET_IN, TlsGreeting, handshake_threads
 from proxyd.wire.programs import AuthMethod
 from tests.bed.pki import Pki
 from tests.endpoint.test_contract import tcp_pair
 from tests.fakes.tls import TLS_1_3, TlsPeer
+from tests.session.desk import seated
 
 DOOR = Door(
     name="tls 127.0.0.1:16514",
@@ -54,12 +55,10 @@ def tls(pki):
 class Visit:
     """A client at the other end of a greeting."""
 
-    def __init__(self, tls, limiter=None):
+    def __init__(self, tls, threads=None):
         self.sock, near = tcp_pair()
-        self.greeting = TlsGreeting(near, "127.0.0.1:4711", tls, limiter or handshake_limiter())
-        self.client = Roster(Admission(max_clients=5, max_anonymous=5)).arrived(
-            DOOR, anonymous=False, end=print
-        )
+        self.greeting = TlsGreeting(near, "127.0.0.1:4711", tls, threads or handshake_threads())
+        self.client = seated(Roster(Admission(max_clients=5, max_anonymous=5)), DOOR)
 
     def meet(self):
         return self.greeting.meet(self.client)
@@ -135,12 +134,12 @@ async def test_handshakes_burn_their_time_in_other_threads(visit, pki, nursery, 
 
 
 async def test_a_silent_client_holds_no_thread_and_is_left_at_the_deadline(visit, autojump_clock):
-    limiter = handshake_limiter()
-    visit = visit(limiter=limiter)
+    threads = handshake_threads()
+    visit = visit(threads=threads)
     with trio.move_on_after(30) as deadline:
         await visit.meet()
     assert deadline.cancelled_caught
-    assert limiter.borrowed_tokens == 0
+    assert threads.busy == 0
 
 
 async def test_what_is_no_tls_is_refused_with_a_reason(visit):

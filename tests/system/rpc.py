@@ -5,13 +5,14 @@ import os
 import select
 import socket
 import struct
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameBuffer, Status
 from proxyd.wire.programs import Remote
 from proxyd.wire.remote import OpenArguments
+from tests.bed.command import effective
 
 DEADLINE_S = 30
 
@@ -19,16 +20,17 @@ DEADLINE_S = 30
 class RpcClient:
     """Blocking, with a deadline on every wait. Serials count from zero.
 
-    `where` is a UNIX socket's path, or a connected socket.
+    `where` is a UNIX socket's path, to be connected to as `user`, or a connected socket.
     """
 
-    def __init__(self, where):
+    def __init__(self, where, *, user=0):
         if isinstance(where, socket.socket):
             self.sock = where
         else:
             self.sock = socket.socket(socket.AF_UNIX)
             # Blocking: one with a timeout fails at a full backlog instead of waiting its turn.
-            self.sock.connect(os.fspath(where))
+            with effective(user, user) if user else nullcontext():
+                self.sock.connect(os.fspath(where))
         self.sock.settimeout(DEADLINE_S)
         self.buffer = FrameBuffer()
         self.serial = -1
@@ -71,8 +73,8 @@ class RpcClient:
 
 
 @contextmanager
-def rpc_client(path):
-    client = RpcClient(path)
+def rpc_client(path, **options):
+    client = RpcClient(path, **options)
     try:
         yield client
     finally:
@@ -80,8 +82,8 @@ def rpc_client(path):
 
 
 @contextmanager
-def opened(path, uri="test:///default"):
-    with rpc_client(path) as client:
+def opened(path, uri="test:///default", **options):
+    with rpc_client(path, **options) as client:
         reply = client.open(uri)
         assert reply is not None
         assert reply.header.status == Status.OK, Failure.unpack(reply.payload)

@@ -69,7 +69,7 @@ def fails(reply):
     return reply.header.status == Status.ERROR and (said.code, said.domain) == (45, 7)
 
 
-def test_clients_that_stop_in_the_middle_hold_their_places_until_the_deadline_and_no_longer(
+def test_clients_that_stop_in_the_middle_make_way_for_others_or_are_cut_off_at_the_deadline(
     listening, kdc, tickets
 ):
     front = listening(max_anonymous_clients=20)
@@ -77,7 +77,7 @@ def test_clients_that_stop_in_the_middle_hold_their_places_until_the_deadline_an
     with ExitStack() as stack:
         for _ in range(STUCK):
             stuck = RpcClient(stack.enter_context(connected(front.tcp_address())))
-            # The first ones are served, the rest waits in the backlog already.
+            # The first ones are served, the rest waits for one of them to be silent for too long.
             stuck.send(stuck.frame(Remote.AUTH_LIST) + stuck.frame(Remote.AUTH_SASL_INIT))
             begun = remote.SaslStart("GSSAPI", login(tickets, encrypts=True).step())
             stuck.send(stuck.frame(Remote.AUTH_SASL_START, begun.pack()))
@@ -88,12 +88,11 @@ def test_clients_that_stop_in_the_middle_hold_their_places_until_the_deadline_an
             virsh(unix_uri("test:///default", front.sock), "list").succeeded()
         assert time.monotonic() - began < TIMEOUT_S
 
-        # And a client with a ticket gets in once their time is over.
+        # And a client with a ticket gets in before their time is over.
         uri = tcp_uri("test:///default", front.tcp_address())
         virsh(uri, "list", environment=with_tickets(kdc, tickets)).succeeded()
-    assert time.monotonic() - began < 4 * TIMEOUT_S
-    text = f"no connection was opened within {TIMEOUT_S} s"
-    wait_until(lambda: front.log_text().count(text) >= 20, 10, "the first 20 are cut off")
+        assert time.monotonic() - began < 2 * TIMEOUT_S
+    assert "it kept us waiting for 1." in front.log_text()
     assert "Traceback" not in front.log_text()
 
 
