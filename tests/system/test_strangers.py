@@ -1,0 +1,121 @@
+"""Thousands of strangers of the network, and those who are served beside them."""
+
+import statistics
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from proxyd.session.capacity import Capacity
+from proxyd.wire.frame import Status
+from proxyd.wire.programs import Remote
+from tests.bed.command import held_open
+from tests.bed.pki import Pki
+from tests.bed.waiting import wait_until
+from tests.system.rpc import RpcClient, opened
+from tests.system.tls_client import connected, host_and_port, opened_over_tls
+
+pytestmark = pytest.mark.system
+
+STRANGERS = 5000
+ADDRESSES = 50
+ROUNDS = 8
+LOCAL_S = 0.1
+TLS_S = 5.0
+BURST = 64
+DEADLINE_S = 30
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def joe(pki):
+    return pki.client()
+
+
+@pytest.fixture
+def start(make_proxyd, pki):
+    def start(**config):
+        network = {"listen_tls": 1, "listen_addr": "127.0.0.1", "tls_port": "0"}
+        return make_proxyd({**network, **pki.settings(pki.server()), **config})
+
+    return start
+
+
+@contextmanager
+def half_open(address, count, addresses):
+    """So many connections, renewed whenever they are closed."""
+    host, port = host_and_port(address)
+    command = [sys.executable, "-m", "tests.fakes.half_open", host, port, count, addresses]
+    with held_open(list(map(str, command))) as strangers:
+        assert strangers.stdout.readline() == "begun\n"
+        yield
+
+
+def works(client):
+    return client.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
+
+
+def timed(block, *arguments):
+    """How long it takes until a session is open and a call is answered, in seconds."""
+    began = time.monotonic()
+    with block(*arguments) as client:
+        assert works(client)
+    return time.monotonic() - began
+
+
+def test_thousands_of_half_open_connections_keep_nobody_waiting_for_long(start, joe):
+    front = start()
+    address = front.tls_address()
+    with half_open(address, STRANGERS, ADDRESSES):
+        held = Capacity.of(5000).callers
+        wait_until(lambda: len(front.descriptors()) > held, DEADLINE_S, "the doorstep is full")
+
+        local, remote = [], []
+        for _ in range(ROUNDS):
+            remote.append(timed(opened_over_tls, address, joe))
+            local.append(timed(opened, front.sock))
+
+        assert statistics.median(local) < LOCAL_S
+        assert max(remote) < TLS_S
+    log = front.log_text()
+    assert log.count("more callers from the network than there is room for") == 1
+    assert "it kept us waiting" in log
+    assert "Traceback" not in log
+    wait_until(lambda: len(front.descriptors()) < 100, DEADLINE_S, "every descriptor is given back")
+
+
+def test_a_burst_from_one_address_waits_its_turn_and_is_served(start, joe):
+    front = start(max_clients=BURST, max_anonymous_clients=20)
+    address = front.tls_address()
+    served = []
+
+    def visit():
+        served.append(timed(opened_over_tls, address, joe))
+
+    visitors = [threading.Thread(target=visit) for _ in range(BURST)]
+    for each in visitors:
+        each.start()
+    for each in visitors:
+        each.join(DEADLINE_S)
+
+    assert len(served) == BURST
+
+
+def test_strangers_who_say_nothing_by_tcp_make_way_for_who_has_something_to_say(start):
+    front = start(listen_tcp=1, tcp_port="0", auth_tcp="none", max_clients=20)
+    address = front.tcp_address()
+    with ExitStack() as stack:
+        for _ in range(3 * Capacity.of(20).callers):
+            stack.enter_context(connected(address))
+
+        with connected(address) as sock:
+            client = RpcClient(sock)
+            assert client.open("test:///default").header.status == Status.OK
+            assert works(client)
+    assert "Traceback" not in front.log_text()
