@@ -1,8 +1,8 @@
 """How many sessions the limit of open descriptors has room for, and how many pipes.
 
 Counted is what is held: two for each place, one for everybody who waits for a place or is told that
-there is none (session/capacity.py), and the pipes that the relay may have at one time. What is left
-is a reserve that no client can reach.
+there is none (session/capacity.py), the pipes that the relay may have at one time, and the ways to
+couriers. What is left is a reserve that no client can reach.
 """
 
 import logging
@@ -10,12 +10,15 @@ import os
 import resource
 from typing import Final
 
+from proxyd.endpoint.couriers import MOST
 from proxyd.session.capacity import Capacity, largest_within
 
 _RESERVE: Final = 16  # for a reload, the log, /proc, names, administrators, clients being ended
 _EACH_PIPE: Final = 2
 _MOST_PIPES: Final = 64
 _PIPES_TAKE: Final = 8  # one in so many descriptors
+_EACH_COURIER: Final = 4  # two, and while one makes room for another there may be twice as many
+_COURIERS_TAKE: Final = 64
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -35,11 +38,21 @@ def pipes_allowed(limit: int) -> int:
     return min(_MOST_PIPES, limit // (_PIPES_TAKE * _EACH_PIPE))
 
 
+def couriers_allowed(limit: int) -> int:
+    """How many users' descriptors may be under way at one time; the first one's are in reserve."""
+    return max(1, min(MOST, limit // _COURIERS_TAKE))
+
+
+def descriptor_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def room_for_sessions(*, by_network: bool) -> int:
     """The largest max_clients that fits beside what is open now, before the first one comes; at
     least one. `by_network`: whether anybody can come from there."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limit = descriptor_limit()
     left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE
+    left -= _EACH_COURIER * (couriers_allowed(limit) - 1)
     return largest_within(left - _EACH_PIPE * pipes_allowed(limit), by_network=by_network)
 
 

@@ -25,7 +25,12 @@ from proxyd.admin.serving import AdminServices, serve_visitor
 from proxyd.admin.visitors import AdminServer
 from proxyd.config.listening import Transport
 from proxyd.daemon.background import Readiness
-from proxyd.daemon.descriptors import fitting
+from proxyd.daemon.descriptors import (
+    couriers_allowed,
+    descriptor_limit,
+    fitting,
+    pipes_allowed,
+)
 from proxyd.daemon.entrances import greeter, polkit_for, prover
 from proxyd.daemon.garbage import collect_garbage
 from proxyd.daemon.hosting import LiveHost, ProxyServer
@@ -36,6 +41,7 @@ from proxyd.daemon.notify import Notifier, feed_watchdog, keep_status
 from proxyd.daemon.reload import Reloader
 from proxyd.daemon.reporting import Reporter
 from proxyd.daemon.signals import received_signals
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.relay.loop import STOPPED
 from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
@@ -73,7 +79,9 @@ class Daemon:
             capacity_of=Capacity.of,
         )
         self._roster = Roster(self._admission)
-        self._relay = Relay(self._roster.relay_ended)
+        limit = descriptor_limit()
+        self._relay = Relay(self._roster.relay_ended, pipes=pipes_allowed(limit))
+        COURIERS.most = couriers_allowed(limit)
         self._presence = Presence()
         self._polkit = polkit_for(in_force)
         self._starter = Starter(

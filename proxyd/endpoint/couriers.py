@@ -11,8 +11,8 @@ What a user can do with it, and who pays:
 * One whose close never returns (a file of a FUSE file system whose server does not answer) keeps
   the courier from dying. The user is then `hanging`: his errands fail, his new clients are turned
   away, and what would have to be closed for him waits. That ends when the courier does.
-* Couriers are few: from MOST on those that have nothing to do leave, and there are never twice as
-  many.
+* Couriers are few: from `most` on those that have nothing to do leave, and there are never more
+  than twice as many. Each takes two descriptors of ours.
 
 None of this process's threads ever closes what somebody has passed, so it can always end; couriers
 end when it does, but for those that hang.
@@ -29,9 +29,9 @@ from contextlib import suppress
 from typing import Final
 
 from proxyd.endpoint import courier as program
-from proxyd.endpoint.passing import cut_off, owner_of
+from proxyd.endpoint.passing import cut_off, has_never_taken_any, owner_of
 
-MOST: Final = 32
+MOST: Final = 32  # where descriptors are plenty
 PATIENCE_S: Final = 2.0
 IDLE_S: Final = 10.0
 _DYING_S: Final = 1.0
@@ -113,6 +113,7 @@ class Couriers:
     """Those of this process, by the uid that they serve. Any thread may call."""
 
     def __init__(self) -> None:
+        self.most = MOST
         self.on_hanging: Callable[[str], None] = _nobody_listens  # in a thread of the courier's
         self._changed = threading.Condition()
         self._by_owner: dict[str, _Courier] = {}
@@ -125,6 +126,13 @@ class Couriers:
         """Closes a UNIX socket, whatever is in its queue. Once is enough; more is harmless."""
         if sock.fileno() >= 0 and cut_off(sock):
             self._give(owner_of(sock), Burial(sock))
+        else:
+            sock.close()
+
+    def close(self, sock: socket.socket) -> None:
+        """Closes an accepted connection of any kind that no endpoint has."""
+        if sock.family == socket.AF_UNIX and not has_never_taken_any(sock):
+            self.bury(sock)
         else:
             sock.close()
 
@@ -159,10 +167,10 @@ class Couriers:
 
     def _new(self, owner: str) -> "_Courier | None":
         """With the lock held. None when there are too many, or no room for another thread."""
-        if len(self._by_owner) >= MOST:
+        if len(self._by_owner) >= self.most:
             for each in self._by_owner.values():
                 each.make_room()
-            if len(self._by_owner) >= 2 * MOST:
+            if len(self._by_owner) >= 2 * self.most:
                 return None
         courier = _Courier(self, owner, self._changed)
         try:

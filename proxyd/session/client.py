@@ -343,7 +343,7 @@ class Arrival:
                 self.endpoint,
                 backend,
                 now_ns=time.monotonic_ns(),
-                owner=self.client.peer,
+                owner=self._place.holder.name,
                 readonly=self.client.readonly,
             )
         except BaseException:

@@ -24,6 +24,7 @@ from typing import Final
 import trio
 
 from proxyd.config.listening import Transport
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.session.admission import Admission
 from proxyd.session.episodes import Episodes
 from proxyd.session.line import Caller, Line
@@ -71,7 +72,7 @@ class Doorstep:
         if self._has_spoken(caller) and not self._admission.standing and self._enter(caller):
             return
         if not self._make_way(caller) or not self._watch(caller, _COMES):
-            caller.sock.close()
+            COURIERS.close(caller.sock)
             return
         self._admission.called(caller.holder)
         self.network.add(caller)
@@ -230,7 +231,7 @@ class Doorstep:
 
     def _drop(self, caller: Caller) -> None:
         self._take_away(caller)
-        caller.sock.close()
+        COURIERS.close(caller.sock)
 
     def _take_away(self, caller: Caller) -> None:
         """Its socket is somebody else's matter from here on."""

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -17,6 +18,10 @@ from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.passing import ROOT
 from proxyd.relay.loop import STOPPED, RelayLoop
 from proxyd.relay.pair import RelayedPair
+from proxyd.relay.pipes import MOST, PipePool
+
+# Sockets in whose queue descriptors are left find a courier in this time, which starts in 30 ms.
+_SETTLES_S: Final = 1.0
 
 log = logging.getLogger("proxyd.relay")
 
@@ -30,13 +35,16 @@ class Relay:
 
     There is one thread for bytes that are passed on as they are, and one for those that are
     encrypted on the way: a token of 64 KiB takes libkrb5 0.8 ms, which nobody else should wait for.
+    `pipes` is how many there may be at one time.
     """
 
-    def __init__(self, on_end: Callable[[RelayedPair], None]) -> None:
+    def __init__(self, on_end: Callable[[RelayedPair], None], *, pipes: int = MOST) -> None:
         self._on_end = on_end
         self._token = trio.lowlevel.current_trio_token()
         self._running = [_Thread("relay", self._token), _Thread("relay-crypto", self._token)]
-        self._plain, self._crypto = (RelayLoop(self._report) for _ in self._running)
+        # Bytes that are encrypted on the way go through no pipe.
+        self._plain = RelayLoop(self._report, pipes=PipePool(pipes))
+        self._crypto = RelayLoop(self._report, pipes=PipePool(0))
         self.loops = (self._plain, self._crypto)
         COURIERS.on_hanging = self._end_all_of
 
@@ -55,6 +63,7 @@ class Relay:
             with trio.CancelScope(shield=True):
                 for thread in self._running:
                     await thread.over.wait()
+                await trio.to_thread.run_sync(COURIERS.settled, _SETTLES_S)
         if not all(thread.orderly for thread in self._running):
             raise RelayDied("a relay thread died, see its traceback above")
 

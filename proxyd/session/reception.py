@@ -12,10 +12,11 @@ from collections.abc import Callable
 import trio
 
 from proxyd.config.listening import Door, Transport
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.session.client import Arrival, Services, serve_client
 from proxyd.session.doorstep import Doorstep
 from proxyd.session.greeting import Greeting
-from proxyd.session.holder import holder_of
+from proxyd.session.holder import Rank, holder_of
 from proxyd.session.line import Caller
 from proxyd.wire import failure
 
@@ -51,10 +52,12 @@ class Reception:
             holder = holder_of(sock, door.transport)
         except OSError as error:  # it was reset before it was looked at
             log.debug("%s: a client was gone at once: %s", door.name, error.strerror)
-            sock.close()
+            COURIERS.close(sock)
             return
         caller = Caller(sock, door, holder, trio.current_time())
-        if not self._admission.has_share(holder):
+        if holder.rank is not Rank.OWN and COURIERS.hangs(holder.name):
+            self._turn_away(caller, failure.passed_what_hangs(holder.name))
+        elif not self._admission.has_share(holder):
             here = self._admission.holdings.connections(holder)
             self._turn_away(caller, failure.too_many_clients(holder.name, here))
         elif door.transport is not Transport.UNIX:
@@ -82,7 +85,7 @@ class Reception:
         except OSError as error:  # it was reset before it was looked at
             log.debug("%s: gone at once: %s", caller, error.strerror)
             self._admission.left(place)
-            caller.sock.close()
+            COURIERS.close(caller.sock)
             return True
         arrival = Arrival(greeting, caller.door, self._services, place)
         self._nursery.start_soon(serve_client, arrival)

@@ -15,6 +15,7 @@ import trio
 
 from proxyd.config.listening import Transport
 from proxyd.endpoint.contract import HungUp
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
 from proxyd.negotiation.events import Send
 from proxyd.negotiation.server import ServerNegotiation
@@ -60,9 +61,12 @@ class Refusals:
     async def tell(self, caller: Caller, refusal: Failure) -> None:
         """Answers the first call of a caller, whose socket belongs to this, and closes it."""
         log.log(self.level(caller.holder), "%s: turned away: %s", caller, refusal.message)
-        with caller.sock, self.place(caller.holder) as may:
-            if may and caller.door.transport is not Transport.TLS:
-                await _answer_first_call(caller, refusal)
+        try:
+            with self.place(caller.holder) as may:
+                if may and caller.door.transport is not Transport.TLS:
+                    await _answer_first_call(caller, refusal)
+        finally:
+            COURIERS.close(caller.sock)
 
 
 async def _answer_first_call(caller: Caller, refusal: Failure) -> None:

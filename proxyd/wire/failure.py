@@ -173,6 +173,14 @@ def no_place(count: int) -> Failure:
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
 
 
+def passed_what_hangs(whose: str) -> Failure:
+    detail = (
+        f"a descriptor that {whose} has passed cannot be closed, because its file system does not"
+        " answer: end that file system's server or unmount it (umount -f), and connect again"
+    )
+    return _ordinary(ErrorCode.OPERATION_DENIED, Domain.RPC, detail)
+
+
 def unknown_program(program: int, version: int) -> Failure:
     # Both in signed decimal, as libvirt prints them.
     return _ordinary(
