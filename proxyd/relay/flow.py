@@ -56,12 +56,18 @@ from proxyd.wire.xdr import MalformedFrame
 # Below this a copy is cheaper than three calls and a pipe.
 SPLICE_ABOVE: Final = 32768
 NEVER: Final = 1 << 62
-_SMALL: Final = 4096  # what of a long frame is not worth a write of its own
+_SMALL: Final = 4096  # what of a long frame is not worth a write of its own; a short read
 
 # Reads that stop at the next header after a long frame. libvirt sends a volume as packets of 256
 # KiB that alternate with packets of 24 bytes, so one short frame does not mean that it is over.
 # Measured with a download of 256 MiB: without it a quarter of the bytes was copied.
 _BULK: Final = 8
+
+# Frames of one read beyond which its sender is read in short pieces for a while: 64 KiB of the
+# shortest frames are 2,340 of them, and 1.5 ms in which nobody else is served.
+_CROWD: Final = 64
+_STILL_A_CROWD: Final = 8  # of a short read
+_SHORT_READS: Final = 16
 
 # No client that means well sends one. What came in one piece is refused in one piece, so this
 # also bounds the refusals that wait for a client that does not read.
@@ -91,6 +97,7 @@ class Flow:
         "_calling",
         "_carrier",
         "_counted",
+        "_crowded",
         "_dropping",
         "_due",
         "_errors",
@@ -150,6 +157,7 @@ class Flow:
         self.errand: Errand | None = None  # the loop's, while one is carried
         self._head = b""  # a header in parts
         self._bulk = 0  # how many more reads stop at a header, to find another long frame
+        self._crowded = 0  # how many more reads are short ones
         self._dropping = 0  # bytes of a refused frame that are still to come
         self._refused: Header | None = None
         self.inserting = b""  # a refusal that waits for the end of a frame
@@ -187,7 +195,7 @@ class Flow:
         """
         if self._left > self._splice_above and self._splice():
             return
-        if self._head or self._bulk or self.inserting or self._dropping:
+        if self._head or self._bulk or self.inserting or self._dropping or self._crowded:
             self._pump_special(scratch)
             return
         got = self.src.read_into(scratch)
@@ -323,7 +331,7 @@ class Flow:
                 return got
             self._bytes[self.last] += at
             self._left = 0
-        guarded = self._guarded
+        guarded, begun = self._guarded, 0
         while at + HEADER_SIZE <= got and not self._due:
             length, program, _, procedure, kind, _, status = _unpack(view, at)
             if not HEADER_SIZE <= length <= MAX_FRAME:
@@ -344,12 +352,15 @@ class Flow:
                     self._errors[known] += 1
             self.last = known
             at += length
+            begun += 1
             if at >= got:
                 self._left = at - got
                 self._bytes[known] += length - self._left
-                return got
+                break
             self._bytes[known] += length
-        return at
+        if begun > _STILL_A_CROWD and (self._crowded or begun > _CROWD):
+            self._crowded = _SHORT_READS
+        return min(at, got)
 
     def _sort_out(self, view: memoryview, cut: int) -> None:
         """Forwards the first `cut` bytes and goes on behind them with what is not plain."""
@@ -382,6 +393,9 @@ class Flow:
             # The rest of this frame and the next header: behind it there may be another long one.
             limit = min(limit, self._left + HEADER_SIZE)
             self._bulk -= 1
+        if self._crowded:
+            limit = min(limit, _SMALL)
+            self._crowded -= 1
         if self.inserting and self._left:
             limit = min(limit, self._left)  # a refusal waits for this frame to end
         got = self.src.read_into(scratch[held : held + limit])

@@ -19,6 +19,7 @@ from tests.relay import frames
 from tests.relay.session import DEADLINE_S, SMALL_BUFFER, fill, fill_up, tcp_pair, unix_pair
 
 DIRECTIONS = ["up", "down"]
+SHORT_READ = 4096
 
 
 class Scripted:
@@ -236,6 +237,29 @@ def test_short_frames_between_long_ones_do_not_make_the_long_ones_copied(start):
     assert session.at_daemon.wires == wires
     # The first buffer and short tails are; a quarter of everything was, before.
     assert session.pair.client.endpoint.copied < sum(map(len, wires)) / 16
+
+
+@pytest.mark.parametrize("size", [HEADER_SIZE, 100, 400])
+def test_whoever_sends_a_crowd_of_short_frames_is_read_in_short_pieces(size):
+    crowd = frames.call(1, bytes(size - HEADER_SIZE)) * (SCRATCH_SIZE * 3 // size)
+    scripted = Scripted(crowd)
+    scripted.pump()
+    assert scripted.src.longest_read == SCRATCH_SIZE
+    scripted.src.longest_read = 0
+    while scripted.src.arriving:
+        scripted.pump()
+        assert scripted.src.longest_read <= SHORT_READ
+    assert scripted.written == crowd
+
+
+def test_who_sends_longer_frames_again_is_read_in_long_pieces_again():
+    calm = frames.call(2, bytes(30_000)) * 40
+    scripted = Scripted(frames.call(1) * 1000 + calm)
+    while scripted.src.arriving:
+        scripted.src.longest_read = 0
+        scripted.pump()
+    assert scripted.src.longest_read > SHORT_READ
+    assert scripted.written == frames.call(1) * 1000 + calm
 
 
 # What is no frame.
