@@ -25,6 +25,7 @@ MOST_RECORDS: Final = 128  # with 512 bytes in each (RFC 6066) that is still mor
 
 _HEADER_SIZE: Final = 5  # type, version, length
 _LONGEST_RECORD: Final = 16384 + 256
+_AT_ONCE: Final = 4096  # what OpenSSL's memory has once held it keeps room for
 _CHANGE_CIPHER, _ALERT, _HANDSHAKE, _APPLICATION, _HEARTBEAT = range(20, 25)
 _TYPES: Final = frozenset({_CHANGE_CIPHER, _ALERT, _HANDSHAKE, _APPLICATION, _HEARTBEAT})
 
@@ -44,7 +45,7 @@ class RecordReader:
         self._cipher_changed = False
 
     def take(self) -> bytes:
-        """The records that are there, up to one that may be the last; b"" if there is none yet.
+        """Some records that are there, up to one that may be the last; b"" if there is none yet.
 
         Raises TooMuch, OSError, and HungUp at the end.
         """
@@ -55,7 +56,7 @@ class RecordReader:
             kind = self._partial[0]
             self._partial.clear()
             self._cipher_changed = self._cipher_changed or kind == _CHANGE_CIPHER
-            if self._cipher_changed or kind != _HANDSHAKE:
+            if self._cipher_changed or kind != _HANDSHAKE or len(taken) > _AT_ONCE:
                 break
         return bytes(taken)
 
