@@ -63,7 +63,8 @@ class Relay:
             with trio.CancelScope(shield=True):
                 for thread in self._running:
                     await thread.over.wait()
-                await trio.to_thread.run_sync(COURIERS.settled, _SETTLES_S)
+                if not COURIERS.settled(0):
+                    await trio.to_thread.run_sync(COURIERS.settled, _SETTLES_S)
         if not all(thread.orderly for thread in self._running):
             raise RelayDied("a relay thread died, see its traceback above")
 

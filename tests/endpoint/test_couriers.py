@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -252,8 +252,8 @@ def test_one_that_does_not_die_makes_its_user_wait_and_nobody_else(
     wait_until(lambda: not hub.hangs("joe"), DEADLINE_S, "the user is served again")
 
 
-def test_couriers_of_many_users_make_room_for_others(make_session, file, monkeypatch):
-    monkeypatch.setattr(couriers, "MOST", 2)
+def test_couriers_of_many_users_make_room_for_others(make_session, hub, file, monkeypatch):
+    monkeypatch.setattr(hub, "most", 2)
     for owner in range(8):
         session = make_session(f"uid {owner}")
         session.passes(file)
@@ -272,7 +272,8 @@ def test_sockets_with_descriptors_in_them_are_closed_however_many(hub, file):
         others.append(other)
     for other in others:
         other.settimeout(DEADLINE_S)
-        assert other.recv(1) == b""
+        with suppress(ConnectionResetError):  # what it had sent was not read
+            assert other.recv(1) == b""
         other.close()
     assert hub.dismiss(DEADLINE_S)
     assert len(os.listdir("/proc/self/fd")) == before

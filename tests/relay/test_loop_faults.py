@@ -126,11 +126,11 @@ def test_a_descriptor_that_the_process_has_no_room_for_ends_the_session(session,
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        session.turn()
+        session.relay()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert session.ended
-    assert "descriptor is missing" in session.reason
+    assert "no courier can be had for its descriptors" in session.reason
 
 
 def test_the_last_activity_is_that_of_the_last_byte(session):
