@@ -171,6 +171,7 @@ class RelayLoop:
         except HungUp as hung_up:
             self._hung_up(end.pair, reads, hung_up)
         except MalformedFrame as error:
+            end.pair.offended = end is end.pair.client
             self._finish(end.pair, f"protocol error from the {end.side}: {error}")
             return
         except Exception:  # noqa: BLE001 (the one net of this plane, it logs the traceback)

@@ -48,7 +48,17 @@ class RelayedPair:
     pays for what the session holds: a user of this host or an address (Client.peer).
     """
 
-    __slots__ = ("active_ns", "backend", "client", "down", "number", "owner", "reason", "up")
+    __slots__ = (
+        "active_ns",
+        "backend",
+        "client",
+        "down",
+        "number",
+        "offended",
+        "owner",
+        "reason",
+        "up",
+    )
 
     def __init__(  # noqa: PLR0913 (made in one place, by keywords)
         self,
@@ -75,6 +85,7 @@ class RelayedPair:
         self.backend = End(self, backend, self.down, self.up, "daemon")
         self.active_ns = now_ns  # CLOCK_MONOTONIC of the last byte in either direction
         self.reason = ""  # why it ended; the first cause stays
+        self.offended = False  # the client broke the protocol
 
     def because(self, reason: str) -> None:
         """Notes why the pair ends, unless something that came before it did."""

@@ -37,7 +37,7 @@ from proxyd.negotiation.events import (
 )
 from proxyd.negotiation.server import ServerNegotiation
 from proxyd.session.backend import OpenFailed, open_backend
-from proxyd.session.conversation import Conversation
+from proxyd.session.conversation import Conversation, SentDescriptors
 from proxyd.session.episodes import Episodes
 from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
@@ -93,6 +93,9 @@ async def serve_client(session: "Arrival") -> None:
             reason, level = session.out_of_time(), logging.WARNING
     except Untrusted as error:
         reason, level = str(error), logging.WARNING
+    except SentDescriptors as error:
+        session.offend()
+        reason, level = f"protocol error: {error.reason}", logging.WARNING
     except HungUp as error:
         reason, level = f"the client is gone: {error.reason}", logging.INFO
     except trio.Cancelled:
@@ -132,6 +135,7 @@ class Arrival:
     async def negotiate(self) -> tuple[str, int]:
         """Returns why no session came of it, with the level to log that at; or hands over."""
         await self._wait_in_line()
+        await self._do_penance()
         self._unknown = await self._greeting.meet(self.client)
         self.client.known = True
         if self._unknown is not None:
@@ -142,6 +146,15 @@ class Arrival:
             proof = self.services.proof(self.door)
             self._sasl = SaslExchange(proof, self._greeting.bindings, self._place.holder)
         return await self._converse()
+
+    async def _do_penance(self) -> None:
+        pause_s = self.services.roster.offences.pause_s(self._place.holder)
+        if pause_s:
+            await trio.sleep(pause_s)
+
+    def offend(self) -> None:
+        """The client has broken the protocol: the next ones of its user wait for a moment."""
+        self.services.roster.offences.note(self._place.holder)
 
     async def _converse(self) -> tuple[str, int]:
         machine = self.machine = ServerNegotiation(
@@ -215,6 +228,8 @@ class Arrival:
             case Send(wire):
                 await self.conversation.send(wire)
             case HangUp(reason, orderly):
+                if not orderly:
+                    self.offend()
                 return reason, logging.INFO if orderly else logging.WARNING
             case NeedsPolkit(action):
                 with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):

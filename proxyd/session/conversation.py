@@ -53,6 +53,13 @@ class Pace:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
 
+class SentDescriptors(HungUp):
+    """The other side passed some, which nobody takes before the hand-over."""
+
+    def __init__(self) -> None:
+        super().__init__("it sent descriptors that nobody asked for", while_writing=False)
+
+
 class Conversation:
     """Reads and writes an endpoint, waiting where it must. Deadlines are the caller's."""
 
@@ -90,7 +97,7 @@ class Conversation:
 
     def _accepted(self, got: int, count: int) -> memoryview:
         if got == DESCRIPTOR:
-            raise HungUp("it sent descriptors that nobody asked for", while_writing=False)
+            raise SentDescriptors
         if got == 0:
             raise HungUp("closed", while_writing=False)
         if got < count:

@@ -14,6 +14,7 @@ from proxyd.config.listening import Door, Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.relay.pair import RelayedPair
 from proxyd.session.admission import Admission
+from proxyd.session.offences import Offences
 from proxyd.session.place import Place
 
 CLOSED_BY_ADMINISTRATOR: Final = "closed by an administrator"
@@ -66,6 +67,7 @@ class Roster:
 
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
+        self.offences = Offences()
         self.clients: dict[int, Client] = {}
         self.unopened = 0  # clients that ended before they had a session
         self._last = 0
@@ -140,7 +142,10 @@ class Roster:
 
     def relay_ended(self, pair: RelayedPair) -> None:
         """The relay's report of a session's end, in the control plane's thread."""
-        self.ended(self.clients[pair.number], pair.reason)
+        client = self.clients[pair.number]
+        if pair.offended:
+            self.offences.note(client.place.holder)
+        self.ended(client, pair.reason)
 
 
 def _has_ended(_why: str) -> None:
