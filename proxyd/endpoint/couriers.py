@@ -37,9 +37,10 @@ IDLE_S: Final = 10.0
 _DYING_S: Final = 1.0
 _RETRY_S: Final = 1.0
 _LONGEST_ANSWER: Final = 256
-_MOST_WAITING: Final = 1024  # errands of one user
+_MOST_WAITING: Final = 64  # errands of one user; libvirt's clients pass one at a time, seldom
 _MOST_IN_ONE: Final = 250  # descriptors in a message; the kernel takes three more
 _NO_COURIER: Final = "no courier can be had for its descriptors"
+_TOO_MANY: Final = "too many descriptors of its user are under way"
 _HANGS: Final = "what its user has passed before cannot be closed"
 
 log = logging.getLogger("proxyd.relay")
@@ -161,9 +162,9 @@ class Couriers:
     def _give(self, owner: str, task: Task) -> None:
         with self._changed:
             courier = self._by_owner.get(owner) or self._new(owner)
-            if courier is not None and courier.take(task):
-                return
-        task.end(_HANGS if self.hangs(owner) else _NO_COURIER)
+            refusal = _NO_COURIER if courier is None else courier.take(task)
+        if refusal:
+            task.end(refusal)
 
     def _new(self, owner: str) -> "_Courier | None":
         """With the lock held. None when there are too many, or no room for another thread."""
@@ -202,19 +203,24 @@ class _Courier:
     def buries(self) -> bool:
         return any(isinstance(each, Burial) for each in self._tasks)
 
-    def take(self, task: Task) -> bool:
-        """With the lock held. What has to be closed is always taken: it would be lost else.
+    def take(self, task: Task) -> str:
+        """With the lock held. Why an errand is not taken, or "".
 
-        The process gets that at once, if there is one, whatever it is busy with.
+        What has to be closed is always taken, it would be lost else; and the process gets it at
+        once, if there is one, whatever it is busy with.
         """
-        if isinstance(task, Burial) and self._at_once is not None and not self.buries:
-            with suppress(OSError):
-                return task.hand_to(self._at_once)
-        if isinstance(task, Errand) and (self.hanging or len(self._tasks) >= _MOST_WAITING):
-            return False
+        if isinstance(task, Burial):
+            if self._at_once is not None and not self.buries:
+                with suppress(OSError):
+                    task.hand_to(self._at_once)
+                    return ""
+        elif self.hanging:
+            return _HANGS
+        elif len(self._tasks) >= _MOST_WAITING:
+            return _TOO_MANY
         self._tasks.append(task)
         self._changed.notify_all()
-        return True
+        return ""
 
     def make_room(self) -> None:
         """With the lock held. Leaves as soon as nothing is to be done."""
