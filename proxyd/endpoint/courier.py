@@ -23,6 +23,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from typing import Final
 
 _MOST_DESCRIPTORS: Final = 253  # SCM_MAX_FD: what one message can bring
@@ -45,11 +46,11 @@ def main(control: socket.socket) -> None:
             continue
         if errand == b"drop":
             while held:
-                os.close(held.pop())
+                _close(held.pop())
             continue
         # The session's own sockets first: its end must not wait for what comes behind them.
         for each in sockets + _carry(control, *sockets):
-            os.close(each)
+            _close(each)
         control.send(b".")
 
 
@@ -70,6 +71,11 @@ def _carry(control: socket.socket, source: int, destination: int | None = None) 
         said = f"-{os.strerror(error.errno or 0)}"
     control.send(said.encode())
     return descriptors
+
+
+def _close(descriptor: int) -> None:
+    with suppress(OSError):  # what its file system has to say: it is closed all the same
+        os.close(descriptor)
 
 
 class _borrowed:  # noqa: N801 (used like a function)

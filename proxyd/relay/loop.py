@@ -258,6 +258,7 @@ class RelayLoop:
         if flow.errand is not errand:
             return  # the session has ended meanwhile
         if reason:
+            pair.offended = flow is pair.up  # which costs somebody innocent a moment, once
             self._finish(pair, f"its descriptor was not passed on: {reason}")
             return
         flow.carried()
