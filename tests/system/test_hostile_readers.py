@@ -8,6 +8,7 @@ from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
 from tests.bed.waiting import wait_until
 from tests.system.test_limits import limited_descriptors
+from tests.system.test_tls import log_line
 
 pytestmark = pytest.mark.system
 
@@ -52,8 +53,8 @@ def flood():
 def test_clients_that_do_not_read_leave_descriptors_to_others(make_scene, endures, flood, name):
     with limited_descriptors(FEW):
         made = make_scene(hostile_daemon=flood)
-    told = made.front.log_text().partition("descriptors for ")[2]
-    room = int(told.split()[0])
+    told = log_line(made.front, "descriptors for ")
+    room = int(told.partition("descriptors for ")[2].split()[0])
     # The bystander, a new client and one that is only just leaving have places, too.
     felt = endures(made, DEAF, name, str(room - 6))
     assert felt.most_descriptors <= FEW
