@@ -29,7 +29,9 @@ SO_PASSRIGHTS: Final = 83  # asm-generic/socket.h; Python has no name for it
 
 _LONGEST_FDINFO: Final = 1024
 _NONE_QUEUED: Final = b"\nscm_fds: 0\n"
-_LOOK: Final = socket.MSG_PEEK
+# Plain numbers: the arithmetic of enum members takes longer than the system call.
+_LOOK: Final = int(socket.MSG_PEEK)
+_CUT_SHORT: Final = int(socket.MSG_CTRUNC)
 # Longer than any buffer of the kernel's own that holds a part of a stream (36 KiB), so that one
 # that carries descriptors begins and ends in there. Nobody reads it: anybody may write to it.
 _LOOKED_AT: Final = memoryview(bytearray(65536))
@@ -76,7 +78,7 @@ def bytes_in_front(sock: socket.socket, view: memoryview) -> int | None:
     None: the next byte carries some. Overwrites the view. Raises OSError as a read does.
     """
     got, _, flags, _ = sock.recvmsg_into((view,), 0, _LOOK)
-    if not flags & socket.MSG_CTRUNC:
+    if not flags & _CUT_SHORT:
         return got
     return min(len(view), _first_with_descriptors(sock)) or None
 

@@ -128,12 +128,12 @@ class UnixEndpoint(PlainEndpoint):
         return DESCRIPTOR if count is None else count
 
     def read_into(self, view: memoryview) -> int:
-        if self._looks:
-            count = self.plain_bytes(view)
-            if count <= 0:
-                return count
-            view = view[:count]
         try:
+            if self._looks:
+                count = bytes_in_front(self._sock, view)
+                if not count:
+                    return DESCRIPTOR if count is None else 0
+                view = view[:count]
             return self._sock.recv_into(view)
         except BlockingIOError:
             return NOTHING
