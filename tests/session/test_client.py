@@ -19,6 +19,7 @@ from proxyd.auth.server_tls import make_server_tls
 from proxyd.config.listening import Door, Transport
 from proxyd.config.priority import parse_priority
 from proxyd.endpoint import passing
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT, UNCALLED_LIMIT
 from proxyd.session.backend import open_backend
 from proxyd.session.securing import TlsGreeting, handshake_threads
@@ -1090,4 +1091,29 @@ async def test_others_go_on_when_one_is_closed(desk):
     for caller in (callers[0], callers[2]):
         assert succeeded(await caller.call(Remote.CONNECT_GET_LIB_VERSION))
     assert list(desk.roster.clients) == [1, 3]
+    await desk.is_as_before()
+
+
+# Whose descriptors hang, and who breaks the protocol
+
+
+async def test_whose_descriptors_hang_is_told_so_and_root_is_served(desk, monkeypatch):
+    monkeypatch.setattr(COURIERS, "hangs", lambda owner: owner in {"uid 1", "uid 0"})
+    told = failure_of(await desk.connect(uid=1).call(Remote.AUTH_LIST))
+    assert told.code == ErrorCode.OPERATION_DENIED
+    assert "uid 1 has passed cannot be closed" in told.message
+    assert succeeded(await desk.connect(uid=0).call(Remote.AUTH_LIST))
+
+    await desk.is_as_before()
+
+
+async def test_who_breaks_the_protocol_waits_before_he_is_heard_again(desk):
+    for _ in range(5):
+        caller = desk.connect(uid=1)
+        caller.send(bytes(40))  # a frame of no length
+        assert await caller.ended()
+    began = trio.current_time()
+    assert succeeded(await desk.connect(uid=1).call(Remote.AUTH_LIST))
+    assert trio.current_time() - began >= 0.2
+
     await desk.is_as_before()
