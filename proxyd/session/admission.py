@@ -10,8 +10,9 @@ doorstep (doorstep.py). What must stay true:
 * Nobody waits for the proof of strangers who are not of his own kind: crowds of the network have a
   limit each (strangers.py), and so has each user of this host.
 * When places are short, who is silent makes way: of the holder with the most places, the one for
-  whom we have been waiting for longest, if the newcomer's holder has fewer. An open session, a
-  client about whom something is being decided, and root make way for nobody.
+  whom we have been waiting for longest, if the newcomer's holder has fewer. If there is none, a
+  stranger of the network does, for anybody. An open session, a client of this host about whom
+  something is being decided, and root make way for nobody.
 
 Unlike libvirt, the log says that there is no room, once per episode: from then until nobody waits.
 """
@@ -102,22 +103,24 @@ class Admission:
         return not self.most_each or self.holdings.connections(holder) < self.most_each
 
     def admit(self, holder: Holder, door: Door) -> Place | None:
-        """A place, if need be that of somebody who is silent; None when there is none now."""
+        """A place, if need be that of somebody who makes way; None when there is none now."""
         if self.closed:
             return None
-        now, silent = self._clock(), None
+        now, leaver = self._clock(), None
         anonymous = needs_proof(holder, door)
         crowd = _crowd(door.transport) if anonymous else None
         if crowd is not None and self._strangers.is_full(crowd):
-            silent = self._strangers.silent(crowd, now, holder)
-            if silent is None:
+            leaver = self._strangers.displaced(crowd, now, holder)
+            if leaver is None:
                 return None
         elif self.clients >= self.max_clients:
-            silent = self.holdings.squatter(holder, now)
-            if silent is None and self.clients >= self._limit(holder):
-                return None
-        if silent is not None:
-            self._evict(silent, now)
+            leaver = self.holdings.squatter(holder, now)
+            if leaver is None and self.clients >= self._limit(holder):
+                leaver = self._strangers.displaced_of_all(now, holder)
+                if leaver is None:
+                    return None
+        if leaver is not None:
+            self._evict(leaver, now)
         place = self.seat(holder, anonymous=anonymous)
         if crowd is not None:
             self._strangers.join(place, crowd)
@@ -134,7 +137,7 @@ class Admission:
         crowd = _crowd(transport)
         if crowd is None or not self._strangers.is_full(crowd):
             return True
-        return self._strangers.silent(crowd, self._clock()) is not None
+        return self._strangers.displaced(crowd, self._clock()) is not None
 
     def seat(self, holder: Holder, *, anonymous: bool = False) -> Place:
         """A place, for whom the caller has found room."""
@@ -149,9 +152,9 @@ class Admission:
         behind = Crowd(Transport.TLS, shaking_hands=False)
         while self._strangers.is_full(behind):
             now = self._clock()
-            silent = self._strangers.silent(behind, now, place.holder)
-            if silent is not None:
-                self._evict(silent, now)
+            leaver = self._strangers.displaced(behind, now, place.holder)
+            if leaver is not None:
+                self._evict(leaver, now)
                 break
             with trio.move_on_after(_LOOK_EVERY_S):
                 await self._parked.park()
@@ -287,9 +290,9 @@ class Admission:
         return self.capacity.handshakes if crowd.shaking_hands else self.max_anonymous
 
     def _evict(self, place: Place, now: float) -> None:
-        waited_s = place.waited_s(now)
+        why = place.reproach(now)
         self.left(place)
-        place.end(f"it kept us waiting for {waited_s:.1f} s, and its place was needed")
+        place.end(f"{why}, and its place was needed")
 
     def _needs_proof_no_more(self, place: Place) -> None:
         self._strangers.leave(place)

@@ -9,6 +9,8 @@ from proxyd.wire.programs import AuthMethod
 
 # Who has just come, or answers from the other end of the world, is not called silent.
 GRACE_S: Final = 1.0
+# A stranger who talks on and on proves nothing by it. Whoever means it needs less than this.
+PROOF_S: Final = 2.0
 
 
 class Crowd(NamedTuple):
@@ -23,6 +25,7 @@ class Place:
 
     __slots__ = (
         "_clock",
+        "_joined",
         "_since",
         "_waited_s",
         "anonymous",
@@ -38,6 +41,7 @@ class Place:
         self._clock = clock
         self.anonymous = anonymous
         self.crowd: Crowd | None = None  # while it is a stranger's
+        self._joined = 0.0  # that crowd
         self.has_turn = False  # it counts among those of its user who prove who they are
         self.gone = False
         self.end: Callable[[str], None] = _nobody
@@ -64,6 +68,20 @@ class Place:
 
     def is_silent(self, now: float) -> bool:
         return self.waited_s(now) >= GRACE_S
+
+    def join(self, crowd: Crowd) -> None:
+        """It is a stranger's, from now on one of these."""
+        self.crowd, self._joined = crowd, self._clock()
+
+    def is_overdue(self, now: float) -> bool:
+        """A stranger's, who could have proven something by now."""
+        return self.crowd is not None and now - self._joined >= PROOF_S
+
+    def reproach(self, now: float) -> str:
+        """Why it is this one that makes way."""
+        if self.is_silent(now):
+            return f"it kept us waiting for {self.waited_s(now):.1f} s"
+        return f"it proved nothing within {now - self._joined:.1f} s"
 
 
 def needs_proof(holder: Holder, door: Door) -> bool:

@@ -56,9 +56,11 @@ class TlsGreeting:
         client.address = self._address
         done, pace = False, Pace()
         while not done:
-            await pace.keep()  # who sends his hello byte by byte takes a thread for each of them
-            # Before the first step, too: without the client's words a thread has no work.
+            # It is the client's turn before the first step, too: without his words a thread has no
+            # work. And while we do not listen to him: who sends his hello byte by byte would take
+            # a thread for each of them.
             client.place.await_client()
+            await pace.keep()
             await wait_to_read(self.endpoint)
             client.place.think()
             step = await self._threads.run(client.place.holder, self._handshake)

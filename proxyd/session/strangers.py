@@ -1,12 +1,14 @@
 """Clients of the network that have not proven who they are: how many, and who makes way.
 
 Those of TCP, of TLS in their handshake, and of TLS behind it are a crowd each. When one is full,
-the next one takes the place of somebody who keeps us waiting: of the address that has the most in
-the crowd, the one who does so for longest.
+the next one takes the place of somebody who keeps us waiting, or who had time enough to prove
+something: he may send a byte of his hello whenever we are about to wait for it, or ask for the
+mechanisms again and again, and is never silent. It is one of the address that has the most in the
+crowd. All crowds make way when no place is left at all.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from proxyd.session.holder import Holder
 from proxyd.session.place import Crowd, Place
@@ -24,7 +26,7 @@ class Strangers:
         return sum(map(len, self._crowds.values()))
 
     def join(self, place: Place, crowd: Crowd) -> None:
-        place.crowd = crowd
+        place.join(crowd)
         self._crowds.setdefault(crowd, {})[place] = None
 
     def leave(self, place: Place) -> None:
@@ -42,12 +44,27 @@ class Strangers:
         limit = self._limit(crowd) or "any number"
         return f"{len(self._crowds.get(crowd, ()))} of {limit} {doing}"
 
-    def silent(self, crowd: Crowd, now: float, newcomer: Holder | None = None) -> Place | None:
-        """Who makes way, if anybody does; for a newcomer nobody whose address has fewer here."""
-        members = self._crowds[crowd]
-        silent = [place for place in members if place.is_silent(now)]
-        if not silent:
+    def displaced(self, crowd: Crowd, now: float, newcomer: Holder | None = None) -> Place | None:
+        """Who makes way in this crowd, if anybody does; for a newcomer nobody whose address has
+        fewer here, or as many and is not silent."""
+        return _displaced(self._crowds[crowd], now, newcomer)
+
+    def displaced_of_all(self, now: float, newcomer: Holder) -> Place | None:
+        """The same of all crowds together. In them a user of this host has nobody."""
+        if not self.count:
             return None
-        each = Counter(place.holder for place in members)
-        most = max(silent, key=lambda place: (each[place.holder], place.waited_s(now)))
-        return most if newcomer is None or each[most.holder] >= each[newcomer] else None
+        everybody = [place for crowd in self._crowds.values() for place in crowd]
+        return _displaced(everybody, now, newcomer)
+
+
+def _displaced(members: Collection[Place], now: float, newcomer: Holder | None) -> Place | None:
+    each = Counter(place.holder for place in members)
+    own = 0 if newcomer is None else each[newcomer]
+    found = (
+        place
+        for place in members
+        if (each[place.holder] >= own and place.is_silent(now))
+        or (each[place.holder] > own and place.is_overdue(now))
+    )
+    # They are in the order in which they came, and of equals the first one is taken.
+    return max(found, key=lambda place: (each[place.holder], place.waited_s(now)), default=None)

@@ -10,7 +10,7 @@ from proxyd.session.accepting import accept_clients
 from proxyd.session.admission import Admission
 from proxyd.session.capacity import Capacity
 from proxyd.session.holder import Holder, Rank
-from proxyd.session.place import GRACE_S
+from proxyd.session.place import GRACE_S, PROOF_S
 from proxyd.wire.programs import AuthMethod
 from tests.session.desk import OPEN_TO_ALL
 
@@ -359,6 +359,54 @@ def test_a_lone_stranger_makes_way_for_nobody_who_has_more():
     house.wait(2)
     assert not house.come(HERE, TCP_SASL)
     assert house.sent_away == []
+
+
+@pytest.mark.parametrize("by", [TCP_SASL, BY_TLS])
+def test_strangers_who_are_never_silent_make_way_once_they_could_have_proven_something(by):
+    house = House(100, max_anonymous=5)
+    first, *_ = house.come(HERE, by, count=100)  # of whom nothing is waited for
+    house.wait(PROOF_S - 0.1)
+    assert not house.gate.might_admit(by.transport)
+    assert not house.come(THERE, by)
+    house.wait(0.1)
+    assert house.gate.might_admit(by.transport)
+
+    assert house.come(THERE, by)
+
+    assert [gone for gone, _ in house.sent_away] == [first]
+    assert "it proved nothing within 2.0 s" in house.sent_away[0][1]
+
+
+def test_who_talks_on_makes_way_for_nobody_of_his_own_address():
+    house = House(100, max_anonymous=3)
+    house.come(HERE, TCP_SASL, count=3)
+    house.wait(10)
+    assert not house.come(HERE, TCP_SASL)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize(("holder", "by"), [(THERE, BY_TLS), (FRED, LOCAL)])
+def test_when_no_place_is_left_strangers_make_way_for_anybody(silent, holder, by):
+    house = House(5, max_anonymous=5)
+    house.come(FRED, LOCAL, opened=True)
+    strangers = [Holder(f"10.1.0.{number}", Rank.NETWORK) for number in range(4)]
+    for each in strangers:
+        house.come(each, TCP_SASL, silent=silent)
+    house.come(ANNA, LOCAL, count=2, opened=True)  # who has few, and then one from a stranger
+    house.wait(PROOF_S)
+
+    assert house.come(holder, by)
+
+    assert house.sent_away[-1][0].holder in strangers
+
+
+def test_who_has_proven_who_he_is_makes_way_for_nobody_however_long_it_takes():
+    house = House(1, max_anonymous=1)
+    (place,) = house.come(HERE, TCP_SASL)
+    house.gate.proved(place)
+    house.wait(10)
+    assert not house.come(THERE, TCP_SASL)
+    assert not house.come(FRED, LOCAL, count=4)[1:]
 
 
 async def test_behind_the_handshake_there_is_another_limit(nursery, mock_clock):

@@ -1,10 +1,11 @@
 """Thousands of strangers of the network, and those who are served beside them."""
 
+import socket
 import statistics
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.system
 STRANGERS = 5000
 ADDRESSES = 50
 ROUNDS = 8
+CRUMBLING = 300  # more than there may be in their handshake at one time
+CRUMB_EVERY_S = 0.08  # before proxyd listens to such a one again
 LOCAL_S = 0.1
 TLS_S = 5.0
 BURST = 64
@@ -119,3 +122,45 @@ def test_strangers_who_say_nothing_by_tcp_make_way_for_who_has_something_to_say(
             assert client.open("test:///default").header.status == Status.OK
             assert works(client)
     assert "Traceback" not in front.log_text()
+
+
+@contextmanager
+def crumbling(address):
+    """One address whose handshakes go on and on: whenever proxyd would wait, a byte is there."""
+    hello = b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03" + bytes(16384)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        socks = [
+            stack.enter_context(connected_from(address, "127.88.0.1")) for _ in range(CRUMBLING)
+        ]
+
+        def crumble():
+            for byte in hello:
+                for sock in socks:
+                    with suppress(OSError):  # its place was needed
+                        sock.send(bytes([byte]))
+                if stop.wait(CRUMB_EVERY_S):
+                    return
+
+        thread = threading.Thread(target=crumble)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def connected_from(address, source):
+    return socket.create_connection(host_and_port(address), DEADLINE_S, (source, 0))
+
+
+def test_a_hello_that_comes_byte_by_byte_for_ever_is_no_reason_for_others_to_wait(start, joe):
+    front = start()
+    address = front.tls_address()
+    with crumbling(address):
+        crowd = Capacity.of(5000).handshakes
+        wait_until(lambda: len(front.descriptors()) > crowd, DEADLINE_S, "the crowd is full")
+        for _ in range(3):
+            assert timed(opened_over_tls, address, joe) < TLS_S
+    assert "its place was needed" in front.log_text()
