@@ -29,6 +29,7 @@ from tests.system.tls_client import tls_connected
 pytestmark = pytest.mark.system
 
 NOBODY = 65534
+NOBODY = 65534
 URI = "test:///default"
 BIG = 64 << 20
 
@@ -130,7 +131,7 @@ def test_limits_below_the_present_use_let_everybody_stay_and_nobody_in(make_prox
             *("server-clients-set", "virtproxyd"),
             *("--max-clients", "1", "--max-unauth-clients", "1"),
         )
-        third = RpcClient(front.sock)
+        third = RpcClient(front.sock_ro, user=NOBODY)  # root has places of its own
         stack.callback(third.close)
         third.send(third.frame(Remote.AUTH_LIST))
         assert not select.select([third.sock], [], [], 0.2)[0]
