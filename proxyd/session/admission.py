@@ -59,7 +59,7 @@ class Admission:
         self.most_each = most_each
         self.clients = 0
         self.callers = 0  # accepted, without a place
-        self.overrun = self.crowded = False
+        self.overrun = self.crowded = self.uneven = False
         self.closed = False
         self.changed = trio.Event()  # set when a client comes or goes, and then replaced
         self.on_change: Callable[[], None] = _nobody_listens  # called at once, for each of them
@@ -227,12 +227,12 @@ class Admission:
     def stands_no_more(self, transport: Transport) -> None:
         self._standing[transport] -= 1
 
-    def crowd_doorstep(self, *, overrun: bool, crowded: bool) -> None:
+    def crowd_doorstep(self, *, overrun: bool, crowded: bool, uneven: bool = False) -> None:
         """How it is at the doorstep. Overrun: somebody from the network has to go for each one that
-        comes. Crowded: and all of them have something to say."""
-        if self.crowded and not crowded:
+        comes. Crowded: and all of them have something to say. Uneven: an address has several."""
+        if self.crowded and (uneven or not crowded):
             self._parked.unpark_all()
-        self.overrun, self.crowded = overrun, crowded
+        self.overrun, self.crowded, self.uneven = overrun, crowded, uneven
 
     # Listeners
 
@@ -242,7 +242,10 @@ class Admission:
             return False
         if transport is Transport.UNIX:
             return self.clients < self.capacity.places
-        return self.clients < self.max_clients or not self.crowded
+        if self.clients < self.max_clients or not self.crowded:
+            return True
+        # One address may have filled both. It makes way for others, but they have to be seen first.
+        return self.uneven and self._strangers.count > 0
 
     async def room(self, transport: Transport) -> None:
         """Returns at once, or when there is some."""

@@ -162,26 +162,36 @@ class Doorstep:
                 self._epoll.modify(caller.descriptor, _GONE)
 
     def _give_places(self) -> None:
-        """One to each holder, root's first, then theirs that have the fewest."""
+        """One to each holder, root's first, then theirs that have the fewest, by whatever way they
+        come: nobody's are taken by those of another line before it is his turn."""
+        places = self._admission.holdings.places
+        open_to = {
+            transport
+            for transport, line in self.standing.items()
+            if line.count and self._admission.might_admit(transport)
+        }
+        firsts = heapq.nsmallest(
+            _AT_ONCE,
+            (first for transport in open_to for first in self.standing[transport].first_of_each()),
+            key=lambda each: (-each.holder.rank, places(each.holder), each.since),
+        )
+        self._more = self._serve(firsts) or self._more
         for transport, line in self.standing.items():
-            if line.count and self._admission.might_admit(transport):
-                places = self._admission.holdings.places
-                firsts = heapq.nsmallest(
-                    _AT_ONCE,
-                    line.first_of_each(),
-                    key=lambda each: (-each.holder.rank, places(each.holder), each.since),
-                )
-                self._more = self._more or self._serve(firsts) == len(firsts)
             if not line.count:
                 self._admission.nobody_waits(transport)
 
-    def _serve(self, callers: list[Caller]) -> int:
-        """How many found a place. For whom there is none, there is none for those behind him."""
-        for served, caller in enumerate(callers):
-            if not self._enter(caller):
-                return served
-            self._take_away(caller)
-        return len(callers)
+    def _serve(self, callers: list[Caller]) -> bool:
+        """Whether all found a place. For whom there is none, there is none for those behind him in
+        the same line."""
+        full = set[Transport]()
+        for caller in callers:
+            if caller.door.transport in full:
+                continue
+            if self._enter(caller):
+                self._take_away(caller)
+            else:
+                full.add(caller.door.transport)
+        return bool(callers) and not full
 
     def _end_patience(self, now: float) -> None:
         seconds = self._timeout_s()
@@ -215,7 +225,9 @@ class Doorstep:
     def _reckon(self) -> None:
         silent = self.network.count - self._waiting_by_network()
         full = self._is_full()
-        self._admission.crowd_doorstep(overrun=full, crowded=full and not silent)
+        self._admission.crowd_doorstep(
+            overrun=full, crowded=full and not silent, uneven=self.network.uneven
+        )
 
     def _waiting_by_network(self) -> int:
         return self.standing[Transport.TCP].count + self.standing[Transport.TLS].count

@@ -39,6 +39,11 @@ class Line:
     def __iter__(self) -> Iterator[Caller]:
         return iter([caller for callers in self._of.values() for caller in callers])
 
+    @property
+    def uneven(self) -> bool:
+        """Whether somebody has more than one here, and would make way for who has none."""
+        return self.count > len(self._of)
+
     def first_of_each(self) -> list[Caller]:
         return [next(iter(callers)) for callers in self._of.values()]
 

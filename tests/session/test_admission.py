@@ -400,6 +400,14 @@ def test_when_no_place_is_left_strangers_make_way_for_anybody(silent, holder, by
     assert house.sent_away[-1][0].holder in strangers
 
 
+@pytest.mark.parametrize("uneven", [True, False])
+def test_a_crowded_doorstep_keeps_listening_while_one_address_has_more_there_than_others(uneven):
+    house = House(2, max_anonymous=2)
+    house.come(HERE, TCP_SASL, count=2)
+    house.gate.crowd_doorstep(overrun=True, crowded=True, uneven=uneven)
+    assert house.gate.has_room(TLS) is uneven
+
+
 def test_who_has_proven_who_he_is_makes_way_for_nobody_however_long_it_takes():
     house = House(1, max_anonymous=1)
     (place,) = house.come(HERE, TCP_SASL)

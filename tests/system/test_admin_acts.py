@@ -124,21 +124,23 @@ def test_a_client_that_still_negotiates_is_cut_off(make_proxyd):
 
 
 def test_limits_below_the_present_use_let_everybody_stay_and_nobody_in(make_proxyd):
-    front = make_proxyd()
+    front = make_proxyd(mode=0o711)
     with opened(front.sock, URI) as one, opened(front.sock, URI) as two, ExitStack() as stack:
         admin(
             front,
             *("server-clients-set", "virtproxyd"),
             *("--max-clients", "1", "--max-unauth-clients", "1"),
         )
-        third = RpcClient(front.sock_ro, user=NOBODY)  # root has places of its own
+        # Root has places of its own, and who has none yet a spare one.
+        stack.enter_context(opened(front.sock_ro, URI, user=NOBODY))
+        third = RpcClient(front.sock_ro, user=NOBODY)
         stack.callback(third.close)
         third.send(third.frame(Remote.AUTH_LIST))
         assert not select.select([third.sock], [], [], 0.2)[0]
         for client in (one, two):
             assert client.call(Remote.CONNECT_GET_LIB_VERSION).header.status == Status.OK
 
-        admin(front, "server-clients-set", "virtproxyd", "--max-clients", "3")
+        admin(front, "server-clients-set", "virtproxyd", "--max-clients", "4")
 
         assert third.receive().header.status == Status.OK
 

@@ -13,9 +13,12 @@ from proxyd.session.capacity import Capacity
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.command import held_open
+from tests.bed.daemon import short_directory
+from tests.bed.kdc import Kdc
 from tests.bed.pki import Pki
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, opened
+from tests.system.test_sasl import SERVICE
 from tests.system.tls_client import connected, host_and_port, opened_over_tls
 
 pytestmark = pytest.mark.system
@@ -43,9 +46,10 @@ def joe(pki):
 
 @pytest.fixture
 def start(make_proxyd, pki):
-    def start(**config):
+    def start(*, environment=None, **config):
         network = {"listen_tls": 1, "listen_addr": "127.0.0.1", "tls_port": "0"}
-        return make_proxyd({**network, **pki.settings(pki.server()), **config})
+        settings = {**network, **pki.settings(pki.server()), **config}
+        return make_proxyd(settings, environment=environment)
 
     return start
 
@@ -164,3 +168,42 @@ def test_a_hello_that_comes_byte_by_byte_for_ever_is_no_reason_for_others_to_wai
         for _ in range(3):
             assert timed(opened_over_tls, address, joe) < TLS_S
     assert "its place was needed" in front.log_text()
+
+
+@pytest.mark.parametrize("way", ["tcp", "tls"])
+def test_one_address_that_fills_places_and_doorstep_is_seen_past(start, joe, way):
+    tcp = {"listen_tcp": 1, "tcp_port": "0", "auth_tcp": "sasl"}
+    with short_directory() as directory, Kdc(directory) as kdc:
+        kdc.add(SERVICE)
+        front = start(
+            environment=kdc.environment,
+            **tcp,
+            max_clients=5,
+            max_anonymous_clients=5,
+            proxyd_keytab=str(kdc.keytab(SERVICE)),
+        )
+        address = front.tls_address()
+        attacked = front.tcp_address() if way == "tcp" else address
+        stop = threading.Event()
+
+        def attack():
+            with ExitStack() as stack:
+                while not stop.is_set():
+                    with suppress(OSError):
+                        sock = stack.enter_context(connected_from(attacked, "127.88.0.1"))
+                        sock.send(b"\x16" if way == "tls" else b"\0")
+                    stop.wait(0.02)
+
+        attackers = threading.Thread(target=attack)
+        attackers.start()
+        try:
+            wait_until(
+                lambda: f"no room for more clients by {way.upper()}" in front.log_text(),
+                DEADLINE_S,
+                "places and doorstep are full",
+            )
+            for _ in range(3):
+                assert timed(opened_over_tls, address, joe) < TLS_S
+        finally:
+            stop.set()
+            attackers.join()
