@@ -10,7 +10,7 @@ import os
 import resource
 from typing import Final
 
-from proxyd.endpoint.couriers import MOST
+from proxyd.endpoint.couriers import MOST, SPARE
 from proxyd.session.capacity import Capacity, largest_within
 
 _RESERVE: Final = 16  # for a reload, the log, /proc, names, administrators, clients being ended
@@ -51,7 +51,7 @@ def room_for_sessions(*, by_network: bool) -> int:
     """The largest max_clients that fits beside what is open now, before the first one comes; at
     least one. `by_network`: whether anybody can come from there."""
     limit = descriptor_limit()
-    left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE
+    left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE - SPARE
     left -= _EACH_COURIER * (couriers_allowed(limit) - 1)
     return largest_within(left - _EACH_PIPE * pipes_allowed(limit), by_network=by_network)
 

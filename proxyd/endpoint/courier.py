@@ -15,6 +15,9 @@ Standard input is a socket (SOCK_SEQPACKET). Each message on it is one errand:
 It answers the first two: "+" when a descriptor has been carried, "-REASON" when it cannot be, and
 "." when all is closed and the next one may come. It ends when nobody is there to give it errands,
 at once: a close that lingers then lingers for nobody.
+
+Called with `keep` it reads nothing: what is passed on its socket stays there until it is killed,
+and is closed by that.
 """
 
 import array
@@ -33,9 +36,12 @@ _PR_SET_PDEATHSIG: Final = 1
 _FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
-def main(control: socket.socket) -> None:
+def main(control: socket.socket, *, keeps: bool) -> None:
     # The thread that waits for us ends with its process; what comes before this shows at `control`.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if keeps:
+        control.send(b".")  # ends us if nobody is there any more
+        signal.pause()
     held: list[int] = []
     while True:
         errand, sockets = _received(control, socket.MSG_CMSG_CLOEXEC)
@@ -103,4 +109,4 @@ def _received(
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=sys.stdin.fileno()))
+    main(socket.socket(fileno=sys.stdin.fileno()), keeps=sys.argv[1:] == ["keep"])

@@ -10,104 +10,52 @@ What a user can do with it, and who pays:
   dying it lingers for nothing; the next errand gets another one.
 * One whose close never returns (a file of a FUSE file system whose server does not answer) keeps
   the courier from dying. The user is then `hanging`: his errands fail, his new clients are turned
-  away, and what would have to be closed for him waits. That ends when the courier does.
+  away, and what would have to be closed for him waits elsewhere (keepers.py). That ends when the
+  courier does.
 * Couriers are few: from `most` on those that have nothing to do leave, and there are never more
-  than twice as many. Each takes two descriptors of ours.
+  than twice as many. Each takes two descriptors of ours, and one more while its user hangs. What
+  has to be closed meanwhile for somebody who gets none waits with one who hangs, or for its turn.
 
-None of this process's threads ever closes what somebody has passed, so it can always end; couriers
-end when it does, but for those that hang.
+None of this process's threads ever closes what somebody has passed, and nothing that holds it stays
+here: so this process can always end, once it is `settled`. Couriers end when it does, but for those
+that hang.
 """
 
+import errno
 import logging
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from proxyd.endpoint import courier as program
+from proxyd.endpoint.errands import Burial, Errand, Task
+from proxyd.endpoint.keepers import Dying, Started
 from proxyd.endpoint.passing import cut_off, has_never_taken_any, owner_of
 
 MOST: Final = 32  # where descriptors are plenty
 PATIENCE_S: Final = 2.0
 IDLE_S: Final = 10.0
+_DYING_AT_ONCE_S: Final = 0.1
 _DYING_S: Final = 1.0
+_LOOK_EVERY_S: Final = 0.1
 _RETRY_S: Final = 1.0
 _LONGEST_ANSWER: Final = 256
 _MOST_WAITING: Final = 64  # errands of one user; libvirt's clients pass one at a time, seldom
-_MOST_IN_ONE: Final = 250  # descriptors in a message; the kernel takes three more
+_QUEUED: Final = 1 << 24  # bytes of a process's queue: a socket that comes alone takes up 768
+_SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h; Python has no name for it
+SPARE: Final = 12  # descriptors of ours that a start takes for a moment
 _NO_COURIER: Final = "no courier can be had for its descriptors"
 _TOO_MANY: Final = "too many descriptors of its user are under way"
 _HANGS: Final = "what its user has passed before cannot be closed"
 
 log = logging.getLogger("proxyd.relay")
-
-
-class Errand:
-    """One descriptor: the next byte of `source` carries it.
-
-    It goes on to `destination`, or nowhere if that is None. Both are borrowed until `cancel` or
-    the answer: `done` is called once, in another thread, with the reason why not, or "".
-    """
-
-    def __init__(self, source: int, destination: int | None, done: Callable[[str], None]) -> None:
-        self._sockets = [source] if destination is None else [source, destination]
-        self._word = b"take" if destination is None else b"carry"
-        self._done: Callable[[str], None] | None = done
-        self._lock = threading.Lock()  # between giving the sockets and losing them
-
-    def cancel(self) -> None:
-        """Nobody waits for it any more; from here on its sockets are the owner's alone."""
-        with self._lock:
-            self._done = None
-
-    def hand_to(self, control: socket.socket) -> bool:
-        """False if it has been cancelled. Raises OSError."""
-        with self._lock:
-            if self._done is None:
-                return False
-            socket.send_fds(control, [self._word], self._sockets)
-            return True
-
-    def end(self, reason: str) -> None:
-        """Says how it went; only the first word counts."""
-        with self._lock:
-            done, self._done = self._done, None
-        if done is not None:
-            done(reason)
-
-
-class Burial:
-    """Sockets of one user that are to be closed, and in whose queues descriptors are left."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sockets = [sock]
-
-    def add(self, other: "Burial") -> None:
-        self._sockets += other._sockets  # noqa: SLF001 (the same class)
-
-    def __len__(self) -> int:
-        return len(self._sockets)
-
-    def hand_to(self, control: socket.socket) -> bool:
-        """Whatever fails, each is closed here only once the courier has it as well."""
-        while some := self._sockets[:_MOST_IN_ONE]:
-            socket.send_fds(control, [b"hold"], [each.fileno() for each in some])
-            del self._sockets[: len(some)]
-            for each in some:
-                each.close()
-        with suppress(BlockingIOError):  # they are dropped with the next ones then
-            control.send(b"drop")
-        return True
-
-    def end(self, reason: str) -> None:
-        """Nobody waits for it."""
-
-
-Task = Errand | Burial
 
 
 class Couriers:
@@ -118,6 +66,8 @@ class Couriers:
         self.on_hanging: Callable[[str], None] = _nobody_listens  # in a thread of the courier's
         self._changed = threading.Condition()
         self._by_owner: dict[str, _Courier] = {}
+        self._left: dict[str, Burial] = {}  # by owner: when nobody was to be had
+        self._spare: list[int] = []  # descriptors for when there are no others
 
     def carry(self, owner: str, errand: Errand) -> None:
         """Done soon, or not at all: its reason then says why."""
@@ -148,9 +98,27 @@ class Couriers:
         Before this process ends: else the kernel closes them in it, and it may never end.
         """
         with self._changed:
+            self._give_what_was_left()
             return self._changed.wait_for(
-                lambda: not any(each.buries for each in self._by_owner.values()), timeout_s
+                lambda: not (self._left or any(each.buries for each in self._by_owner.values())),
+                timeout_s,
             )
+
+    def start(self, *role: str) -> Started:
+        """A process and the way to it. Raises OSError.
+
+        That descriptors have run out is no reason: it may be what gets them back.
+        """
+        try:
+            return _start(*role)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._spare:
+                raise
+        self._give_spare_back()
+        try:
+            return _start(*role)
+        finally:
+            self._set_spare_aside()
 
     def dismiss(self, timeout_s: float) -> bool:
         """Sends all away that have nothing to do any more; whether they have left in time."""
@@ -162,9 +130,39 @@ class Couriers:
     def _give(self, owner: str, task: Task) -> None:
         with self._changed:
             courier = self._by_owner.get(owner) or self._new(owner)
+            if isinstance(task, Burial):
+                self._give_burial(courier, owner, task)
+                return
             refusal = _NO_COURIER if courier is None else courier.take(task)
         if refusal:
             task.end(refusal)
+
+    def _give_burial(self, courier: "_Courier | None", owner: str, burial: Burial) -> None:
+        """With the lock held. Never lets go of it: that would close what is in there, here."""
+        if courier is None:
+            courier = next((each for each in self._by_owner.values() if each.hanging), None)
+        if courier is not None:
+            courier.take(burial)
+        elif owner in self._left:
+            self._left[owner].add(burial)
+        else:
+            self._left[owner] = burial
+
+    def _give_what_was_left(self) -> None:
+        """With the lock held. Somebody may be to be had by now."""
+        left, self._left = self._left, {}
+        for owner, burial in left.items():
+            self._give_burial(self._by_owner.get(owner) or self._new(owner), owner, burial)
+
+    def _set_spare_aside(self) -> None:
+        with self._changed, suppress(OSError):
+            while len(self._spare) < SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _give_spare_back(self) -> None:
+        with self._changed:
+            while self._spare:
+                os.close(self._spare.pop())
 
     def _new(self, owner: str) -> "_Courier | None":
         """With the lock held. None when there are too many, or no room for another thread."""
@@ -173,6 +171,7 @@ class Couriers:
                 each.make_room()
             if len(self._by_owner) >= 2 * self.most:
                 return None
+        self._set_spare_aside()
         courier = _Courier(self, owner, self._changed)
         try:
             threading.Thread(target=courier.run, name=f"courier-{owner}", daemon=True).start()
@@ -184,6 +183,9 @@ class Couriers:
     def forget(self, owner: str) -> None:
         """With the lock held: its courier leaves."""
         del self._by_owner[owner]
+        self._give_what_was_left()
+        if not self._by_owner:
+            self._give_spare_back()
         self._changed.notify_all()
 
 
@@ -244,15 +246,13 @@ class _Courier:
     def _employ(self) -> None:
         """Starts a process and gives it tasks for as long as it does them."""
         try:
-            process, control = _start()
+            process, control = self._couriers.start()
         except OSError as error:
             log.warning("no courier for descriptors can be started: %s", error.strerror)
             self._fail_all(_NO_COURIER)
-            with self._changed:
-                self._changed.wait_for(lambda: self._leaving, _RETRY_S)
+            self._pause()
             return
-        with control, control.dup() as at_once:
-            at_once.setblocking(False)
+        with control, _that_never_waits(control) as at_once:
             with self._changed:
                 self._at_once = at_once
             try:
@@ -310,8 +310,19 @@ class _Courier:
 
     def _wait_for_the_end_of(self, process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_DYING_S)
+            process.wait(_DYING_AT_ONCE_S)
             return
+        dying, end = Dying(process, self._couriers.start), time.monotonic() + _DYING_S
+        while not dying.has_ended():
+            if not self.hanging and time.monotonic() >= end:
+                self._begin_hanging(process)
+            self._have_kept(dying)
+        if self.hanging:
+            with self._changed:
+                self.hanging = False
+            log.warning("what %s has passed is closed: that user is served again", self.owner)
+
+    def _begin_hanging(self, process: subprocess.Popen[bytes]) -> None:
         log.warning(
             "a descriptor that %s has passed cannot be closed, its file system does not"
             " answer: that user is not served until courier %d has ended",
@@ -322,17 +333,25 @@ class _Courier:
             self.hanging = True
         self._fail_all(_HANGS)
         self._couriers.on_hanging(self.owner)
-        self._outlive(process)
-        with self._changed:
-            self.hanging = False
-        log.warning("what %s has passed is closed: that user is served again", self.owner)
 
-    def _outlive(self, process: subprocess.Popen[bytes]) -> None:
-        """What is to be closed meanwhile waits in the queue of the one that hangs."""
-        while process.poll() is None:
-            with self._changed:
-                if self._changed.wait_for(lambda: self.buries, _RETRY_S) and not self._bury():
-                    self._changed.wait(_RETRY_S)
+    def _have_kept(self, dying: Dying) -> None:
+        """Waits a moment for what the present queue does not take: that goes into another one."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.buries, _LOOK_EVERY_S) or self._bury():
+                return
+        try:
+            way = dying.another_keeper()
+        except OSError as error:
+            log.warning("no keeper for descriptors can be started: %s", error.strerror)
+            self._pause()
+            return
+        with self._changed:
+            self._at_once = way
+            self._bury()
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: False, _RETRY_S)
 
     def _fail_all(self, reason: str) -> None:
         with self._changed:
@@ -343,17 +362,29 @@ class _Courier:
             each.end(reason)
 
 
-def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A courier without our environment, our directory and our descriptors, and the way to it.
+@contextmanager
+def _that_never_waits(control: socket.socket) -> Iterator[socket.socket]:
+    """Another object for the same descriptor: a second one might not be to be had."""
+    same = socket.socket(fileno=control.fileno())
+    same.setblocking(False)
+    try:
+        yield same
+    finally:
+        same.detach()
 
-    Raises OSError.
+
+def _start(*role: str) -> Started:
+    """A courier or a keeper, without our environment, our directory and our descriptors, and the
+    way to it. Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(PATIENCE_S)
     with theirs:
         try:
+            with suppress(PermissionError):  # a user's own daemon has no other users
+                ours.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _QUEUED // 2)
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", program.__file__],
+                [sys.executable, "-I", "-S", program.__file__, *role],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -35,7 +35,7 @@ from struct import Struct
 from typing import Final
 
 from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, Endpoint, HungUp
-from proxyd.endpoint.couriers import Errand
+from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import KNOWN, DirectionFigures
 from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards
 from proxyd.relay.pipes import Pipe, PipeShare

@@ -40,7 +40,8 @@ from collections.abc import Callable
 from typing import Final
 
 from proxyd.endpoint.contract import HungUp
-from proxyd.endpoint.couriers import COURIERS, Errand
+from proxyd.endpoint.couriers import COURIERS
+from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import Flow
 from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, UNWATCHED, End, RelayedPair

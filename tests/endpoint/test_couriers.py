@@ -1,18 +1,20 @@
 """Couriers carry other people's descriptors: each user's own, and nobody waits for another's."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from proxyd.endpoint import couriers
-from proxyd.endpoint.couriers import Couriers, Errand
+from proxyd.endpoint.couriers import Couriers
+from proxyd.endpoint.errands import Errand
 from tests.bed.waiting import wait_until
 from tests.fakes.lingering import lingering
 
@@ -93,6 +95,38 @@ def children():
     for thread in Path("/proc/self/task").iterdir():
         mine += (thread / "children").read_text().split()
     return {int(each) for each in mine if "courier.py" in Path(f"/proc/{each}/cmdline").read_text()}
+
+
+def is_closed(other):
+    """Waits until it is; with bytes in its queue that is a reset."""
+    other.settimeout(DEADLINE_S)
+    with suppress(ConnectionResetError):
+        assert other.recv(1) == b""
+    return True
+
+
+def with_descriptors(*descriptors):
+    """Two connected sockets; what the second one would read brings these."""
+    other, near = socket.socketpair()
+    socket.send_fds(other, [b"\0"], descriptors)
+    return other, near
+
+
+@contextmanager
+def no_descriptor_left():
+    """For what this process opens, until the block ends or closes some."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in taken:
+            os.close(each)
 
 
 def test_a_descriptor_arrives_on_a_byte_of_its_own(make_session, file):
@@ -252,8 +286,8 @@ def test_one_that_does_not_die_makes_its_user_wait_and_nobody_else(
     wait_until(lambda: not hub.hangs("joe"), DEADLINE_S, "the user is served again")
 
 
-def test_couriers_of_many_users_make_room_for_others(make_session, hub, file, monkeypatch):
-    monkeypatch.setattr(hub, "most", 2)
+def test_couriers_of_many_users_make_room_for_others(make_session, hub, file):
+    hub.most = 2
     for owner in range(8):
         session = make_session(f"uid {owner}")
         session.passes(file)
@@ -271,9 +305,100 @@ def test_sockets_with_descriptors_in_them_are_closed_however_many(hub, file):
         hub.bury(near)
         others.append(other)
     for other in others:
-        other.settimeout(DEADLINE_S)
-        with suppress(ConnectionResetError):  # what it had sent was not read
-            assert other.recv(1) == b""
+        assert is_closed(other)
         other.close()
     assert hub.dismiss(DEADLINE_S)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def no_thread(_thread):
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("why", ["too many", "no thread"])
+def test_what_nobody_can_be_had_for_is_not_closed_here_but_later(hub, monkeypatch, why):
+    reader, sock = lingering()
+    other, near = with_descriptors(sock.fileno())
+    sock.close()
+    with monkeypatch.context() as patch:
+        if why == "too many":
+            patch.setattr(hub, "most", 0)
+        else:
+            patch.setattr(couriers.threading.Thread, "start", no_thread)
+        began = time.monotonic()
+        hub.bury(near)
+        del near  # who lets go of it last closes it
+        assert not hub.settled(0)
+        assert time.monotonic() - began < couriers.PATIENCE_S
+    assert hub.settled(DEADLINE_S)
+    assert is_closed(other)
+    other.close()
+    reader.close()
+
+
+def test_that_descriptors_have_run_out_keeps_none_from_being_closed(hub, make_session, file):
+    session = make_session("ann")
+    session.passes(file)
+    assert session.carry() == CARRIED
+    other, near = with_descriptors(file)
+    with no_descriptor_left():
+        hub.bury(near)
+        assert hub.settled(DEADLINE_S)
+    assert is_closed(other)
+    other.close()
+
+
+@pytest.fixture
+def hangs(hub, make_session, file, monkeypatch):
+    """Joe does, until this is called."""
+    monkeypatch.setattr(couriers, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(couriers, "_DYING_S", 0.1)
+
+    class Immortal(subprocess.Popen):
+        def kill(self):
+            """As if it could not be."""
+
+    session = make_session("joe")
+    session.passes(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(couriers.subprocess, "Popen", Immortal)
+        assert session.carry() == CARRIED
+    (courier,) = children()
+    os.kill(courier, signal.SIGSTOP)
+    session.passes(file)
+    session.carry()
+    wait_until(lambda: hub.hangs("joe"), DEADLINE_S, "joe hangs")
+    return lambda: os.kill(courier, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("queue", [1, 1 << 24])
+def test_what_comes_from_one_who_hangs_leaves_this_process(hub, file, hangs, monkeypatch, queue):
+    """The courier's queue takes some of it, and then those of others do."""
+    monkeypatch.setattr(couriers, "_QUEUED", queue)
+    monkeypatch.setattr(couriers, "owner_of", lambda _: "joe")
+    before = len(os.listdir("/proc/self/fd"))
+    others = []
+    for _ in range(1000):
+        other, near = with_descriptors(file)
+        others.append(other)
+        hub.bury(near)
+    assert hub.settled(DEADLINE_S)
+    assert len(os.listdir("/proc/self/fd")) < before + len(others) + 20
+    assert hub.hangs("joe")
+    hangs()
+    wait_until(lambda: not hub.hangs("joe"), DEADLINE_S, "joe is served again")
+    for other in others:
+        assert is_closed(other)
+        other.close()
+    assert hub.dismiss(DEADLINE_S)
+    assert not children()
+
+
+def test_one_who_hangs_keeps_what_others_leave_when_there_are_too_many(hub, file, hangs):
+    hub.most = 0
+    other, near = with_descriptors(file)
+    hub.bury(near)
+    assert hub.settled(DEADLINE_S)
+    hangs()
+    assert is_closed(other)
+    other.close()

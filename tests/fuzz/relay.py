@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, HungUp
-from proxyd.endpoint.couriers import Errand
+from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import Figures
 from proxyd.relay.flow import REFUSALS_LIMIT
 from proxyd.relay.guards import GUARDED as GUARDS

@@ -200,6 +200,14 @@ def attack(session):
         send_descriptors(session, [number], wire[50:51])
         session.sendall(wire[51:])
 """
+# A look passes over an urgent byte, and a read throws it away, with what rides on it.
+URGENT = """
+def attack(session):
+    for number in fresh():
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [number]))
+        session.sendmsg([b"!"], [rights], socket.MSG_OOB)
+        session.sendall(frame(60000, bytes(100), kind=MESSAGE))
+"""
 TOO_MANY = """
 def attack(session):
     session.sendall(frame(60000, struct.pack(">I", 1), kind=CALL_WITH_FDS))
@@ -240,6 +248,7 @@ def attack(session):
 WAYS = {
     "as announced": AS_ANNOUNCED,
     "unannounced": UNANNOUNCED,
+    "urgent": URGENT,
     "too many": TOO_MANY,
     "too few": TOO_FEW,
     "on spliced bytes": BEGIN_LONG + ON_SPLICED_BYTES,
@@ -343,6 +352,8 @@ ATTACKS = [
     ("flushes", "as announced", READ_WRITE),
     ("flushes", "unannounced", READ_ONLY),
     ("dirty", "not read", READ_ONLY),
+    ("dirty", "unannounced", READ_ONLY),
+    ("lingers", "urgent", READ_WRITE),
     ("lingers", "too many", READ_WRITE),
     ("locked", "unannounced", READ_ONLY),
 ]
@@ -352,6 +363,7 @@ MORE_ATTACKS = [
     ("flushes", "not read", READ_WRITE),
     ("dirty", "not read", READ_WRITE),
     ("dirty", "unannounced", READ_WRITE),
+    ("dirty", "urgent", READ_ONLY),
     ("dirty", "on spliced bytes", READ_WRITE),
     ("lingers", "as announced", READ_WRITE),
     ("lingers", "on spliced bytes", READ_ONLY),
@@ -372,3 +384,38 @@ def test_what_cannot_be_closed_holds_up_nobody(hold_up, kind, way, name):
 @pytest.mark.parametrize(("kind", "way", "name"), ATTACKS + MORE_ATTACKS)
 def test_no_kind_in_no_way_holds_up_anybody(hold_up, kind, way, name, passrights):
     assert hold_up(kind, way, name, passrights).most_descriptors < MOST_HELD
+
+
+# One whose courier hangs is turned away, and comes again and again with descriptors in front: each
+# of these connections has to be closed by somebody, and nobody can.
+COMES_AGAIN = """
+def attack(session):
+    for at, number in enumerate(fresh()[:2]):
+        session.sendall(frame(60000 + at, struct.pack(">I", 1), kind=CALL_WITH_FDS))
+        send_descriptors(session, [number])
+        select.select([], [], [], 0.5)  # the first one is being closed by then
+get_ready()
+with suppress(OSError):
+    attack(open_session(f"{directory}/libvirt-sock", "lxc:///system"))
+    sent()
+passed = handful(1)
+while True:
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(0.2)
+        sock.connect(f"{directory}/{name}")
+        send_descriptors(sock, passed)
+        select.select([], [], [], 0.001)
+"""
+FEW = 200  # of whom each, and all of them, are far fewer than MOST_HELD
+
+
+def test_who_hangs_and_comes_again_and_again_uses_nothing_up(make_scene, endures, device):
+    script = BEGINS + KINDS["flushes" if device else "lingers"] + COMES_AGAIN
+    made = make_scene({"max_clients": FEW}, passrights=ON_AN_OLDER_KERNEL)
+
+    def used_up():
+        held = len(made.front.descriptors())
+        return f"{held} descriptors are held" if held > MOST_HELD else ""
+
+    beside = {"rounds": 12, "meanwhile": used_up}
+    endures(made, script, READ_ONLY, device, beside=beside)
