@@ -14,12 +14,14 @@ import os
 import shlex
 import socket
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from proxyd.auth.peercred import peer_pid
 from proxyd.config.shortage import remedy
 from proxyd.daemon.owner import Owner
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.passing import refuse_descriptors
 
 log = logging.getLogger("rpc.netserverservice")
@@ -89,7 +91,15 @@ class UnixListener:
         except OSError as error:
             log.warning("cannot remove %s: %s; the next start will", self.path, error.strerror)
         finally:
+            self._turn_away_who_waits()
             self.socket.close()
+
+    def _turn_away_who_waits(self) -> None:
+        """Descriptors that they have sent already would be closed by the close of the listener."""
+        with suppress(OSError):  # at the latest, when nobody is left
+            self.socket.shutdown(socket.SHUT_RDWR)  # nobody comes any more
+            while True:
+                COURIERS.bury(self.socket.accept()[0])
 
 
 def open_unix_listener(spec: UnixListenerSpec) -> UnixListener:

@@ -42,9 +42,11 @@ from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.running import Daemon
 from proxyd.daemon.signals import block_signals
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.session.handover import RelayDied
 
 _LOG_FLUSH_S: Final = 2.0
+_SETTLES_S: Final = 5.0  # for the start of a few processes, on a busy machine
 _START_S: Final = 60.0
 # How long a thread may keep the interpreter while another one waits for it: a relay thread with a
 # small call, say, while the control plane opens sessions or a handshake spells a name. Python's own
@@ -77,6 +79,9 @@ def run_daemon(options: Options) -> int:
             # One that comes while we start waits, instead of leaving a pid file and sockets behind.
             block_signals()
             given_back.callback(logs.close, _LOG_FLUSH_S)
+            # Behind the listeners: what is left of sockets of theirs, the kernel would close as a
+            # part of our end, and wait for whoever has sent it.
+            given_back.callback(COURIERS.settled, _SETTLES_S)
             log_settings = LogSettings(logs, options)
             log_settings.start(loaded)
             # Keys on a slow disk, a name service that thinks: longer than systemd's own patience.

@@ -6,7 +6,9 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import uuid
+from contextlib import suppress
 
 import pytest
 
@@ -17,6 +19,12 @@ from proxyd.daemon.listeners import (
     UnixListenerSpec,
     open_unix_listener,
 )
+from proxyd.endpoint import passing
+from proxyd.endpoint.couriers import COURIERS
+from tests.fakes.lingering import lingering
+
+AT_ONCE_S = 1.0  # each of them would linger for a minute
+DEADLINE_S = 20
 
 OWNER = """
 import socket, sys
@@ -281,3 +289,29 @@ def test_an_abstract_name_that_was_asked_to_be_private_is_warned_about(abstract,
     with caplog.at_level(logging.WARNING):
         listen(abstract, mode=0o700).close()
     assert "mode 0700 and group are not applied" in caplog.text
+
+
+def test_its_close_waits_for_nobody_in_its_backlog(path, monkeypatch):
+    """Kernels before Linux 6.16 let descriptors through, and to close these may take for ever."""
+    monkeypatch.setattr(passing, "SO_PASSRIGHTS", 9999)
+    listener = open_unix_listener(UnixListenerSpec(path=str(path), mode=0o700, gid=None, backlog=9))
+    readers, clients = [], []
+    for _ in range(3):
+        reader, sock = lingering()
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        socket.send_fds(client, [b"\0"], [sock.fileno()])
+        sock.close()
+        readers.append(reader)
+        clients.append(client)
+    began = time.monotonic()
+    listener.close()
+    assert time.monotonic() - began < AT_ONCE_S
+    assert COURIERS.settled(DEADLINE_S)
+    for each in clients:
+        each.settimeout(DEADLINE_S)
+        with suppress(ConnectionResetError):
+            assert each.recv(1) == b""
+    assert COURIERS.dismiss(DEADLINE_S)
+    for each in (*clients, *readers):
+        each.close()
