@@ -1,6 +1,7 @@
 """Descriptors at a UNIX endpoint: refused, or seen before their byte is read; none is ever ours."""
 
 import os
+import select
 import socket
 import struct
 import time
@@ -147,6 +148,31 @@ def test_reads_of_any_size_end_there(pair, null, size):
         assert len(part) <= size
         came += part
     assert (came, part) == (b"a frame and another", DESCRIPTOR)
+
+
+def send_urgently(sock, content):
+    assert sock.send(content, socket.MSG_OOB) == len(content)
+
+
+def test_urgent_bytes_are_like_any_others(pair):
+    """One that is passed over stays, and the socket is readable for ever."""
+    send_urgently(pair.other, b"1")
+    pair.other.sendall(b"2")
+    send_urgently(pair.other, b"3")
+    came = b""
+    while isinstance(part := pair.read(), bytes):
+        came += part
+    assert (came, part) == (b"123", NOTHING)
+    assert select.select([pair.endpoint], [], [], 0) == ([], [], [])
+
+
+def test_a_splice_takes_urgent_bytes_in_their_turn(pair, pipe):
+    pair.other.sendall(b"1")
+    send_urgently(pair.other, b"2")
+    pair.other.sendall(b"3")
+    while pair.endpoint.splice_to(pipe[1], 100) > 0:
+        pass
+    assert os.read(pipe[0], 100) == b"123"
 
 
 def test_without_any_a_read_is_a_read(pair):
