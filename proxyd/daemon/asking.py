@@ -67,12 +67,14 @@ class Connection:
         self._call(Own.CLOSE_CLIENT, ownrpc.pack_number(number))
 
     def _pages(self) -> Iterator[list[dict[str, Any]]]:
+        """Up to the first that is not full: who comes meanwhile would make more without end."""
         after = 0
         while True:
-            page = self._json(Own.LIST_CLIENTS, ownrpc.AskPage(after).pack())
-            if not page:
-                return
+            asked = ownrpc.AskPage(after)
+            page = self._json(Own.LIST_CLIENTS, asked.pack())
             yield page
+            if len(page) < asked.most:
+                return
             after = page[-1]["id"]
 
     def _json(self, procedure: Own, payload: bytes) -> Any:

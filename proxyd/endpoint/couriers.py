@@ -41,7 +41,7 @@ from proxyd.endpoint.passing import cut_off, has_never_taken_any, owner_of
 
 MOST: Final = 32  # where descriptors are plenty
 PATIENCE_S: Final = 2.0
-IDLE_S: Final = 10.0
+IDLE_S: Final = 5.0
 _DYING_AT_ONCE_S: Final = 0.1
 _DYING_S: Final = 1.0
 _LOOK_EVERY_S: Final = 0.1
