@@ -198,7 +198,7 @@ def test_debug_messages_do_not_go_to_the_journal_by_default():
 
 
 def test_a_flood_of_one_kind_is_cut_and_counted_and_others_are_not(logs, path, monkeypatch):
-    monkeypatch.setattr(logs, "_rate", LogRate(1000, 1))
+    monkeypatch.setattr(logs._handler, "_rate", LogRate(1000, 1))
     logs.apply(LogLevel.INFO, [], [to(path)])
     began = time.monotonic()
     for number in range(5000):

@@ -50,8 +50,9 @@ def wait_until_still(front):
 
 def sockets_of(front):
     # Pipes that wait for the next long frame are kept by intent, a handful of them; and couriers,
-    # a socket each, wait a while for the next descriptor.
-    sockets = sum(not target.startswith("pipe:") for target in front.descriptors().values())
+    # a socket each, wait a while for the next descriptor, with some set aside for their start.
+    kept = ("pipe:", os.devnull)
+    sockets = sum(not target.startswith(kept) for target in front.descriptors().values())
     return sockets - len(couriers_of(front))
 
 
