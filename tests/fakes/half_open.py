@@ -1,10 +1,10 @@
 """Strangers of the network who keep so many TLS connections half open, from many addresses.
 
-`python -m tests.fakes.half_open HOST PORT COUNT ADDRESSES` runs until its stdin ends. A third of
+`python -m tests.fakes.half_open HOST PORT COUNT ADDRESS…` runs until its stdin ends. A third of
 them says nothing, a third sends the beginning of a ClientHello, a third a whole one and then no
 more. Whichever is closed is opened again at once. A line on stdout says that all have been begun.
 
-The addresses are those of the loopback network from 127.77.0.1 on.
+They come from these addresses in turn.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Strangers:
     def __init__(self, where, addresses):
         hello = client_hello()
         self.where = where
-        self.addresses = [f"127.77.{n // 250}.{n % 250 + 1}" for n in range(addresses)]
+        self.addresses = addresses
         self.words = [b"", hello[:100], hello]
         self.epoll = select.epoll()
         self.epoll.register(sys.stdin, select.EPOLLIN)
@@ -71,10 +71,10 @@ class Strangers:
         return True
 
 
-def main(host, port, count, addresses):
+def main(host, port, count, *addresses):
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    strangers = Strangers((host, int(port)), int(addresses))
+    strangers = Strangers((host, int(port)), addresses)
     for number in range(int(count)):
         strangers.begin(number)
         if number % 100 == 0:
