@@ -252,7 +252,6 @@ def test_one_that_does_not_die_makes_its_user_wait_and_nobody_else(
     make_session, hub, file, monkeypatch
 ):
     """What hangs in a file system does not die of SIGKILL; here a stand-in for its process."""
-    monkeypatch.setattr(couriers, "PATIENCE_S", 0.3)
     monkeypatch.setattr(couriers, "_DYING_S", 0.1)
     told, immortal = [], []
 
