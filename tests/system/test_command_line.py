@@ -571,7 +571,9 @@ def test_a_session_has_one_line_when_it_opens_and_one_when_it_ends(start, qemu_b
     who = f"libvirt-sock, uid 0 (root) pid {pid}, test:///default at {qemu_backend.sock}"
     assert opening.endswith(f": session 2 opened: {who}")
     assert " info : " in opening
-    assert f": session 2 ended: {who}: the client closed the connection; " in end
+    # It is killed, perhaps before it has read what it was answered: a reset, then.
+    gone = ("closed the connection; ", "is gone: Connection reset by peer; ")
+    assert any(f": session 2 ended: {who}: the client {each}" in end for each in gone)
     assert re.search(
         r"; \d+\.\d{3} s, [1-9]\d* bytes up, [1-9]\d* bytes down, [1-9]\d* calls,", end
     )
