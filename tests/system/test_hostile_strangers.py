@@ -45,7 +45,14 @@ def test_descriptors_on_each_byte_of_a_stranger_are_not_felt(make_scene, endures
     endures(make_scene(passrights=passrights), PELTS, name)
 
 
-@pytest.mark.parametrize("passrights", MOSTLY_OLDER)
+# On an older kernel root's own clients cost others 2 ms of p99 here, which is what is allowed.
+@pytest.mark.parametrize(
+    "passrights",
+    [
+        pytest.param(True, id="passrights"),
+        pytest.param(ON_AN_OLDER_KERNEL, id="an older kernel", marks=pytest.mark.long),
+    ],
+)
 def test_descriptors_on_each_byte_at_the_admin_socket_are_not_felt(make_scene, endures, passrights):
     endures(make_scene(passrights=passrights), PELTS, "libvirt-admin-sock", user=0)
 
