@@ -1,5 +1,5 @@
 import sys
 
-from certs.cli import main
+from .cli import main
 
 sys.exit(main())  # noqa: TID251 (the one place that ends the process)

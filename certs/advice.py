@@ -5,19 +5,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from certs.authority import Authority, Issued, Revoked
-from certs.options import PROGRAM
-from certs.places import OF_A_USER, SYSTEM, Places
-from proxyd.auth.fitness import Purpose, spelled
 from proxyd.config.grammar import render
 from proxyd.config.quoting import one_line
+from proxyd.invocation import own_command
+from proxyd.pki.fitness import Purpose, spelled
 
-_RELOAD = "systemctl reload virtproxyd, or send the daemon a SIGHUP"
+from .authority import Authority, Issued, Revoked
+from .options import PROGRAM
+from .places import OF_A_USER, SYSTEM, Places
+
+# Under systemd a service that does not run has nothing to reload: the next client's reads it anew.
+_RELOAD = "systemctl try-reload-or-restart virtproxyd  # without systemd: a SIGHUP"
+# A port is a socket of its own, and systemd opens none for a service that runs.
+_LISTEN = (
+    "systemctl stop virtproxyd.service",
+    "systemctl enable --now virtproxyd-tls.socket",
+)
 
 
 def after_init(authority: Authority) -> Iterator[str]:
     """The CA's own rules, and the first certificate."""
-    directory = _quoted(authority.places.root)
+    # To be pasted here, in any directory; what is for another host has the plain name.
+    directory, command = _quoted(authority.places.root), f"{own_command()} certs"
     yield f"wrote {authority.places.ca}"
     yield f"wrote {authority.store.key}"
     yield ""
@@ -25,8 +34,8 @@ def after_init(authority: Authority) -> Iterator[str]:
     yield "keep it off the servers, and keep a backup."
     yield ""
     yield "next:"
-    yield f"    {PROGRAM} server --dir {directory} HOST"
-    yield f"    {PROGRAM} client --dir {directory} USER --flat ./USER"
+    yield f"    {command} server --dir {directory} HOST"
+    yield f"    {command} client --dir {directory} USER --flat ./USER"
 
 
 def after_issue(issued: Issued) -> Iterator[str]:
@@ -63,7 +72,8 @@ def after_list(crl_file: Path) -> Iterator[str]:
         yield f"    {_RELOAD}"
         return
     yield f"    scp {_quoted(crl_file)} root@HOST:{target}"
-    yield f"    on each HOST: {_RELOAD}"
+    yield "on each HOST:"
+    yield f"    {_RELOAD}"
 
 
 def _of_server(issued: Issued) -> Iterator[str]:
@@ -71,8 +81,13 @@ def _of_server(issued: Issued) -> Iterator[str]:
     yield "next:"
     if issued.places.root != SYSTEM:
         yield f"    {_copy(issued, host if '*' not in host else 'HOST', SYSTEM)}"
-    yield f"    on that host: {PROGRAM} check --role server --host {shlex.quote(host)}"
-    yield f"    on that host: listen_tls = 1 in virtproxyd.conf; then {_RELOAD}"
+        yield "on that host:"
+    yield f"    {PROGRAM} check --role server --host {shlex.quote(host)}"
+    yield "if that host serves TLS already:"
+    yield f"    {_RELOAD}"
+    yield "if it does not yet, where systemd makes the sockets (this ends sessions):"
+    yield from (f"    {line}" for line in _LISTEN)
+    yield "and where proxyd makes them itself: listen_tls = 1 in virtproxyd.conf, and start it anew"
 
 
 def _of_client(issued: Issued) -> Iterator[str]:
@@ -89,7 +104,8 @@ def _of_client(issued: Issued) -> Iterator[str]:
         return
     if places.root != SYSTEM:
         yield f"    {_copy(issued, 'HOST', SYSTEM)}"
-    yield "    on that host, as root: virsh -c qemu+tls://SERVER/system list"
+    yield "on that host, as root:"
+    yield "    virsh -c qemu+tls://SERVER/system list"
 
 
 def allowed(subject: str) -> str:
@@ -129,4 +145,4 @@ def _with_directories(paths: Iterable[Path]) -> list[str]:
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
+    return shlex.quote(str(path.absolute()))

@@ -26,29 +26,24 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs import keys, storage
-from certs.failures import CannotDo
-from certs.ledger import Ledger, Record, Revocation, as_json, record_of
-from certs.names import NO_ATTRIBUTES, Attributes, address_in, host_names, subject_for
-from certs.places import Places, Store, tree
-from certs.reading import (
+from proxyd.config.quoting import excerpt
+from proxyd.pki.content import extension_of, malformation, may_revoke
+from proxyd.pki.fitness import Purpose, flaws_of_authority, signed_by
+
+from . import keys, storage
+from .failures import CannotDo
+from .ledger import Ledger, Record, Revocation, as_json, record_of
+from .names import NO_ATTRIBUTES, Attributes, address_in, alternative_names, host_names, subject_for
+from .places import Places, Store, places_around, tree
+from .reading import (
     certificates_in,
     parse_certificate,
     read_issuer,
     read_ledger,
     read_list,
 )
-from certs.revoking import demand_reason, named, next_list
-from certs.signing import Issuer, Request, Validity, sign_authority, sign_leaf, validity_of
-from proxyd.auth.content import may_revoke
-from proxyd.auth.fitness import (
-    Purpose,
-    extension_of,
-    flaws_of_authority,
-    malformation,
-    signed_by,
-)
-from proxyd.config.quoting import excerpt
+from .revoking import demand_reason, named, next_list
+from .signing import Issuer, Request, Validity, sign_authority, sign_leaf, validity_of
 
 AUTHORITY_DAYS: Final = 3650
 LEAF_DAYS: Final = 825
@@ -186,6 +181,33 @@ class Authority:
         )
         return self._issue(request, to or self.places, force=force)
 
+    def renew(self, path: Path, *, days: int = LEAF_DAYS) -> Issued:
+        """A certificate that says what the one in this file does, with a new key and a later end.
+
+        Both take the place of the old ones. Names that stand there twice stand there once then.
+        """
+        remedy = "name the file of the certificate that is to be renewed"
+        old = parse_certificate(storage.read_file(path, remedy), path)
+        if not signed_by(old, self.certificate):
+            raise CannotDo(f"{path} was not issued by this CA; name the --dir of the one that did")
+        purpose = _purpose_of(old)
+        to = places_around(path, purpose)
+        request = Request(
+            purpose=purpose,
+            subject=old.subject,
+            names=list(dict.fromkeys(alternative_names(old))),
+            key=keys.new_key(self._kind_of(to.pair(purpose).key)),
+            validity=self._leaf_validity(days),
+        )
+        return self._issue(request, to, force=True)
+
+    def _kind_of(self, key_file: Path) -> str:
+        """That of the key that is there; one that cannot be read is made anew like the CA's."""
+        try:
+            return keys.kind_like(keys.parse_key(storage.read_file(key_file, ""), key_file))
+        except CannotDo:
+            return self.key_kind
+
     def revoke(
         self,
         which: str,
@@ -232,7 +254,7 @@ class Authority:
         fatal = [flaw for flaw in flaws_of_authority(self.certificate, now) if flaw.fatal]
         if fatal:
             early = now < self.certificate.not_valid_before_utc
-            anew = "make a new CA (python -m certs init --force) and issue all certificates anew"
+            anew = "make a new CA (proxyd certs init --force) and issue all certificates anew"
             fix = "set the clock" if early else anew
             raise CannotDo(f"the CA in {self.places.ca} {fatal[0].text}; {fix}")
         validity = _validity(now, days)
@@ -302,9 +324,10 @@ class Authority:
             return found
         if "/" in which or which.endswith(".pem"):
             return [self._of_file(Path(which), ledger)]
+        root = shlex.quote(str(self.places.root.absolute()))
         raise CannotDo(
             f"{excerpt(which)} is neither the name nor the serial number of a certificate of this"
-            f" CA; python -m certs list --dir {shlex.quote(str(self.places.root))} shows them"
+            f" CA; proxyd certs list --dir {root} shows them"
         )
 
     def _of_file(self, path: Path, ledger: Ledger) -> Record:
@@ -324,7 +347,7 @@ class Authority:
         if not may_revoke(self.certificate):
             raise CannotDo(
                 f"the CA in {self.places.ca} may not sign revocation lists (keyUsage lacks"
-                f" cRLSign); shut clients out with tls_allowed_dn_list, or make a new CA (python -m"
+                f" cRLSign); shut clients out with tls_allowed_dn_list, or make a new CA (proxyd"
                 f" certs init --force) and issue all certificates anew"
             )
         present = read_list(self.places.crl, self._issuer)

@@ -1,7 +1,7 @@
 """The command: each verb prints what it did and what comes next.
 
-Exit statuses: 0 done, or nothing but warnings; 1 it cannot be done, or `check` found problems;
-2 the command line makes no sense; 130 interrupted.
+Exit statuses: 0 done; 1 it cannot be done; 2 the command line makes no sense; 130 interrupted.
+`check` has those of monitoring plugins: 0 all is well, 1 warnings, 2 problems, 3 it cannot be said.
 """
 
 import argparse
@@ -13,40 +13,57 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from certs import advice, verdict
-from certs.authority import Authority, utc_now
-from certs.failures import CannotDo
-from certs.inspection import inspect
-from certs.ledger import Record, record_json
-from certs.names import check_address
-from certs.options import PROGRAM, attributes_in, parser
-from certs.places import Places, flat, own_site, site_in, tree
-from proxyd.auth.fitness import Purpose
 from proxyd.config.quoting import one_line
+from proxyd.invocation import pasteable
+from proxyd.pki.fitness import Purpose
+
+from . import advice, verdict
+from .authority import Authority, utc_now
+from .failures import CannotDo
+from .inspection import inspect
+from .ledger import Record, record_json
+from .names import check_address
+from .options import PROGRAM, attributes_in, parser
+from .places import Places, flat, own_site, site_in, tree
 
 OK: Final = 0
 FAILED: Final = 1
+WARNINGS: Final = 1
+PROBLEMS: Final = 2
+UNKNOWN: Final = 3
 INTERRUPTED: Final = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns the exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    status = _run(words)
+    if words[:1] == ["check"] and isinstance(status, _NotDone):
+        return UNKNOWN
+    return status
+
+
+class _NotDone(int):
+    """A status that tells of the command, and not of what it found."""
+
+
+def _run(words: Sequence[str]) -> int:
     try:
-        options = parser().parse_args(argv)
+        options = parser().parse_args(words)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a path may be in no encoding
         return _VERBS[options.verb](options)
     except SystemExit as ended:  # argparse's own way out
-        return int(ended.code or OK)
+        return _NotDone(ended.code) if ended.code else OK
     except CannotDo as error:
-        return _complain(str(error), FAILED)
+        return _NotDone(_complain(str(error), FAILED))
     except BrokenPipeError:
         _give_up_stdout()  # `| head` has seen enough
         return OK
     except OSError as error:
         if error.filename is None:  # a full disk behind stdout
             _give_up_stdout()
-        return _complain(f"{error.filename or 'stdout'}: {error.strerror}", FAILED)
+        return _NotDone(_complain(f"{error.filename or 'stdout'}: {error.strerror}", FAILED))
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
 
@@ -79,6 +96,14 @@ def _client(options: argparse.Namespace) -> int:
         days=options.days,
         to=_target(options),
         force=options.force,
+    )
+    return _say(advice.after_issue(issued))
+
+
+def _renew(options: argparse.Namespace) -> int:
+    authority = Authority.open(options.dir)
+    issued = authority.renew(
+        options.which or authority.places.server.certificate, days=options.days
     )
     return _say(advice.after_issue(issued))
 
@@ -120,9 +145,18 @@ def _check(options: argparse.Namespace) -> int:
     euid = os.geteuid()
     site = site_in(options.dir, euid) if options.dir else own_site(Path.home(), euid)
     role = Purpose(options.role) if options.role else None
-    found = inspect(site, now=utc_now(), euid=euid, hosts=options.host, role=role)
+    found = inspect(
+        site,
+        now=utc_now(),
+        euid=euid,
+        hosts=options.host,
+        role=role,
+        priority=options.tls_priority,
+    )
     _say([verdict.as_json(found)] if options.json else verdict.as_lines(found))
-    return OK if found.fine else FAILED
+    if not found.fine:
+        return PROBLEMS
+    return WARNINGS if found.problems else OK
 
 
 def _target(options: argparse.Namespace) -> Places | None:
@@ -144,7 +178,7 @@ def _give_up_stdout() -> None:
 
 
 def _complain(line: str, status: int) -> int:
-    print(f"{PROGRAM}: {one_line(line)}", file=sys.stderr)
+    print(f"{PROGRAM}: {pasteable(one_line(line))}", file=sys.stderr)
     return status
 
 
@@ -152,6 +186,7 @@ _VERBS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {
     "init": _init,
     "server": _server,
     "client": _client,
+    "renew": _renew,
     "revoke": _revoke,
     "crl": _crl,
     "list": _list,

@@ -1,11 +1,14 @@
 """What is wrong with the files of a host or user, and how to mend it: `inspect`.
 
 The verdicts about a server's files are those that proxyd itself starts with
-(`proxyd.auth.certificates`). Two things are different here, where an administrator has asked:
+(`proxyd.pki.certificates`). Two things are different here, where an administrator has asked:
 
 * What proxyd warns of because a reload may mend it, and somebody is refused until then, is a
   problem: a revocation list that is out of date, a certificate that is revoked or has no subject.
 * Permissions are told of by `certs.modes`, which knows directories and owners as well.
+
+Whom the server's files serve is tried out under a `tls_priority`, the default one unless another is
+named: its configuration is not read.
 """
 
 import datetime as dt
@@ -19,22 +22,27 @@ from typing import Final
 
 from cryptography import x509
 
-from certs import modes
-from certs.failures import CannotDo
-from certs.ledger import record_of
-from certs.names import covers, may_name
-from certs.places import Pair, Site, Store
-from certs.reading import certificates_in, lists_in, read_issuer, read_ledger
-from proxyd.auth.certificates import load_credentials
-from proxyd.auth.files import CertificateFiles
-from proxyd.auth.fitness import Purpose, flaws_of_leaf, path_up, spelled
-from proxyd.auth.problems import CertificateError, Problem
+from proxyd.config.expiry import EXPIRY_DAYS
 from proxyd.config.quoting import excerpt
+from proxyd.pki.certificates import load_credentials
+from proxyd.pki.content import key_kind, public_key
+from proxyd.pki.files import CertificateFiles
+from proxyd.pki.fitness import Purpose, flaws_of_leaf, path_up, spelled
+from proxyd.pki.identities import in_usual_places
+from proxyd.pki.problems import CertificateError, Problem
+from proxyd.tls.server_context import problems_in_use
 
-_SOON: Final = dt.timedelta(days=14)  # as proxyd's own warning
+from . import modes
+from .failures import CannotDo
+from .ledger import record_of
+from .names import covers, may_name
+from .places import Pair, Site, Store
+from .reading import certificates_in, lists_in, read_issuer, read_ledger
+
+_SOON: Final = dt.timedelta(days=EXPIRY_DAYS)
 _LONGEST_SUBJECT: Final = 200
-_NEW_CLIENT: Final = "issue a new one (python -m certs client)"
-_NEW_SERVER: Final = "issue a new one (python -m certs server), with every name that clients use"
+_NEW_CLIENT: Final = "issue a new one (proxyd certs client)"
+_NEW_SERVER: Final = "issue a new one (proxyd certs server), with every name that clients use"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +75,16 @@ def inspect(
     euid: int,
     hosts: Sequence[str] = (),
     role: Purpose | None = None,
+    priority: str | None = None,
 ) -> Findings:
     """Looks at everything; changes nothing, and raises nothing for what is in the files.
 
     `hosts` are names that the server must have; without any, in /etc/pki, that of this host should
     be one.
     `role` is what must be there; without one it is whatever is there.
+    `priority` is the tls_priority that the server's files are to go with.
     """
-    look = _Look(site, now, euid)
+    look = _Look(site, now, euid, priority)
     roles = tuple(each for each in Purpose if each is role or look.has(each))
     return Findings(
         root=site.places.root,
@@ -87,26 +97,43 @@ def inspect(
 class _Look:
     """One inspection."""
 
-    def __init__(self, site: Site, now: dt.datetime, euid: int) -> None:
+    def __init__(self, site: Site, now: dt.datetime, euid: int, priority: str | None) -> None:
         self._site = site
         self._places = site.places
         self._now = now
         self._euid = euid
         self._lists = lists_in(site.places.crl)
+        self._pairs = {each: self._found(each) for each in Purpose}
+        self._priority = priority
+
+    def _found(self, purpose: Purpose) -> tuple[tuple[Pair, ...], tuple[tuple[str, str], ...]]:
+        """The identities, and what lies behind a gap in their numbers."""
+        pair = self._places.pair(purpose)
+        found, behind_gap = in_usual_places(
+            str(pair.certificate.parent), str(pair.key.parent), purpose
+        )
+        return tuple(Pair(Path(one), Path(other)) for one, other in found), behind_gap
+
+    def _identities(self, purpose: Purpose) -> tuple[Pair, ...]:
+        return self._pairs[purpose][0]
 
     def has(self, purpose: Purpose) -> bool:
-        pair = self._places.pair(purpose)
-        return os.path.lexists(pair.certificate) or os.path.lexists(pair.key)
+        """Whether anything is there: behind a gap, too, for somebody meant it to be used."""
+        pairs, behind_gap = self._pairs[purpose]
+        there = any(map(os.path.lexists, (*_certificates(pairs), *_keys(pairs))))
+        return there or bool(behind_gap)
 
     def known(self) -> Iterator[Known]:
         places = self._places
-        for path in (places.ca, places.server.certificate, places.client.certificate):
+        identities = (each for purpose in Purpose for each in self._identities(purpose))
+        for path in (places.ca, *_certificates(identities)):
             for each in certificates_in(path):
                 record = record_of(each, Purpose.SERVER)
                 subject = excerpt(record.subject, _LONGEST_SUBJECT)
                 more = [f"also {name}" for name in record.names[1:]]
-                text = ", ".join([subject, *more, f"until {spelled(record.ends)}"])
-                yield Known(str(path), text)
+                kind = key_kind(public_key(each))
+                text = ", ".join([subject, *more, *filter(None, [kind])])
+                yield Known(str(path), f"{text}, until {spelled(record.ends)}")
         for crl in self._lists:
             end = f", until {spelled(crl.next_update_utc)}" if crl.next_update_utc else ""
             yield Known(str(places.crl), f"{len(crl)} revoked{end}")
@@ -115,7 +142,7 @@ class _Look:
         root = self._places.root
         if not root.is_dir():
             text = "it is no directory" if os.path.lexists(root) else "there is no such directory"
-            fix = f"make a CA there: python -m certs init --dir {shlex.quote(str(root))}"
+            fix = f"make a CA there: proxyd certs init --dir {shlex.quote(str(root.absolute()))}"
             yield _problem(root, text, fix)
             return
         yield from self._of_modes()
@@ -124,18 +151,22 @@ class _Look:
         if Purpose.SERVER in roles:
             yield from self._of_server(hosts)
         if Purpose.CLIENT in roles:
-            yield from self._of_client()
+            pairs, behind_gap = self._pairs[Purpose.CLIENT]
+            yield from self._loaded((), behind_gap)
+            for pair in pairs:
+                yield from self._of_client(pair)
         if not roles:
             text = "there is neither a server's certificate nor a client's"
-            fix = "make one (python -m certs server, python -m certs client)"
+            fix = "make one (proxyd certs server, proxyd certs client)"
             yield _warning(root, text, fix)
         if self._site.store and os.path.lexists(self._site.store.key) and self._authorities():
             yield from self._of_store(self._site.store)
 
     def _of_modes(self) -> Iterator[Problem]:
         places, store, owners = self._places, self._site.store, self._site.owners
-        keys = [places.server.key, places.client.key]
-        others = [places.ca, places.crl, places.server.certificate, places.client.certificate]
+        identities = [each for purpose in Purpose for each in self._identities(purpose)]
+        keys = list(_keys(identities))
+        others = [places.ca, places.crl, *_certificates(identities)]
         directories = list(places.directories)
         if store:
             keys.append(store.key)
@@ -151,22 +182,23 @@ class _Look:
             end = crl.next_update_utc
             if end and self._now <= end <= self._now + _SOON:
                 text = f"the list is out of date on {spelled(end)}, and then clients are refused"
-                fix = "make a new one (python -m certs crl) and reload"
+                fix = "make a new one (proxyd certs crl) and reload"
                 yield _warning(self._places.crl, text, fix)
 
     def _of_server(self, hosts: Sequence[str]) -> Iterator[Problem]:
-        pair = self._places.server
-        if self._euid != 0 and _is_out_of_reach(pair.key):
-            text = "only another user may read it, so the server's files were not checked"
-            yield _warning(pair.key, text, "run this as root to check them")
-            return
-        yield from self._loaded((pair,))
-        for certificate in certificates_in(pair.certificate)[:1]:
-            own = socket.gethostname() if self._site.of_this_host and not hosts else None
-            yield from _of_hosts(pair.certificate, certificate, hosts, own)
+        pairs, behind_gap = self._pairs[Purpose.SERVER]
+        for key in _keys(pairs):
+            if self._euid != 0 and _is_out_of_reach(key):
+                text = "only another user may read it, so the server's files were not checked"
+                yield _warning(key, text, "run this as root to check them")
+                return
+        yield from self._loaded(pairs, behind_gap)
+        for path in _certificates(pairs):
+            for certificate in certificates_in(path)[:1]:
+                own = socket.gethostname() if self._site.of_this_host and not hosts else None
+                yield from _of_hosts(path, certificate, hosts, own)
 
-    def _of_client(self) -> Iterator[Problem]:
-        pair = self._places.client
+    def _of_client(self, pair: Pair) -> Iterator[Problem]:
         yield from (_for_client(each, pair) for each in self._loaded((pair,), check=False))
         certificates = certificates_in(pair.certificate)
         if not certificates:
@@ -214,18 +246,28 @@ class _Look:
         missing = [each for each in missing if each.serial not in listed]
         if missing:
             text = f"it lacks {len(missing)} of the certificates that this CA has revoked"
-            fix = f"python -m certs crl --dir {shlex.quote(str(store.root))}"
+            fix = f"proxyd certs crl --dir {shlex.quote(str(store.root.absolute()))}"
             yield _problem(self._places.crl, text, fix)
 
-    def _loaded(self, pairs: Iterable[Pair], *, check: bool = True) -> Iterator[Problem]:
+    def _loaded(
+        self,
+        pairs: Sequence[Pair],
+        behind_gap: tuple[tuple[str, str], ...] = (),
+        *,
+        check: bool = True,
+    ) -> Iterator[Problem]:
         """proxyd's own verdicts about the CA, its revocation list and these pairs."""
         files = CertificateFiles(
             ca=str(self._places.ca),
             crl=str(self._places.crl) if os.path.lexists(self._places.crl) else None,
             pairs=tuple((str(pair.certificate), str(pair.key)) for pair in pairs),
+            behind_gap=behind_gap,
         )
         try:
-            found = load_credentials(files, now=self._now, check=check).warnings
+            credentials = load_credentials(files, now=self._now, check=check)
+            found = credentials.warnings
+            if pairs and check:
+                found += tuple(problems_in_use(credentials, self._priority))
         except CertificateError as error:
             found = error.problems
         for each in found:
@@ -263,6 +305,14 @@ def _same_issuer(crl: x509.CertificateRevocationList, certificate: x509.Certific
         return crl.issuer == certificate.issuer
     except (ValueError, TypeError):  # names may be anything
         return False
+
+
+def _certificates(pairs: Iterable[Pair]) -> list[Path]:
+    return [pair.certificate for pair in pairs]
+
+
+def _keys(pairs: Iterable[Pair]) -> list[Path]:
+    return [pair.key for pair in pairs]
 
 
 def _is_out_of_reach(path: Path) -> bool:

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from cryptography import x509
 
-from certs.names import alternative_names, common_names
-from proxyd.auth.dname import subject_of
-from proxyd.auth.fitness import Purpose
+from proxyd.pki.dname import subject_of
+from proxyd.pki.fitness import Purpose
+
+from .names import alternative_names, common_names
 
 _VERSION: Final = 1
 

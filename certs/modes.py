@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from proxyd.auth.problems import Problem
+from proxyd.pki.problems import Problem
 
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 

@@ -14,9 +14,10 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from certs.failures import CannotDo
-from proxyd.auth.fitness import extension_of, malformation
 from proxyd.config.quoting import excerpt
+from proxyd.pki.content import extension_of, malformation
+
+from .failures import CannotDo
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

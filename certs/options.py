@@ -5,69 +5,94 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from certs import keys
-from certs.authority import AUTHORITY_DAYS, LEAF_DAYS, LIST_DAYS, LONGEST_DAYS
-from certs.names import Attributes
-from certs.revoking import REASONS
-from proxyd.auth.fitness import Purpose
+from proxyd.config.priority import check_priority
+from proxyd.invocation import pasteable_examples
+from proxyd.pki.fitness import Purpose
 
-PROGRAM: Final = "python -m certs"
+from . import keys
+from .authority import AUTHORITY_DAYS, LEAF_DAYS, LIST_DAYS, LONGEST_DAYS
+from .names import Attributes
+from .revoking import REASONS
+
+PROGRAM: Final = "proxyd certs"
 
 _EXAMPLES: Final = """\
 examples:
-  python -m certs init   --dir ./pki --name "Example CA"
-  python -m certs server --dir ./pki host.example.org --dns host --ip 192.0.2.1
-  python -m certs client --dir ./pki joe --organization Example --flat ./joe
-  python -m certs revoke --dir ./pki joe --reason keyCompromise
-  python -m certs list   --dir ./pki
-  python -m certs check  --host host.example.org
+  proxyd certs init   --dir ./pki --name "Example CA"
+  proxyd certs server --dir ./pki host.example.org --dns host --ip 192.0.2.1
+  proxyd certs client --dir ./pki joe --organization Example --flat ./joe
+  proxyd certs client --dir ./pki ann --key ml-dsa-65 --flat ./ann
+  proxyd certs renew  --dir ./pki
+  proxyd certs revoke --dir ./pki joe --reason keyCompromise
+  proxyd certs list   --dir ./pki
+  proxyd certs check  --host host.example.org
 
-exit status: 0 done, or nothing but warnings; 1 it cannot be done, or problems were found;
-             2 the command line makes no sense; 130 interrupted.
+exit status: 0 done; 1 it cannot be done; 2 the command line makes no sense; 130 interrupted.
+             check has those of monitoring plugins: 0 all is well, 1 warnings, 2 problems,
+             3 it cannot be said, as where the command line makes no sense.
 """
 _SERVER_EXAMPLES: Final = """\
 examples:
-  python -m certs server --dir ./pki host.example.org --ip 192.0.2.1 --ip 2001:db8::1
-  python -m certs server --dir ./pki other.example.org --out ./other
+  proxyd certs server --dir ./pki host.example.org --ip 192.0.2.1 --ip 2001:db8::1
+  proxyd certs server --dir ./pki other.example.org --out ./other
 
 A client looks for the name that it connects to: give every name and address that is used.
 """
 _CLIENT_EXAMPLES: Final = """\
 examples:
-  python -m certs client --dir ./pki joe --country DE --organization Example
-  python -m certs client --dir ./pki joe --flat ./joe
+  proxyd certs client --dir ./pki joe --country DE --organization Example
+  proxyd certs client --dir ./pki joe --flat ./joe
       virsh -c 'qemu+tls://host.example.org/system?pkipath=/path/to/joe' list
+"""
+_RENEW_EXAMPLES: Final = """\
+examples:
+  proxyd certs renew --dir ./pki
+  proxyd certs renew --dir ./pki ./joe/clientcert.pem
+
+The old certificate counts until its end, unless it is revoked.
 """
 _REVOKE_EXAMPLES: Final = """\
 examples:
-  python -m certs revoke --dir ./pki ./joe/clientcert.pem
-  python -m certs revoke --dir ./pki joe --all --reason superseded
-  python -m certs revoke --dir ./pki 48ee3009649c
+  proxyd certs revoke --dir ./pki ./joe/clientcert.pem
+  proxyd certs revoke --dir ./pki joe --all --reason superseded
+  proxyd certs revoke --dir ./pki 48ee3009649c
 """
 _CHECK_EXAMPLES: Final = """\
 examples:
-  python -m certs check                                  what this host uses, /etc/pki
-  python -m certs check --role server --host kvm1.example.org
-  python -m certs check --dir ./joe --json               what ?pkipath=./joe would use
+  proxyd certs check                                  what this host uses, /etc/pki
+  proxyd certs check --role server --host kvm1.example.org
+  proxyd certs check --dir ./joe --json               what ?pkipath=./joe would use
 """
 
 
 _NewVerb: TypeAlias = Callable[..., argparse.ArgumentParser]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its examples can be copied."""
+
+    def format_help(self) -> str:
+        return pasteable_examples(super().format_help())
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs; the one that was given is `verb`."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog=PROGRAM,
         description="Makes, revokes and checks certificates for TLS between libvirt's clients and"
         " a host.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add in (_init, _server, _client, _revoke, _crl, _list, _check):
-        add(verbs.add_parser)
+    add_verbs(top)
     return top
+
+
+def add_verbs(top: argparse.ArgumentParser) -> None:
+    """To a parser that is the tool's own, or that writes about its command line."""
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for add in (_init, _server, _client, _renew, _revoke, _crl, _list, _check):
+        add(verbs.add_parser)
 
 
 def attributes_in(options: argparse.Namespace) -> Attributes:
@@ -122,6 +147,20 @@ def _client(new: _NewVerb) -> None:
     _add_issue(verb)
 
 
+def _renew(new: _NewVerb) -> None:
+    summary = "issue a certificate anew, with the same names, a new key and a later end"
+    verb = _verb(new, "renew", summary, _RENEW_EXAMPLES)
+    verb.add_argument(
+        "which",
+        metavar="FILE",
+        nargs="?",
+        type=_directory,
+        help="the certificate; it and its key are replaced (default: the server's below DIR)",
+    )
+    _add_directory(verb)
+    _add_days(verb, LEAF_DAYS)
+
+
 def _revoke(new: _NewVerb) -> None:
     verb = _verb(new, "revoke", "put a certificate on the revocation list", _REVOKE_EXAMPLES)
     verb.add_argument(
@@ -165,7 +204,20 @@ def _check(new: _NewVerb) -> None:
         choices=[each.value for each in Purpose],
         help="what has to be there (default: whatever is)",
     )
+    verb.add_argument(
+        "--tls-priority",
+        type=_priority,
+        metavar="STRING",
+        help="the tls_priority that the server's files are to serve clients with (default: NORMAL)",
+    )
     verb.add_argument("--json", action="store_true", help="for programs")
+
+
+def _priority(text: str) -> str:
+    expected = check_priority(text)
+    if expected is not None:
+        raise argparse.ArgumentTypeError(f"{expected} expected")
+    return text
 
 
 def _add_issue(verb: argparse.ArgumentParser) -> None:

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxyd.auth.fitness import Purpose
+from proxyd.pki.fitness import Purpose
+from proxyd.pki.identities import in_usual_places
+
+from .failures import CannotDo
 
 SYSTEM: Final = Path("/etc/pki")
 OF_A_USER: Final = Path(".pki/libvirt")  # below the home directory
@@ -66,6 +69,19 @@ def flat(root: Path) -> Places:
         crl=root / "cacrl.pem",
         server=Pair(root / "servercert.pem", root / "serverkey.pem"),
         client=Pair(root / "clientcert.pem", root / "clientkey.pem"),
+    )
+
+
+def places_around(certificate: Path, purpose: Purpose) -> Places:
+    """The tree or the directory that this is the certificate's file of. Raises CannotDo."""
+    for places in (tree(certificate.parent.parent), flat(certificate.parent)):
+        pair = places.pair(purpose)
+        if pair.certificate == certificate and pair.key.parent.is_dir():
+            return places
+    raise CannotDo(
+        f"{certificate} does not have the name that libvirt's programs look for"
+        f" ({flat(Path()).pair(purpose).certificate}), so where its key is cannot be told; issue a"
+        " new one (proxyd certs server, proxyd certs client)"
     )
 
 
@@ -135,17 +151,24 @@ def own_site(home: Path, euid: int, system: Path = SYSTEM) -> Site:
         ca=own.ca if own.ca.exists() else common.ca,
         crl=own.crl if own.crl.exists() else common.crl,
         # A certificate counts only together with its key.
-        server=own.server if _are_there(own.server) else common.server,
-        client=own.client if _are_there(own.client) else common.client,
+        server=own.server if _is_there(own.root, Purpose.SERVER) else common.server,
+        client=own.client if _is_there(own.root, Purpose.CLIENT) else common.client,
     )
     return Site(places=places, store=None, owners=frozenset({0, euid}))
 
 
 def _looks_flat(root: Path) -> bool:
     here = flat(root)
-    files = (here.ca, here.server.certificate, here.client.certificate)
+    where = str(root)
+    identities = (
+        pair[0] for purpose in Purpose for pair in in_usual_places(where, where, purpose)[0]
+    )
+    files = (str(here.ca), *identities)
     return not (root / "CA").exists() and any(map(os.path.lexists, files))
 
 
-def _are_there(pair: Pair) -> bool:
-    return pair.certificate.exists() and pair.key.exists()
+def _is_there(directory: Path, purpose: Purpose) -> bool:
+    """Whether one identity in a user's directory is complete."""
+    where = str(directory)
+    found, _ = in_usual_places(where, where, purpose)
+    return any(all(map(os.path.exists, pair)) for pair in found)

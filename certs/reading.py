@@ -9,12 +9,13 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from certs import keys, storage
-from certs.failures import CannotDo
-from certs.ledger import Ledger, from_json
-from certs.places import Store, tree
-from certs.signing import Issuer
-from proxyd.auth.fitness import malformation
+from proxyd.pki.content import malformation
+
+from . import keys, storage
+from .failures import CannotDo
+from .ledger import Ledger, from_json
+from .places import Store, tree
+from .signing import Issuer
 
 _LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
@@ -22,13 +23,13 @@ _LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----",
 def read_issuer(root: Path) -> Issuer:
     """The certificate and key of the CA in this tree."""
     places, store = tree(root), Store(root)
-    command = f"python -m certs init --dir {shlex.quote(str(root))}"
+    command = f"proxyd certs init --dir {shlex.quote(str(root.absolute()))}"
     remedy = f"name the --dir of your CA, or make one there: {command}"
     key = keys.parse_key(storage.read_file(store.key, remedy), store.key)
     certificate = parse_certificate(storage.read_file(places.ca, remedy), places.ca)
     if flaw := malformation(certificate):
         raise CannotDo(
-            f"the certificate in {places.ca} {flaw}; make a new CA (python -m certs init --force)"
+            f"the certificate in {places.ca} {flaw}; make a new CA (proxyd certs init --force)"
         )
     if not _belong_together(certificate, key):
         raise CannotDo(f"{store.key} is not the key of {places.ca}; restore the one that is")

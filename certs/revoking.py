@@ -5,10 +5,11 @@ from typing import Final
 
 from cryptography import x509
 
-from certs.failures import CannotDo
-from certs.ledger import Ledger, Record
-from certs.signing import Issuer, Validity, revoked_entry, sign_list
 from proxyd.config.quoting import excerpt
+
+from .failures import CannotDo
+from .ledger import Ledger, Record
+from .signing import Issuer, Validity, revoked_entry, sign_list
 
 REASONS: Final[dict[str, x509.ReasonFlags]] = {
     each.value: each

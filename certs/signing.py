@@ -1,7 +1,8 @@
 """Certificates and revocation lists as libvirt wants them, from values: nothing is read or written.
 
-Each leaf has both bits of keyUsage that libvirt asks for, digitalSignature and keyEncipherment,
-although the second means nothing for keys that cannot encrypt.
+Each leaf has both bits of keyUsage that libvirt before 11.6 asks for, digitalSignature and
+keyEncipherment, although the second means nothing for keys that cannot encrypt. With an ML-DSA key
+it must not stand there (RFC 9881, section 5), and such a libvirt has no use for that key anyway.
 """
 
 import datetime as dt
@@ -12,8 +13,11 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from certs.keys import Key, digest_for
-from proxyd.auth.fitness import Purpose, extension_of
+from proxyd.pki.content import extension_of
+from proxyd.pki.fitness import Purpose
+from proxyd.pki.private_key import MLDSAPrivateKey
+
+from .keys import Key, digest_for
 
 # The clocks of other hosts may be slow by this much.
 SKEW: Final = dt.timedelta(minutes=5)
@@ -81,7 +85,13 @@ def sign_leaf(request: Request, issuer: Issuer) -> x509.Certificate:
         .not_valid_before(request.validity.begins)
         .not_valid_after(request.validity.ends)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(digital_signature=True, key_encipherment=True), critical=True)
+        .add_extension(
+            _usage(
+                digital_signature=True,
+                key_encipherment=not isinstance(request.key, MLDSAPrivateKey),
+            ),
+            critical=True,
+        )
         .add_extension(x509.ExtendedKeyUsage([_OIDS[request.purpose]]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(_authority_key(issuer), critical=False)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from certs.failures import CannotDo
-from proxyd.auth.locking import NotLocked, own_lock
+from proxyd.sasl.lock import NotLocked, own_lock
+
+from .failures import CannotDo
 
 KEY_MODE: Final = 0o600
 PUBLIC_MODE: Final = 0o644

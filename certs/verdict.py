@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from certs.inspection import Findings
 from proxyd.config.quoting import one_line
+from proxyd.invocation import pasteable
+
+from .inspection import Findings
 
 
 def as_lines(findings: Findings) -> Iterator[str]:
@@ -27,7 +29,7 @@ def as_json(findings: Findings) -> str:
         "root": str(findings.root),
         "roles": [each.value for each in findings.roles],
         "known": [asdict(each) for each in findings.known],
-        "problems": [asdict(each) for each in findings.problems],
+        "problems": [asdict(each) | {"fix": pasteable(each.fix)} for each in findings.problems],
     }
     return json.dumps(document, indent=2)
 
@@ -41,7 +43,7 @@ def _of_file(findings: Findings, path: str) -> Iterator[str]:
             yield f"         {one_line(known.text)}"
     for each in problems:
         yield f"       {'!' if each.fatal else '?'} {one_line(each.text)}"
-        yield f"         {one_line(each.fix)}"
+        yield f"         {one_line(pasteable(each.fix))}"
 
 
 def _total(findings: Findings) -> str:

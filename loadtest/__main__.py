@@ -1,5 +1,5 @@
 import sys
 
-from loadtest.cli import main
+from .entry import main
 
 sys.exit(main())  # noqa: TID251 (the one place that ends the process)

@@ -15,23 +15,24 @@ import socket
 from array import array
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from time import perf_counter_ns, process_time_ns
+from time import perf_counter_ns
 
-from loadtest.client import SCRATCH_SIZE, Session, open_session
-from loadtest.connecting import (
+from proxyd.wire.frame import Frame
+from proxyd.wire.programs import Remote
+
+from .client import SCRATCH_SIZE, Session, open_session
+from .connecting import (
     Channel,
     reach,
-    reason_of,
     secure,
     send_at_once,
     tls_channel,
     until_done,
 )
-from loadtest.entrance import way_in
-from loadtest.failures import TargetFailure
-from loadtest.turns import SessionOrder, Slice, Turn
-from proxyd.wire.frame import Frame
-from proxyd.wire.programs import Remote
+from .entrance import way_in
+from .failures import TargetFailure
+from .measured import measured
+from .turns import SessionOrder, Slice, Turn
 
 
 @dataclass(slots=True)
@@ -76,14 +77,7 @@ class Churn:
 
     def work(self, turn: Turn) -> Slice:
         """Ends when the last session that was begun in time is closed."""
-        latencies = array("q")
-        cpu_before, began = process_time_ns(), perf_counter_ns()
-        try:
-            self._drive(turn, latencies)
-        except OSError as error:
-            raise TargetFailure(self._target.name, reason_of(error, self._wait_s)) from error
-        elapsed = perf_counter_ns() - began
-        return Slice(elapsed, process_time_ns() - cpu_before, latencies.tobytes())
+        return measured(self._drive, turn, target=self._target.name, wait_s=self._wait_s)
 
     def close(self) -> None:
         """Without a goodbye, as the other generator does it."""
@@ -118,7 +112,7 @@ class Churn:
         code = sock.connect_ex(self._place)
         if code not in (0, errno.EINPROGRESS):
             sock.close()
-            raise TargetFailure(self._target.name, _no_connection(code))
+            raise TargetFailure(self._target.name, _no_connection(code, self._target.address.place))
         send_at_once(sock)
         # Over loopback TCP connects at once, too; elsewhere that is announced as EPOLLOUT.
         self._epoll.register(sock, select.EPOLLOUT if code else select.EPOLLIN)
@@ -130,7 +124,9 @@ class Churn:
         if not connected:
             yield
             if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise TargetFailure(self._target.name, _no_connection(code))
+                raise TargetFailure(
+                    self._target.name, _no_connection(code, self._target.address.place)
+                )
             self._epoll.modify(sock, select.EPOLLIN)
         channel: Channel = sock
         tls = tls_channel(sock, self._target.address, self._opening.credentials)
@@ -182,10 +178,10 @@ def _goes_on(visit: _Visit) -> bool:
     return True
 
 
-def _no_connection(code: int) -> str:
+def _no_connection(code: int, place: str) -> str:
     if code == errno.EAGAIN:
         return (
             "its queue of new connections is full; ask for fewer with -c, "
             "or give the server a larger max_queued_clients"
         )
-    return f"cannot connect: {os.strerror(code)}"
+    return f"cannot connect to {place}: {os.strerror(code)}"

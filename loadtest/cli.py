@@ -4,19 +4,22 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
-from loadtest import options, statuses
-from loadtest.document import as_json
-from loadtest.failures import NotKept, TargetFailure, UsageError
-from loadtest.machine import this_machine
-from loadtest.options import Parser
-from loadtest.progress import progress
-from loadtest.report import Report, as_text
-from loadtest.running import cli as running
-from loadtest.scenarios.plans import run
-from loadtest.showing import cli as showing
-from loadtest.soaking import cli as soaking
-from loadtest.statuses import FAILED, INTERRUPTED, OK, USAGE
+from . import options, statuses
+from .document import as_json
+from .failures import NotKept, TargetFailure, UsageError
+from .machine import this_machine
+from .options import Parser
+from .progress import progress
+from .report import Report, as_text
+from .results import check_writable, keep
+from .running import cli as running
+from .scenarios.plans import run
+from .serving import settled
+from .showing import cli as showing
+from .soaking import cli as soaking
+from .statuses import FAILED, INTERRUPTED, OK, USAGE
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,9 +68,14 @@ def _act(arguments: list[str]) -> int:
 
 def _compare(asked: argparse.Namespace) -> int:
     plan = options.plan_of(asked)
+    check_writable(asked.out)
+    opening = settled(plan.targets, plan.opening, given=asked.uri is not None)
+    plan = replace(plan, opening=opening)
     machine = this_machine(asked.arguments)
     with progress("compare", plan.steps) as step:
         figures = run(plan, step)
     report = Report(machine, plan, figures)
-    print(as_json(report) if asked.json else as_text(report))
+    text = as_json(report)
+    keep(text, asked.out)
+    print(text if asked.json else as_text(report))
     return OK

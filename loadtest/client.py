@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import ClassVar, Final
 
-from loadtest.connecting import Channel, connect, reason_of
-from loadtest.credentials import Account, Credentials
-from loadtest.entrance import way_in
-from loadtest.failures import TargetFailure
-from loadtest.sasl import SaslChannel
-from loadtest.targets import Target
-from loadtest.tickets import Tickets
-from loadtest.tls import TlsChannel
 from proxyd.wire.failure import ErrorCode, Failure
 from proxyd.wire.frame import HEADER_SIZE, Frame, FrameBuffer, FrameType, Status
 from proxyd.wire.names import procedure_name
 from proxyd.wire.programs import Keepalive, Program, Remote
 from proxyd.wire.remote import OPEN_READONLY, OpenArguments, call, is_keepalive, keepalive
 from proxyd.wire.xdr import MalformedFrame
+
+from .connecting import Channel, cipher_of, connect, reason_of
+from .credentials import Account, Credentials
+from .entrance import way_in
+from .failures import TargetFailure
+from .targets import Target
+from .tickets import Tickets
 
 # libvirt's own initial buffer: a small reply is far below, and it is LARGE_ENOUGH for `tls` and
 # `sasl`.
@@ -94,7 +93,7 @@ class Session:
     @property
     def cipher(self) -> str | None:
         """What protects the connection, or None."""
-        return self.sock.cipher if isinstance(self.sock, TlsChannel | SaslChannel) else None
+        return cipher_of(self.sock)
 
     def begin(self, procedure: int, payload: bytes = b"") -> None:
         """Sends a call without waiting for its reply."""

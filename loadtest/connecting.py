@@ -9,12 +9,12 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
-from loadtest.credentials import Credentials
-from loadtest.failures import TargetFailure
-from loadtest.targets import Address, Protection, Target, TcpAddress, UnixAddress
-from loadtest.tls import TlsChannel
+from .credentials import Credentials
+from .failures import TargetFailure
+from .targets import Address, Protection, Target, TcpAddress, UnixAddress
+from .tls import TlsChannel
 
 _TIMEVAL: Final = struct.Struct("ll")
 
@@ -28,6 +28,19 @@ class Channel(Protocol):
     def send(self, data: bytes, /) -> int: ...
     def recv_into(self, buffer: bytearray | memoryview, /) -> int: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Protected(Channel, Protocol):
+    """A channel that encrypts."""
+
+    @property
+    def cipher(self) -> str: ...
+
+
+def cipher_of(channel: Channel) -> str | None:
+    """What protects a connection, or None."""
+    return channel.cipher if isinstance(channel, Protected) else None
 
 
 def connect(target: Target, wait_s: float, credentials: Credentials | None) -> Channel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from loadtest.failures import UsageError
+from .failures import UsageError
 
 _LARGEST_PASSWORD: Final = 4096  # bytes of its file
 

@@ -4,7 +4,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from loadtest.figures import (
+from proxyd.wire.names import procedure_name
+from proxyd.wire.programs import Program
+
+from .figures import (
     Figure,
     Round,
     TargetFigures,
@@ -12,11 +15,9 @@ from loadtest.figures import (
     cpu_ratio,
     transfer_against,
 )
-from loadtest.report import PERCENTILES, Report, notes
-from loadtest.scenarios import bulk, compare, sessions
-from loadtest.scenarios.plans import Plan, unit
-from proxyd.wire.names import procedure_name
-from proxyd.wire.programs import Program
+from .report import PERCENTILES, Report, as_text, notes
+from .scenarios import bulk, compare, sessions
+from .scenarios.plans import Plan, unit
 
 
 def as_json(report: Report) -> str:
@@ -31,6 +32,7 @@ def as_json(report: Report) -> str:
         "plan": {name: value for name, value in asdict(plan).items() if name != "targets"},
         "targets": [_target_json(figures, report) for figures in report.figures],
         "notes": notes(report),
+        "text": as_text(report),  # what `report` shows of it
     }
     return json.dumps(document, indent=2, allow_nan=False)
 

@@ -9,8 +9,8 @@ from typing import Final
 
 from hdrh.histogram import HdrHistogram
 
-from loadtest.processes import Standing
-from loadtest.targets import Target
+from .processes import Standing
+from .targets import Target
 
 HIGHEST_NS: Final = 60_000_000_000  # above any deadline a user would wait for; more counts as this
 SIGNIFICANT_DIGITS: Final = 3

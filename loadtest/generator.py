@@ -6,12 +6,12 @@ under way at any time.
 
 import select
 from array import array
-from time import perf_counter_ns, process_time_ns
+from time import perf_counter_ns
 
-from loadtest.client import SCRATCH_SIZE, Session, open_session
-from loadtest.connecting import reason_of
-from loadtest.failures import TargetFailure
-from loadtest.turns import CallOrder, Slice, Turn
+from .client import SCRATCH_SIZE, Session, open_session
+from .failures import TargetFailure
+from .measured import measured
+from .turns import CallOrder, Slice, Turn
 
 
 class Generator:
@@ -35,14 +35,7 @@ class Generator:
 
     def work(self, turn: Turn) -> Slice:
         """Ends when the last call that was begun in time has its reply."""
-        latencies = array("q")
-        cpu_before, began = process_time_ns(), perf_counter_ns()
-        try:
-            self._drive(turn, latencies)
-        except OSError as error:
-            raise TargetFailure(self._target, reason_of(error, self._wait_s)) from error
-        elapsed = perf_counter_ns() - began
-        return Slice(elapsed, process_time_ns() - cpu_before, latencies.tobytes())
+        return measured(self._drive, turn, target=self._target, wait_s=self._wait_s)
 
     def close(self) -> None:
         """Without a goodbye: a server that has failed would be waited for once per session."""

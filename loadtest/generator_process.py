@@ -9,11 +9,11 @@ from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Final
 
-from loadtest.churn import Churn
-from loadtest.failures import TargetFailure
-from loadtest.generator import Generator
-from loadtest.spawned import Spawned
-from loadtest.turns import Open, Order, SessionOrder, Slice, Turn
+from .churn import Churn
+from .failures import TargetFailure
+from .generator import Generator
+from .spawned import Spawned
+from .turns import Open, Order, SessionOrder, Slice, Turn
 
 _START_S: Final = 30.0  # an interpreter starts and imports; far more than it ever takes
 

@@ -16,11 +16,12 @@ from itertools import cycle
 from math import gcd
 from typing import Final
 
-from loadtest import amounts, tables
-from loadtest.failures import UsageError
-from loadtest.procedures import SMALL_CALLS, Storage, procedure_number
 from proxyd.wire.names import procedure_name
 from proxyd.wire.programs import Program
+
+from . import amounts, tables
+from .failures import UsageError
+from .procedures import SMALL_CALLS, Storage, procedure_number
 
 LARGEST_WEIGHT: Final = 10_000
 MOST_HELD: Final = 100_000
@@ -29,7 +30,8 @@ _LEAST_ROUND: Final = 1000
 
 
 class Large(IntEnum):
-    """Calls with arguments, a large reply or one that goes on; source: procedures.tsv."""
+    """Calls with arguments, a large reply or one that goes on; source:
+    docs/protocol/procedures.tsv."""
 
     CONNECT_GET_CAPABILITIES = 7
     DOMAIN_GET_XML_DESC = 14

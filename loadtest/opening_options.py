@@ -6,19 +6,52 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from loadtest import amounts
-from loadtest.client import Opening
-from loadtest.credentials import Account, Credentials, client_context, password_of
-from loadtest.failures import UsageError
-from loadtest.targets import Protection, Target, TcpAddress
-from loadtest.tickets import SERVICE, Tickets, login
+from . import amounts
+from .client import Opening
+from .credentials import Account, Credentials, client_context, password_of
+from .extras import kerberos_login
+from .failures import UsageError
+from .targets import Protection, Target, TcpAddress, parse_targets
+from .tickets import SERVICE, Tickets
+from .typed import EXAMPLES, WAYS, spelled_out
 
 TARGET_HELP: Final = (
-    "NAME=unix:/PATH or NAME=KIND:HOST:PORT, KIND being tcp, tls, gssapi or scram+tls and an IPv6"
-    " HOST in brackets; behind it ,pid=N[+N…] or any other LABEL=N…, whose CPU is measured, and"
-    " ,uri=URI; give the option once for each target"
+    f"{WAYS}; NAME= in front of it gives it a name, an IPv6 HOST stands in brackets; behind it"
+    " ,pid=N[+N…] or any other LABEL=N…, whose CPU is measured, and ,uri=URI"
 )
+# Where libvirt's clients look when nobody names a file.
+_CACERT: Final = "/etc/pki/CA/cacert.pem"
 _SERVICE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def add_targets(add: Callable[..., object], more: str = "") -> None:
+    """As plain arguments; --target says the same. `more` goes on in the help."""
+    add("plain_targets", nargs="*", metavar="TARGET", help=f"{TARGET_HELP}{more}")
+    add("--target", action="append", default=[], metavar="TARGET", help="the same as TARGET")
+
+
+def targets_of(options: argparse.Namespace) -> tuple[Target, ...]:
+    """Raises UsageError. What their URIs say about certificates goes to the options."""
+    texts, files = spelled_out([*options.plain_targets, *options.target])
+    if not texts:
+        raise UsageError(f"which targets? Type their addresses, as in: {EXAMPLES}")
+    targets = parse_targets(texts)
+    if _has(targets, Protection.TLS, Protection.SCRAM_TLS):
+        options.no_host_check = options.no_host_check or files.unverified
+        if options.cacert is None:
+            _find_certificates(options, files.pkipath)
+    return targets
+
+
+def _find_certificates(options: argparse.Namespace, pkipath: str | None) -> None:
+    """Where libvirt's client would look for them."""
+    if pkipath is not None:
+        options.cacert = os.path.join(pkipath, "cacert.pem")
+        pair = [os.path.join(pkipath, name) for name in ("clientcert.pem", "clientkey.pem")]
+        if options.cert is None and options.key is None and os.path.exists(pair[0]):
+            options.cert, options.key = pair
+    elif os.access(_CACERT, os.R_OK):
+        options.cacert = _CACERT
 
 
 def add_opening(add: Callable[..., object]) -> None:
@@ -87,7 +120,7 @@ def _tickets(options: argparse.Namespace, targets: tuple[Target, ...]) -> Ticket
     # By its name and not as "the default", so that the report of a run has it.
     cache = options.ticket_cache or os.environ.get("KRB5CCNAME")
     tickets = Tickets(cache, options.service or SERVICE)
-    login(tickets)
+    kerberos_login(tickets)
     return tickets
 
 

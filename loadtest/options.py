@@ -2,22 +2,21 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from loadtest import amounts
-from loadtest.failures import UsageError
-from loadtest.opening_options import TARGET_HELP, add_opening, opening_of
-from loadtest.procedures import SMALL_CALLS, procedure_number
-from loadtest.scenarios import bulk, compare, sessions
-from loadtest.scenarios.plans import Plan
-from loadtest.statuses import TOLD
-from loadtest.targets import parse_targets
+from . import amounts
+from .failures import UsageError
+from .opening_options import add_opening, add_targets, opening_of, targets_of
+from .procedures import SMALL_CALLS, procedure_number
+from .scenarios import bulk, compare, sessions
+from .scenarios.plans import Plan
+from .statuses import TOLD
 
 SMALL_CALL: Final = "CONNECT_GET_LIB_VERSION"
 CALLS_URI: Final = "test:///default"
 BULK_URI: Final = "qemu:///system"
 
-_TARGET_HELP: Final = f"{TARGET_HELP}; the first one is what the others are compared with"
 # Which of the options below each kind of measurement knows, by the names of its plan's fields.
 _KNOWN: Final = {
     "calls": {"procedure", "readonly", "warmup", "connections", "calls", "slices", "slice_s"},
@@ -59,7 +58,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def _add_work(group: Any) -> None:
     add = group.add_argument
-    add("--target", action="append", required=True, metavar="TARGET", help=_TARGET_HELP)
+    add_targets(add, "; the first one is what the others are compared with")
     add(
         "--procedure",
         metavar="NAME",
@@ -80,9 +79,10 @@ def _add_work(group: Any) -> None:
     add(
         "--uri",
         help="for targets without a uri= of their own"
-        f" (default {CALLS_URI}; with --bulk {BULK_URI})",
+        f" (default {CALLS_URI}, with --bulk {BULK_URI}, where that is served; else what is)",
     )
     add("--readonly", **flag, help="open the connections read-only")
+    add("--out", type=Path, metavar="FILE.json", help="keep the result, for report")
     add("--json", action="store_true", help="print one JSON document with every figure")
 
 
@@ -111,7 +111,7 @@ def _add_amounts(add: Callable[..., object]) -> None:
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """Raises UsageError."""
-    targets = parse_targets(options.target)
+    targets = targets_of(options)
     given = _given(options)
     kind = "--sessions" if options.sessions else "calls" if options.bulk is None else "--bulk"
     for name in given.keys() - _KNOWN[kind]:

@@ -4,13 +4,14 @@ from difflib import get_close_matches
 from enum import IntEnum
 from typing import Final
 
-from loadtest.failures import UsageError
 from proxyd.wire.names import NAMES
 from proxyd.wire.programs import Program
 
+from .failures import UsageError
+
 
 class Storage(IntEnum):
-    """Of the REMOTE program; source: reference/procedures.tsv."""
+    """Of the REMOTE program; source: docs/protocol/procedures.tsv."""
 
     VOL_LOOKUP_BY_PATH = 97
     VOL_GET_INFO = 98

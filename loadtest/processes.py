@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from time import clock_gettime_ns
 
-from loadtest.failures import TargetFailure
-from loadtest.targets import Target
+from .failures import TargetFailure
+from .targets import Target
 
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _CPUCLOCK_SCHED = 2  # linux/posix-timers.h: a clock number is ~PID << 3 | kind

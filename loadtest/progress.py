@@ -16,8 +16,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from loadtest.results import Interval
-from loadtest.tables import NOTHING, us
+from .results import Interval
+from .tables import NOTHING, us
 
 
 @contextmanager

@@ -4,7 +4,10 @@ import textwrap
 from dataclasses import dataclass
 from typing import Final
 
-from loadtest.figures import (
+from proxyd.wire.names import procedure_name
+from proxyd.wire.programs import Program
+
+from .figures import (
     TargetFigures,
     Work,
     against,
@@ -12,13 +15,11 @@ from loadtest.figures import (
     median_figure,
     transfer_against,
 )
-from loadtest.machine import Machine
-from loadtest.scenarios import bulk, compare, sessions
-from loadtest.scenarios.plans import Plan, unit
-from loadtest.tables import NOTHING, size, spread, table, us
-from loadtest.targets import Target
-from proxyd.wire.names import procedure_name
-from proxyd.wire.programs import Program
+from .machine import Machine
+from .scenarios import bulk, compare, sessions
+from .scenarios.plans import Plan, unit
+from .tables import NOTHING, size, spread, table, us
+from .targets import Target
 
 WIDTH: Final = 100
 PERCENTILES: Final = (50.0, 90.0, 99.0)

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest.failures import NotKept, UsageError
-from loadtest.figures import Latencies
-from loadtest.machine import Machine
-from loadtest.reading import NotAsDescribed, read
+from .failures import NotKept, UsageError
+from .figures import Latencies
+from .machine import Machine
+from .reading import NotAsDescribed, read
 
 SCHEMA: Final = "proxyd-loadtest/1"
 LARGEST_FILE: Final = 256 << 20  # a day of seconds for a hundred targets is a tenth of that
@@ -127,12 +127,32 @@ def check_writable(path: Path | None) -> None:
 
 def save(result: Result, path: Path | None) -> None:
     """Writes the file anew, if there is to be one. Raises NotKept."""
+    keep(as_text(result), path)
+
+
+def keep(text: str, path: Path | None) -> None:
+    """A document of any scenario's. Raises NotKept."""
     if path is None:
         return
     try:
-        path.write_text(as_text(result), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise NotKept(f"cannot write {path}: {error.strerror}") from error
+
+
+def comparison_in(path: Path) -> dict[str, Any] | None:
+    """What `compare` has written; None for anything else, of which `load` says what it is."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            return None
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    match found:
+        case {"scenario": "compare", "text": str(), "targets": list()}:
+            return dict(found)
+        case _:
+            return None
 
 
 def load(path: Path) -> Result:

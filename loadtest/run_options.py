@@ -7,16 +7,16 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from loadtest import amounts
-from loadtest.failures import UsageError
-from loadtest.mix import KNOWN, Mix, parse_mix
-from loadtest.opening_options import TARGET_HELP, add_opening, opening_of
-from loadtest.running.plan import Load
-from loadtest.running.run import Plan
-from loadtest.stages import Course, parse_stages, steady
-from loadtest.statuses import TOLD
-from loadtest.targets import Target, parse_targets
-from loadtest.thresholds import parse_threshold
+from . import amounts
+from .failures import UsageError
+from .mix import KNOWN, Mix, parse_mix
+from .opening_options import add_opening, add_targets, opening_of, targets_of
+from .running.plan import Load
+from .running.run import Plan
+from .stages import Course, parse_stages, steady
+from .statuses import TOLD
+from .targets import Target
+from .thresholds import parse_threshold
 
 CALLS_URI: Final = "test:///default"
 VOLUME_URI: Final = "qemu:///system"
@@ -49,11 +49,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def _add_targets(add: Callable[..., object]) -> None:
-    add("--target", action="append", required=True, metavar="TARGET", help=TARGET_HELP)
+    add_targets(add)
     add(
         "--uri",
         help="for targets without a uri= of their own"
-        f" (default {CALLS_URI}; with transfers in the mix {VOLUME_URI})",
+        f" (default {CALLS_URI}, with transfers in the mix {VOLUME_URI}, where that is served; else"
+        " what is)",
     )
     add("--readonly", action="store_true", help="open the connections read-only")
 
@@ -152,7 +153,7 @@ def _parsed(parse: Callable[[str], _Parsed]) -> Callable[[str], _Parsed]:
 
 def plan_of(options: argparse.Namespace, cores: int) -> Plan:
     """Raises UsageError."""
-    targets = parse_targets(options.target)
+    targets = targets_of(options)
     load = _load(options)
     names = {target.name for target in targets}
     for threshold in options.threshold:

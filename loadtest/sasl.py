@@ -1,6 +1,6 @@
 """The client's end of a Kerberos layer: tokens in front of which stands their length.
 
-Source: reference/handshake.md, section 7, "Which bytes are wrapped".
+Source: docs/protocol/sasl.md, section 4.
 
 As with `tls`, one `recv_into` gives all that can be unwrapped, provided that its buffer has
 LARGE_ENOUGH bytes: of tokens no more is held, with what is received at once, than the longest one
@@ -18,9 +18,9 @@ import gssapi
 from gssapi import raw
 from gssapi.raw.misc import GSSError
 
-from loadtest.connecting import Channel
-from loadtest.failures import NotAgreed
-from loadtest.tickets import words_of
+from .connecting import Channel
+from .failures import NotAgreed
+from .kerberos import words_of
 
 MAX_TOKEN: Final = 65536  # libvirt's own limit, both ways
 _LENGTH_SIZE: Final = 4

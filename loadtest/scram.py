@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from scramp import ScramClient, ScramException, core
 
-from loadtest.credentials import Account, password_of
-from loadtest.failures import NotAgreed, UsageError
+from .credentials import Account, password_of
+from .failures import NotAgreed, UsageError
 
 MECHANISM: Final = "SCRAM-SHA-256"
 _SALTS: Final = 64  # whose keys are remembered: servers have one per user

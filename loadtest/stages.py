@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import sqrt
 
-from loadtest import amounts
-from loadtest.failures import UsageError
+from . import amounts
+from .failures import UsageError
 
 
 @dataclass(frozen=True, slots=True)

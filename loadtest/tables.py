@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from loadtest.figures import Figure
+from .figures import Figure
 
 NOTHING: Final = "–"
 

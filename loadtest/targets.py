@@ -11,7 +11,7 @@ from enum import Enum
 from functools import partial
 from typing import Final
 
-from loadtest.failures import UsageError
+from .failures import UsageError
 
 # A UNIX socket address holds 108 bytes with its NUL: unix(7).
 MAX_UNIX_PATH: Final = 107

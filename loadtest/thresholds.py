@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Final
 
-from loadtest.failures import UsageError
-from loadtest.figures import Latencies
-from loadtest.results import TargetResult, Verdict
-from loadtest.running.errors import is_answer
+from .failures import UsageError
+from .figures import Latencies
+from .results import TargetResult, Verdict
+from .running.errors import is_answer
 
 _SIDES: Final[dict[str, Callable[[float, float], bool]]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 _TIMES: Final = {"ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}

@@ -27,8 +27,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from loadtest.credentials import Credentials, client_context
-from loadtest.failures import NotAgreed
+from .credentials import Credentials, client_context
+from .failures import NotAgreed
 
 CONFIRMATION: Final = b"\1"  # what a libvirt server sends once it accepts the certificate
 MAX_RECORD: Final = 5 + 16384 + 2048  # RFC 5246, 6.2.3; TLS 1.3 allows less

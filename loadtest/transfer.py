@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from loadtest.client import Session
-from loadtest.intake import Intake
-from loadtest.procedures import Storage
 from proxyd.wire.frame import Frame, FrameType, Header, Status
 from proxyd.wire.programs import VERSION, Program
 from proxyd.wire.xdr import MalformedFrame, Reader, Writer
+
+from .client import Session
+from .intake import Intake
+from .procedures import Storage
 
 # What a socket gives at once at the most (its buffer holds about 200 KiB), and still in the
 # cache of a core.

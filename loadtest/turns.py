@@ -3,8 +3,8 @@
 from array import array
 from dataclasses import dataclass
 
-from loadtest.client import Opening
-from loadtest.targets import Target
+from .client import Opening
+from .targets import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 import sys
 
-from proxyd.daemon.cli import main
+from proxyd.cli.main import main
 
 sys.exit(main())  # noqa: TID251 (the one place that ends the process)

@@ -2,6 +2,11 @@
 
 All of it lives in .run of the checkout until SIGINT or SIGTERM. The libvirtd stands in for every
 modular daemon, because it does not care under which name it is reached.
+
+It may run in a private tree, whose programs the user's shell does not find: then PROXYD_DEMO_ENTER
+has the words, quoted for bash, before which a command runs in there, and the commands that are
+printed call small scripts in .run. PROXYD_DEMO_BY has what else is to stand before a command: sudo,
+where the user has started the demo by that.
 """
 
 import os
@@ -10,6 +15,7 @@ import select
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,11 +25,12 @@ from typing import Final
 
 from certs.authority import Authority
 from certs.places import flat
-from proxyd.auth.locking import NotLocked, own_lock
+from proxyd.sasl.lock import NotLocked, own_lock
+from tests.bed.command import clean_environment, end_process
 from tests.bed.daemon import SOCKET_PATH_LIMIT, ConfigValue
 from tests.bed.libvirtd import Libvirtd, kill_if_there
 from tests.bed.proxyd import Proxyd
-from tests.bed.virsh import admin_uri, held_virsh, tls_uri, unix_uri, virt_admin
+from tests.bed.virsh import admin_uri, tls_uri, unix_uri, virt_admin
 from tests.bed.waiting import wait_until
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
@@ -32,11 +39,13 @@ LOCK: Final = CHECKOUT / ".run.lock"
 LONGEST_SOCKET: Final = "backend/run/libvirt/libvirt-admin-sock"
 SECONDARY: Final = ("network", "storage", "secret", "nodedev", "interface", "nwfilter")
 DAEMONS: Final = tuple(f"virt{driver}d" for driver in ("qemu", *SECONDARY))
-READ_LOG_EVERY_S: Final = 0.2
+LOOK_EVERY_S: Final = 0.2
+COMMANDS: Final = ("virsh", "virt-admin", "proxyd", "proxyd-loadtest")
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Run until a signal; 0 after it, 1 when the demo runs already or a daemon fails."""
+    verbose = arguments == ["--verbose"]
     signals = signal_pipe()
     with ExitStack() as stack:
         if not stack.enter_context(only_one()):
@@ -44,18 +53,17 @@ def main() -> int:
             return 1
         try:
             run = stack.enter_context(run_directory())
-            say("Starting libvirtd and proxyd")
+            print("Starting libvirtd and proxyd", file=sys.stderr, flush=True)
             make_certificates(run)
             backend = stack.enter_context(backend_in(run))
             proxyd = stack.enter_context(proxyd_in(run, backend))
-            # It stays connected, so that the daemon behind has a client to tell about.
-            uri = unix_uri(backend.uri("test"), proxyd.sock)
-            held = stack.enter_context(held_virsh(uri, "event", "--all", "--loop"))
-            say(*tour(backend, proxyd, run, held.pid), "Ctrl-C stops all of it. proxyd's log:", "")
+            held = stack.enter_context(held_client(backend, proxyd))
+            tour = Tour(backend, proxyd, run, held.pid)
+            say("", *tour.lines(verbose=verbose))
         except (TimeoutError, ChildProcessError, AssertionError) as failure:
             say(str(failure), *getattr(failure, "__notes__", ()))
             return 1
-        follow(proxyd, signals)
+        look_on(proxyd, held, signals, verbose=verbose)
         if not asked_to_stop(signals):
             say(f"proxyd ended by itself with status {proxyd.daemon.status}")
             return 1
@@ -168,63 +176,146 @@ def proxyd_in(run: Path, backend: Libvirtd) -> Proxyd:
     return Proxyd(run, backend_dir=run / "daemons", config=config)
 
 
-def tour(backend: Libvirtd, proxyd: Proxyd, run: Path, held_pid: int) -> list[str]:
+@contextmanager
+def held_client(backend: Libvirtd, proxyd: Proxyd) -> Iterator["subprocess.Popen[bytes]"]:
+    """A virsh that stays connected, so that there is a client to show, and to cut off."""
+    uri = unix_uri(backend.uri("test"), proxyd.sock)
+    with subprocess.Popen(
+        ["virsh", "--quiet", "-c", uri, "event", "--all", "--loop"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment(),
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            end_process(process)
+
+
+class Tour:
     """The commands to paste, each below a line that says what it shows."""
-    stops = [
-        ("libvirt's test hypervisor", virsh_line(backend.uri("test"), proxyd.sock, "list --all")),
-        ("QEMU", virsh_line(backend.uri(), proxyd.sock, "list --all")),
-        (
-            "the same, read-only",
-            virsh_line(backend.uri(), proxyd.sock_ro or proxyd.sock, "--readonly list --all"),
-        ),
-        (
-            "over TLS, with a certificate made by python -m certs",
-            f"virsh -c {shlex.quote(over_tls(backend, proxyd, run / 'client'))} list --all",
-        ),
-        ("networks", virsh_line(backend.uri("network"), proxyd.sock, "net-list --all")),
-        ("proxyd's clients", admin_line(proxyd, "client-list virtproxyd")),
-        (
-            "how it is, and more of its clients than virt-admin has words for",
-            f"{shlex.quote(sys.executable)} -m proxyd status -s {shlex.quote(str(run))}",
-        ),
-        ("the clients of the daemon behind proxyd", admin_line(backend, "client-list libvirtd")),
-        (
-            f"one of them, a virsh that this demo holds open: not proxyd, but process {held_pid}",
-            admin_line(backend, f"client-info libvirtd {first_client(backend)}"),
-        ),
-    ]
-    return [line for what, command in stops for line in (f"# {what}", f"  {command}", "")]
+
+    def __init__(self, backend: Libvirtd, proxyd: Proxyd, run: Path, held_pid: int) -> None:
+        self.backend = backend
+        self.proxyd = proxyd
+        self.run = run
+        self.held_pid = held_pid
+        self.programs = programs_in(run)
+
+    def lines(self, *, verbose: bool) -> list[str]:
+        stops = self.short()
+        if verbose:
+            stops[2:2] = self.more()
+        end = "Ctrl-C here stops all of it." + (
+            " proxyd's log:" if verbose else " (script/run -v shows more to try, and proxyd's log.)"
+        )
+        return [
+            "proxyd runs before a libvirtd of its own. To paste into another terminal, anywhere:",
+            *(line for what, command in stops for line in (f"# {what}", f"  {command}")),
+            end,
+        ]
+
+    def short(self) -> list[tuple[str, str]]:
+        number = first_client(self.proxyd, "virtproxyd")
+        over_tls = tls_uri(self.backend.uri(), self.proxyd.tls_address(), self.run / "client")
+        return [
+            (
+                "libvirt's test hypervisor, through proxyd",
+                self.virsh(unix_uri(self.backend.uri("test"), self.proxyd.sock), "list --all"),
+            ),
+            (
+                "QEMU, over TLS, with a certificate that proxyd certs has made",
+                self.virsh(over_tls, "list --all"),
+            ),
+            (
+                f"how proxyd is, and the end of its client {number}, a virsh that this demo holds",
+                f"{self.proxyd_does('status')} && {self.proxyd_does('kick')} {number}",
+            ),
+            ("what proxyd adds to a call of the daemon behind it", self.load()),
+        ]
+
+    def more(self) -> list[tuple[str, str]]:
+        number = first_client(self.backend, "libvirtd")
+        read_only = self.proxyd.sock_ro or self.proxyd.sock
+        return [
+            (
+                "QEMU, read-only",
+                self.virsh(unix_uri(self.backend.uri(), read_only), "--readonly list --all"),
+            ),
+            (
+                "networks, which another daemon has",
+                self.virsh(
+                    unix_uri(self.backend.uri("network"), self.proxyd.sock), "net-list --all"
+                ),
+            ),
+            ("proxyd's clients, more than virt-admin can say", self.proxyd_does("clients")),
+            ("proxyd's clients, by virt-admin", self.admin(self.proxyd, "client-list virtproxyd")),
+            ("the clients of the daemon behind", self.admin(self.backend, "client-list libvirtd")),
+            (
+                f"to which the virsh held by this demo is not proxyd, but process {self.held_pid}",
+                self.admin(self.backend, f"client-info libvirtd {number}"),
+            ),
+        ]
+
+    def virsh(self, uri: str, command: str) -> str:
+        return f"{self.programs['virsh']} -c {shlex.quote(uri)} {command}"
+
+    def admin(self, daemon: Libvirtd | Proxyd, command: str) -> str:
+        uri = shlex.quote(admin_uri(daemon.admin_sock))
+        return f"{self.programs['virt-admin']} -c {uri} {command}"
+
+    def proxyd_does(self, command: str) -> str:
+        return f"{self.programs['proxyd']} {command} -s {shlex.quote(str(self.run))}"
+
+    def load(self) -> str:
+        targets = {"direct": self.backend.sock, "proxyd": self.proxyd.sock}
+        given = [f"--target {name}=unix:{sock}" for name, sock in targets.items()]
+        return " ".join([self.programs["proxyd-loadtest"], "compare", "--rounds 1", *given])
 
 
-def virsh_line(name: str, sock: Path, command: str) -> str:
-    return f"virsh -c {shlex.quote(unix_uri(name, sock))} {command}"
+def programs_in(run: Path) -> dict[str, str]:
+    """How a user's shell, wherever it is, calls these commands: words that are quoted."""
+    own = Path(sys.prefix) / "bin"
+    ours = {name: shlex.quote(str(own / name)) for name in COMMANDS if name.startswith("proxyd")}
+    before = f"{by} " if (by := os.environ.get("PROXYD_DEMO_BY")) else ""
+    enter = os.environ.get("PROXYD_DEMO_ENTER", "")
+    if not enter:
+        return {name: before + ours.get(name, name) for name in COMMANDS}
+    for name in COMMANDS:
+        script = run / name
+        script.write_text(f'#!/bin/bash\nexec {enter} {ours.get(name, name)} "$@"\n')
+        script.chmod(0o755)
+    if os.statvfs(run).f_flag & os.ST_NOEXEC:
+        before += "bash "
+    return {name: before + shlex.quote(str(run / name)) for name in COMMANDS}
 
 
-def over_tls(backend: Libvirtd, proxyd: Proxyd, client: Path) -> str:
-    return tls_uri(backend.uri(), proxyd.tls_address(), client)
-
-
-def admin_line(daemon: Libvirtd | Proxyd, command: str) -> str:
-    return f"virt-admin -c {shlex.quote(admin_uri(daemon.admin_sock))} {command}"
-
-
-def first_client(backend: Libvirtd) -> str:
-    """The number that the backend gave to the client held open, once that has arrived."""
+def first_client(daemon: Libvirtd | Proxyd, server: str) -> str:
+    """The number that this daemon gave to the client held open, once that has arrived."""
 
     def found() -> re.Match[str] | None:
-        listing = virt_admin(backend.admin_sock, "client-list", "libvirtd").succeeded()
+        listing = virt_admin(daemon.admin_sock, "client-list", server).succeeded()
         return re.search(r"^ +(\d+) +unix ", listing, re.MULTILINE)
 
     return wait_until(found, 15, "a client arrives at libvirtd through proxyd")[1]
 
 
-def follow(proxyd: Proxyd, signals: int) -> None:
-    """Show proxyd's log as it grows, until a signal or until proxyd ends."""
+def look_on(
+    proxyd: Proxyd, held: "subprocess.Popen[bytes]", signals: int, *, verbose: bool
+) -> None:
+    """Until a signal, or until proxyd ends; what it logs meanwhile is shown if asked for."""
+    cut_off = False
     with proxyd.log.open() as log:
-        while proxyd.daemon.running and not asked_to_stop(signals, READ_LOG_EVERY_S):
-            print(log.read(), end="", flush=True)
-        print(log.read(), end="", flush=True)
+        log.seek(0, os.SEEK_END)  # before that it was this demo that had a look
+        while proxyd.daemon.running and not asked_to_stop(signals, LOOK_EVERY_S):
+            if verbose:
+                print(log.read(), end="", flush=True)
+            if not cut_off and held.poll() is not None:
+                cut_off = True
+                say("The virsh held by this demo has been cut off.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())  # noqa: TID251 (the one place that ends the process)
+    sys.exit(main(sys.argv[1:]))  # noqa: TID251 (the one place that ends the process)

@@ -15,19 +15,19 @@ from contextlib import suppress
 import pytest
 from OpenSSL import crypto
 
-from proxyd.auth import passwords as passwords_module
-from proxyd.auth import scram
-from proxyd.auth.gss_errors import words_of
-from proxyd.auth.mechanism import Refused
-from proxyd.auth.passwords import PasswordFile, Passwords, verifier_for
-from proxyd.auth.verify import ChainCheck, Inspection
 from proxyd.config import routes
 from proxyd.config.globs import matches
 from proxyd.config.quoting import excerpt, shortened
 from proxyd.config.routes import MAX_NAME, RoutingTable, Unroutable
-from proxyd.daemon.logline import entry_of, rendered
+from proxyd.log.line import entry_of, rendered
 from proxyd.negotiation import backend, server
 from proxyd.negotiation.identity import ClientIdentity
+from proxyd.sasl import passwords as passwords_module
+from proxyd.sasl import scram
+from proxyd.sasl.gssapi_errors import words_of
+from proxyd.sasl.mechanism import LoginRefused
+from proxyd.sasl.passwords import PasswordFile, Passwords, verifier_for
+from proxyd.tls.verify import ChainCheck, Inspection
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import HEADER_SIZE, Header
@@ -35,7 +35,7 @@ from proxyd.wire.programs import AuthMethod, Remote
 from proxyd.wire.xdr import MalformedFrame
 from tests.bed.minting import SEQUENCE, dotted, tlv
 from tests.bed.odd_certificates import attribute, certificate, name, part
-from tests.daemon.test_logline import record_of
+from tests.log.records import record_of
 
 # Turns of an empty loop: 1 ms of CPython 3.11 on the machine where the limits were measured.
 TURNS = 100_000
@@ -157,7 +157,7 @@ def scram_first(text):
     def work(users):
         try:
             scram.ScramServer(users).start(text.encode())
-        except Refused as refusal:
+        except LoginRefused as refusal:
             str(refusal)
 
     return work
@@ -167,7 +167,7 @@ def scram_final(text):
     def work(users):
         attempt = scram.ScramServer(users)
         attempt.start(b"n,,n=user1,r=abc")
-        with pytest.raises(Refused):
+        with pytest.raises(LoginRefused):
             attempt.step(text.encode())
 
     return work
@@ -232,7 +232,7 @@ WORK = {
     # what is said of it
     "a ticket's name of 64 KiB": lambda: words_of(KerberosError("x" * 65536)),
     "a ticket's name of what is unsafe": lambda: words_of(KerberosError("\x01" * 65536)),
-    "a reason of 64 KiB": lambda: str(Refused(UNSAFE * 65536, username=UNSAFE * 65536)),
+    "a reason of 64 KiB": lambda: str(LoginRefused(UNSAFE * 65536, username=UNSAFE * 65536)),
     "an excerpt of 64 KiB": lambda: excerpt(UNSAFE * 65536),
     "a shortened text": lambda: shortened("a" * 65536, 500),
     "a log line of 4 KiB": log("%s", UNSAFE * 4096),

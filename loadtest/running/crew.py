@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Final
 
-from loadtest.mix import Hold, Large
-from loadtest.running.errors import TROUBLE, kind_of, words_of
-from loadtest.running.line import NEVER, Line, Places
-from loadtest.running.parcels import Opened, Tally
-from loadtest.running.plan import Order
-from loadtest.running.requests import EVENTS_ARGUMENTS, Requests
+from ..mix import Hold, Large
+from .errors import TROUBLE, kind_of, words_of
+from .line import NEVER, ConnectFailed, Line, Places
+from .parcels import Opened, Tally
+from .plan import Order
+from .requests import EVENTS_ARGUMENTS, Requests
 
 _MOST_OPENING: Final = 64  # at a time: below any server's queue of new connections
 
@@ -75,7 +75,8 @@ class Crew:
         opening = 0
         for line in self._all:
             if now - line.since_ns > self._wait_ns:
-                self.broke(line, TimeoutError(f"nothing happened for {self._wait_s:g} s"))
+                late = TimeoutError(f"nothing happened for {self._wait_s:g} s")
+                (self._not_there if line.connecting else self.broke)(line, late)
             elif line.steps is not None and not line.settled:
                 opening += 1
         for hold, lines in self._holders.items():
@@ -86,8 +87,12 @@ class Crew:
 
     def start(self, line: Line, life: Callable[[bool], Iterator[None]]) -> None:
         """Connects, and lives that life, which is told whether the connection was there at once."""
+        line.life = life
         try:
             connected = line.begin()
+        except ConnectFailed as error:
+            self._not_there(line, error)
+            return
         except OSError as error:
             self.broke(line, error)
             return
@@ -112,6 +117,9 @@ class Crew:
             line.steps = None
             self._free(line)
             return
+        except ConnectFailed as error:
+            self._not_there(line, error)
+            return
         except TROUBLE as error:
             self.broke(line, error)
             return
@@ -120,6 +128,14 @@ class Crew:
             line.wants_room = not line.wants_room
             room = select.EPOLLOUT if line.wants_room else 0
             self._epoll.modify(line.sock, select.EPOLLIN | room)
+
+    def _not_there(self, line: Line, error: OSError) -> None:
+        """Tries the next address of the name at once; only when all have failed it is an error."""
+        if line.may_try_elsewhere():
+            self.leave(line)
+            self.start(line, line.life)
+        else:
+            self.broke(line, error)
 
     def leave(self, line: Line) -> None:
         """Closes it; epoll forgets it by that."""

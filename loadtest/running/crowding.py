@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from loadtest.processes import cpu_ns
-from loadtest.targets import PidGroup, Target
+from ..processes import cpu_ns
+from ..targets import PidGroup, Target
 
 _FULL: Final = 0.95  # of all cores
 # A process that waits longer than it runs, and for so much of the time, is not what was measured.

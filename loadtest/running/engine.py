@@ -30,18 +30,19 @@ from struct import Struct
 from time import perf_counter_ns
 from typing import Final
 
-from loadtest.running.alarm import Alarm
-from loadtest.running.crew import Crew
-from loadtest.running.errors import TROUBLE, UNSENT, ErrorReply, kind_of
-from loadtest.running.line import NEVER, SCRATCH, Line, checked
-from loadtest.running.parcels import Done, Opened, Parcel, Tally, cpu_and_wait_ns
-from loadtest.running.plan import Order
-from loadtest.running.requests import Request, Requests, answers
-from loadtest.running.streams import transfer
-from loadtest.stages import steady
 from proxyd.wire.frame import HEADER_SIZE, LENGTH_SIZE
 from proxyd.wire.programs import Remote
 from proxyd.wire.xdr import MalformedFrame
+
+from ..stages import steady
+from .alarm import Alarm
+from .crew import Crew
+from .errors import TROUBLE, UNSENT, ErrorReply, kind_of
+from .line import NEVER, SCRATCH, Line, checked
+from .parcels import Done, Opened, Parcel, Tally, cpu_and_wait_ns
+from .plan import Order
+from .requests import Request, Requests, answers
+from .streams import transfer
 
 _TICK_NS: Final = 50_000_000  # between two looks after the connections, each with a parcel home
 _PREPARING_TICK_NS: Final = 5_000_000

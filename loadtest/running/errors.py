@@ -10,9 +10,10 @@ import errno
 import os
 from typing import Final
 
-from loadtest.failures import NotAgreed, TargetFailure
 from proxyd.wire.failure import Failure
 from proxyd.wire.xdr import MalformedFrame
+
+from ..failures import NotAgreed, TargetFailure
 
 TIMEOUT: Final = "timeout"
 UNSENT: Final = "unsent"
@@ -82,7 +83,7 @@ def words_of(error: Exception) -> str:
         case BlockingIOError():
             return "its queue of new connections is full; ask for fewer with -c"
         case OSError():
-            return os.strerror(error.errno) if error.errno else str(error)
+            return _words_of_the_kernel(error)
         case MalformedFrame():
             return f"the server sent what is no frame: {error}"
     return str(error)
@@ -91,3 +92,9 @@ def words_of(error: Exception) -> str:
 def is_answer(kind: str) -> bool:
     """Whether a class of errors is that of calls which got a reply."""
     return kind.startswith(_ANSWER)
+
+
+def _words_of_the_kernel(error: OSError) -> str:
+    """With the path or the address that it is about, where that is known."""
+    words = os.strerror(error.errno) if error.errno else str(error)
+    return f"{words}: {error.filename}" if error.errno and error.filename else words

@@ -5,13 +5,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain
 
-from loadtest.client import Opening
-from loadtest.figures import Latencies
-from loadtest.processes import Standing
-from loadtest.results import Interval, ProcessUse, TargetResult
-from loadtest.running.parcels import Done, Opened, Parcel, samples
-from loadtest.running.plan import Load
-from loadtest.targets import Target
+from ..client import Opening
+from ..figures import Latencies
+from ..processes import Standing
+from ..results import Interval, ProcessUse, TargetResult
+from ..targets import Target
+from .parcels import Done, Opened, Parcel, samples
+from .plan import Load
 
 
 @dataclass(slots=True)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from loadtest.results import ToolUse
-from loadtest.running.gathering import Gathering
+from ..results import ToolUse
+from .gathering import Gathering
 
 _BUSY: Final = 0.9  # of a core: beyond, an event loop answers late
 # Later than this, and than a quarter of what was measured, distorts it.

@@ -7,24 +7,22 @@ What takes several waits is a Python generator that yields where it must wait fo
 import errno
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from itertools import cycle
 from time import perf_counter_ns
 from typing import Final
 
-from loadtest.client import SCRATCH_SIZE, Opening
-from loadtest.connecting import Channel, send_at_once, tls_channel, until_done
-from loadtest.entrance import way_in
-from loadtest.running.errors import ErrorReply, HungUp
-from loadtest.running.parcels import Tally
-from loadtest.running.requests import Asking, Request, answers
-from loadtest.sasl import SaslChannel
-from loadtest.targets import Target, UnixAddress
-from loadtest.tls import TlsChannel
 from proxyd.wire.frame import HEADER_SIZE, Frame, FrameBuffer, FrameType, Status
 from proxyd.wire.programs import Keepalive, Program, Remote
 from proxyd.wire.remote import call, is_keepalive, keepalive
+
+from ..client import SCRATCH_SIZE, Opening
+from ..connecting import Channel, cipher_of, send_at_once, tls_channel, until_done
+from ..entrance import way_in
+from ..targets import Target, UnixAddress
+from .errors import ErrorReply, HungUp
+from .parcels import Tally
+from .requests import Asking, Request, answers
 
 NEVER: Final = 1 << 62  # in nanoseconds
 _FIRST_PAUSE_NS: Final = 50_000_000
@@ -54,22 +52,30 @@ class PatientSocket(socket.socket):
             pass  # epoll says when there is room
 
 
+_Found = tuple[int, str | tuple[object, ...]]  # family and address
+
+
+class ConnectFailed(OSError):
+    """Nobody answers at this address; at another one of the name somebody may."""
+
+
 class Places:
     """Where a target can be found: names are looked up once."""
 
     def __init__(self, target: Target) -> None:
         address = target.address
         if isinstance(address, UnixAddress):
-            found: list[tuple[int, str | tuple[object, ...]]] = [(socket.AF_UNIX, address.path)]
+            found: list[_Found] = [(socket.AF_UNIX, address.path)]
         else:
             infos = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
             found = [(family, place) for family, _, _, _, place in infos]
-        self._all = cycle(found)
-        self.family, self.place = next(self._all)
+        self.found = tuple(dict.fromkeys(found))
+        self.best = self.found[0]
 
-    def next(self) -> None:
-        """Another one, if there is one: this one did not answer."""
-        self.family, self.place = next(self._all)
+    def failed(self, place: _Found) -> None:
+        """Nobody answers there. Whoever comes next tries the one behind it."""
+        if place == self.best:  # else another connection has found that out already
+            self.best = self.found[(self.found.index(place) + 1) % len(self.found)]
 
 
 class Line:
@@ -83,6 +89,10 @@ class Line:
         self._tally = tally
         self.sock: PatientSocket | None = None
         self.channel: Channel  # from `begin` on
+        self.life: Callable[[bool], Iterator[None]]  # from its first start on; see Crew.start
+        self.connecting = False
+        self._place = places.best  # where it connects to
+        self._failed = 0  # how many addresses of the name did, since it was connected last
         self.frames = FrameBuffer()
         self.steps: Iterator[None] | None = None
         self.request: Request | None = None  # the call under way
@@ -100,19 +110,33 @@ class Line:
     def cipher(self) -> str | None:
         """What protects the connection, or None."""
         channel = self.channel
-        return channel.cipher if isinstance(channel, TlsChannel | SaslChannel) else None
+        return cipher_of(channel)
 
     def begin(self) -> bool:
-        """A new socket; whether it is connected, or will be when there is room to send. OSError."""
+        """A new socket; whether it is connected, or will be when there is room to send.
+
+        Raises ConnectFailed, and OSError where there is no socket to be had.
+        """
         self.frames = FrameBuffer()
-        self.sock = PatientSocket(self._places.family)
+        self._place = self._places.best
+        family, address = self._place
+        self.sock = PatientSocket(family)
         self.channel = self.sock
-        code = self.sock.connect_ex(self._places.place)
+        code = self.sock.connect_ex(address)
+        self.connecting = True
         if code not in (0, errno.EINPROGRESS):
-            self._places.next()
-            raise OSError(code, os.strerror(code))
+            raise ConnectFailed(code, os.strerror(code), self._target.address.place)
         send_at_once(self.sock)
         return code == 0
+
+    def may_try_elsewhere(self) -> bool:
+        """After an address has failed: whether the name has one that has not, this time."""
+        self._places.failed(self._place)
+        self._failed += 1
+        if self._failed < len(self._places.found):
+            return True
+        self._failed = 0
+        return False
 
     def close(self) -> None:
         """Without a goodbye."""
@@ -130,8 +154,8 @@ class Line:
         assert self.sock is not None
         code = 0 if connected else self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._places.next()
-            raise OSError(code, os.strerror(code))
+            raise ConnectFailed(code, os.strerror(code), self._target.address.place)
+        self.connecting, self._failed = False, 0
         tls = tls_channel(self.sock, self._target.address, self._opening.credentials)
         if tls is not None:
             self.channel = tls

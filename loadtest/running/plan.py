@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import count
 from random import Random
 
-from loadtest.client import Opening
-from loadtest.mix import Mix
-from loadtest.stages import Course
-from loadtest.targets import Target
+from ..client import Opening
+from ..mix import Mix
+from ..stages import Course
+from ..targets import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,14 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Final
 
-from loadtest.mix import Large, Mix, Work
-from loadtest.procedures import Storage
-from loadtest.running.errors import NothingThere
 from proxyd.wire.frame import HEADER, LENGTH_SIZE, Frame, FrameType, Status
 from proxyd.wire.programs import VERSION, Program
 from proxyd.wire.remote import call
 from proxyd.wire.xdr import MalformedFrame, Reader, Writer
+
+from ..mix import Large, Mix, Work
+from ..procedures import Storage
+from .errors import NothingThere
 
 # Above those of a session's opening.
 _FIRST_SERIAL: Final = 1000

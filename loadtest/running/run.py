@@ -8,22 +8,22 @@ from datetime import UTC, datetime
 from time import perf_counter_ns, process_time_ns
 from typing import Any, Final
 
-from loadtest.client import Opening
-from loadtest.failures import TargetFailure
-from loadtest.machine import Machine
-from loadtest.processes import Meter, spent
-from loadtest.results import Interval, Result, TargetResult
-from loadtest.running.crowding import Crowding
-from loadtest.running.errors import UNSENT
-from loadtest.running.gathering import Gathering
-from loadtest.running.interruption import ctrl_c_asked_for
-from loadtest.running.limits import tool_use
-from loadtest.running.parcels import Done, Opened, Parcel
-from loadtest.running.plan import Load, Order, Part
-from loadtest.running.worker import Worker
-from loadtest.scenarios.lanes import meter_of
-from loadtest.targets import Target
-from loadtest.thresholds import Threshold, judge
+from ..client import Opening
+from ..failures import TargetFailure
+from ..machine import Machine
+from ..processes import Meter, spent
+from ..results import Interval, Result, TargetResult
+from ..scenarios.lanes import meter_of
+from ..targets import Target
+from ..thresholds import Threshold, judge
+from .crowding import Crowding
+from .errors import UNSENT
+from .gathering import Gathering
+from .interruption import ctrl_c_asked_for
+from .limits import tool_use
+from .parcels import Done, Opened, Parcel
+from .plan import Load, Order, Part
+from .worker import Worker
 
 # From the word to the beginning: a worker reads it in far less, and one that comes too late would
 # be charged with it.

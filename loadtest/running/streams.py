@@ -7,16 +7,17 @@ wrong leaves the connection in no state for another call.
 import os
 from collections.abc import Generator, Iterator
 
-from loadtest.intake import Intake
-from loadtest.procedures import Storage
-from loadtest.running.errors import HungUp
-from loadtest.running.line import SCRATCH, Line, checked
-from loadtest.running.requests import Request, answers
-from loadtest.transfer import PACKET_SIZE
 from proxyd.wire.frame import Frame, FrameType, Header, Status
 from proxyd.wire.programs import VERSION, Program
 from proxyd.wire.remote import call
 from proxyd.wire.xdr import MalformedFrame
+
+from ..intake import Intake
+from ..procedures import Storage
+from ..transfer import PACKET_SIZE
+from .errors import HungUp
+from .line import SCRATCH, Line, checked
+from .requests import Request, answers
 
 Moved = tuple[int, int]  # up, down
 

@@ -5,12 +5,12 @@ from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from typing import Final
 
-from loadtest.connecting import reason_of
-from loadtest.failures import TargetFailure
-from loadtest.running.engine import Engine
-from loadtest.running.parcels import Done, Opened, Parcel
-from loadtest.running.plan import Order
-from loadtest.spawned import Spawned
+from ..connecting import reason_of
+from ..failures import TargetFailure
+from ..spawned import Spawned
+from .engine import Engine
+from .parcels import Done, Opened, Parcel
+from .plan import Order
 
 _START_S: Final = 60.0  # an interpreter starts and imports; far more than it ever takes
 

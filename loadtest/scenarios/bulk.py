@@ -9,12 +9,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
 
-from loadtest.client import Opening, Session, open_session
-from loadtest.figures import Round, TargetFigures, Work
-from loadtest.processes import Meter, spent
-from loadtest.scenarios.lanes import Step, meter_of, no_collections, orders
-from loadtest.targets import Target
-from loadtest.transfer import download, find_volume, upload
+from ..client import Opening, Session, open_session
+from ..figures import Round, TargetFigures, Work
+from ..processes import Meter, spent
+from ..targets import Target
+from ..transfer import download, find_volume, upload
+from .lanes import Step, meter_of, no_collections, orders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

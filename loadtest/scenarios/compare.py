@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
 from typing import Final
 
-from loadtest.client import Opening, Session, open_session
-from loadtest.figures import Round, TargetFigures, Work
-from loadtest.processes import Meter, spent
-from loadtest.scenarios.lanes import (
+from ..client import Opening, Session, open_session
+from ..figures import Round, TargetFigures, Work
+from ..processes import Meter, spent
+from ..targets import Target
+from ..turns import CallOrder, Turn
+from .lanes import (
     Step,
     busy_lanes,
     meter_of,
@@ -26,8 +28,6 @@ from loadtest.scenarios.lanes import (
     orders,
     take_turns,
 )
-from loadtest.targets import Target
-from loadtest.turns import CallOrder, Turn
 
 BLOCKS: Final = 2  # per target and half round: enough to alternate, long enough to read clocks
 LEAST_BLOCK: Final = 25  # calls; clocks read between two calls are wrong by one call at most

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
-from loadtest.figures import Round, TargetFigures, Work
-from loadtest.generator_process import GeneratorProcess
-from loadtest.processes import Meter, spent
-from loadtest.targets import Target
-from loadtest.turns import Order, Turn
+from ..figures import Round, TargetFigures, Work
+from ..generator_process import GeneratorProcess
+from ..processes import Meter, spent
+from ..targets import Target
+from ..turns import Order, Turn
 
 Step = Callable[[], None]  # told after each step, for whoever shows progress
 

@@ -1,8 +1,8 @@
 """The kinds of measurement there are, as one type."""
 
-from loadtest.figures import TargetFigures
-from loadtest.scenarios import bulk, compare, sessions
-from loadtest.scenarios.lanes import Step
+from ..figures import TargetFigures
+from . import bulk, compare, sessions
+from .lanes import Step
 
 Plan = compare.Plan | sessions.Plan | bulk.Plan
 

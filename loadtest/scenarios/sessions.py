@@ -8,11 +8,11 @@ goodbye would otherwise be charged to whoever comes next, and here that is one s
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from loadtest.client import Opening
-from loadtest.figures import TargetFigures
-from loadtest.scenarios.lanes import Step, busy_lanes, no_collections, take_turns
-from loadtest.targets import Target
-from loadtest.turns import SessionOrder, Turn
+from ..client import Opening
+from ..figures import TargetFigures
+from ..targets import Target
+from ..turns import SessionOrder, Turn
+from .lanes import Step, busy_lanes, no_collections, take_turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

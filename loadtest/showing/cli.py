@@ -1,22 +1,22 @@
 """`report` and `plot`: saved results are shown again. UsageError goes to the caller."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest import results
-from loadtest.failures import UsageError
-from loadtest.results import BadResult
-from loadtest.showing import sheets
-from loadtest.showing.drawing import picture
-from loadtest.showing.hgrm import as_hgrm
-from loadtest.showing.html import page
-from loadtest.showing.plots import Kind, plot_of
-from loadtest.showing.runs import Run, load_runs, series_of
-from loadtest.showing.text import runs_as_text
-from loadtest.statuses import FAILED, OK, TOLD
+from .. import extras, results
+from ..failures import UsageError
+from ..results import BadResult, comparison_in
+from ..statuses import FAILED, OK, TOLD
+from . import sheets
+from .hgrm import as_hgrm
+from .html import page
+from .plots import Kind, plot_of
+from .runs import Run, load_runs, series_of
+from .text import runs_as_text
 
 _STDOUT: Final = Path("-")
 _NOT_IN_NAMES: Final = str.maketrans({"/": "-", "\0": "-"})
@@ -75,7 +75,11 @@ def add_parsers(subparsers: Any) -> None:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", type=Path, nargs="+", metavar="FILE", help="what --out of run or soak has written"
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="what --out of run, soak or compare has written (of compare one)",
     )
 
 
@@ -96,11 +100,28 @@ _ENDINGS: Final = {".html": "html", ".htm": "html", ".csv": "csv", ".hgrm": "hgr
 
 
 def _report(options: argparse.Namespace) -> int:
+    if len(options.files) == 1 and (compared := comparison_in(options.files[0])):
+        return _shown_comparison(options, compared)
     shape = options.format or _ENDINGS.get(options.output.suffix.lower(), "text")
     return _shown(options, lambda runs: _write_report(runs, shape, options.output))
 
 
+def _shown_comparison(options: argparse.Namespace, document: dict[str, Any]) -> int:
+    shape = options.format or _ENDINGS.get(options.output.suffix.lower(), "text")
+    shapes = {"text": f"{document['text']}\n", "json": f"{json.dumps(document, indent=2)}\n"}
+    if shape not in shapes:
+        raise UsageError("what compare has written is shown as text or as json")
+    try:
+        _write(options.output, shapes[shape])
+    except BrokenPipeError:
+        raise  # as in _shown
+    except OSError as error:
+        return _complain(f"{error.filename or options.output}: {error.strerror}")
+    return OK
+
+
 def _plot(options: argparse.Namespace) -> int:
+    picture = extras.drawing().picture
     return _shown(
         options,
         lambda runs: _write(options.output, picture(plot_of(options.kind, series_of(runs)))),

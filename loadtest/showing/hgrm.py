@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from loadtest.figures import Latencies, Level
+from ..figures import Latencies, Level
 
 _MS: Final = 1e6
 

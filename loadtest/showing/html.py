@@ -8,18 +8,21 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 from xml.etree.ElementTree import Element
 
-from loadtest.results import Result
-from loadtest.showing import verdicts
-from loadtest.showing.drawing import STYLE, drawn, sample
-from loadtest.showing.markup import as_html, element
-from loadtest.showing.plots import Kind, Plot, plot_of
-from loadtest.showing.runs import Run, Series, asked_rate, reached_rate, series_of, succeeded, tried
-from loadtest.showing.text import PERCENTS, latency_row, process_row, tool_figures
-from loadtest.showing.words import amount, duration, number, share
+from .. import extras
+from ..failures import UsageError
+from ..results import Result
+from . import verdicts
+from .markup import as_html, element
+from .plots import Kind, Plot, plot_of
+from .runs import Run, Series, asked_rate, reached_rate, series_of, succeeded, tried
+from .text import PERCENTS, latency_row, process_row, tool_figures
+from .words import amount, duration, number, share
 
+_PLOT_STYLE: Final = Path(__file__).with_name("plot.css")
 _PAGE_STYLE: Final = Path(__file__).with_name("page.css")
 _SCRIPT: Final = Path(__file__).with_name("page.js")
 _LATENCY_HEAD: Final = ["count", "min", "mean", *(f"p{percent:g}" for percent in PERCENTS), "max"]
@@ -33,10 +36,17 @@ Cells = Sequence[Element | str]
 
 
 def page(runs: Sequence[Run]) -> str:
-    """An HTML document; its plots show all targets of all runs together."""
+    """An HTML document; its plots show all targets of all runs together.
+
+    Where the library that draws is missing, the page says how it is installed in their place.
+    """
+    try:
+        drawing, missing = extras.drawing(), ""
+    except UsageError as error:
+        drawing, missing = None, str(error)
     series = series_of(runs)
     title = _title(runs, series)
-    style = STYLE.read_text(encoding="utf-8") + _PAGE_STYLE.read_text(encoding="utf-8")
+    style = _PLOT_STYLE.read_text(encoding="utf-8") + _PAGE_STYLE.read_text(encoding="utf-8")
     script = _SCRIPT.read_text(encoding="utf-8")
     head = element(
         "head",
@@ -53,9 +63,14 @@ def page(runs: Sequence[Run]) -> str:
         element(
             "main",
             *_callouts(runs),
-            _section("Figures", _figures(series)),
+            _section("Figures", _figures(series, drawing)),
             element("p", element("small", _FIGURES_REMARK)),
-            element("section", element("h2", "Plots"), _plots(series), class_="plots"),
+            element(
+                "section",
+                element("h2", "Plots"),
+                element("p", missing) if drawing is None else _plots(series, drawing),
+                class_="plots",
+            ),
             _section("Latency of each procedure", _procedures(series)),
             _section("Connecting", _connects(series)),
             _section("Errors", _errors(series)),
@@ -129,7 +144,7 @@ def _thresholds(result: Result) -> Element:
     return _table(["", "threshold", "target", "found"], rows, words=3)
 
 
-def _figures(series: Sequence[Series]) -> Element:
+def _figures(series: Sequence[Series], drawing: ModuleType | None) -> Element:
     head = ["target", "calls", "asked/s", "got/s", "success", "tool CPU", *_LATENCY_HEAD[1:]]
     head += ["in", "out", *(["events"] if any(one.target.events for one in series) else [])]
     rows: list[Cells] = []
@@ -139,7 +154,7 @@ def _figures(series: Sequence[Series]) -> Element:
         asked = asked_rate(target.intervals)
         rows.append(
             [
-                _named(look, one),
+                _named(one, drawing.sample(look) if drawing else None),
                 f"{calls:,}",
                 "closed" if asked is None else number(asked),
                 number(reached_rate(target)),
@@ -154,22 +169,21 @@ def _figures(series: Sequence[Series]) -> Element:
     return _table(head, rows)
 
 
-def _named(look: int, series: Series) -> Element:
+def _named(series: Series, sample: Element | None) -> Element:
     about = [series.target.address, series.target.uri]
     about += [series.target.cipher] if series.target.cipher else []
-    return element(
-        "span", sample(look), series.name, element("small", ", ".join(about)), class_="name"
-    )
+    return element("span", sample, series.name, element("small", ", ".join(about)), class_="name")
 
 
-def _plots(series: Sequence[Series]) -> Element:
-    return element("div", *(_figure(plot_of(kind, series)) for kind in Kind), class_="pictures")
+def _plots(series: Sequence[Series], drawing: ModuleType) -> Element:
+    plots = [plot_of(kind, series) for kind in Kind]
+    return element("div", *(_figure(plot, drawing) for plot in plots), class_="pictures")
 
 
-def _figure(plot: Plot) -> Element:
+def _figure(plot: Plot, drawing: ModuleType) -> Element:
     remark = element("small", f" {plot.remark}") if plot.remark else None
     caption = element("figcaption", plot.title, remark)
-    return element("figure", caption, drawn(plot, f"plot-{plot.kind}"))
+    return element("figure", caption, drawing.drawn(plot, f"plot-{plot.kind}"))
 
 
 def _procedures(series: Sequence[Series]) -> Element | None:

@@ -7,10 +7,7 @@ for (const plot of document.querySelectorAll("figure > .plot")) {
     points: JSON.parse(group.dataset.points),
   })).filter((line) => line.points.length);
   if (!lines.length) continue;
-  const axes = plot.querySelector(".axes");
-  const left = axes.transform.baseVal.consolidate().matrix.e;
-  const bottom = plot.querySelector(".axis").getBBox().y;
-  const last = plot.querySelector(".axis").getBBox().width;
+  const [left, top, right, bottom] = plot.dataset.axes.split(" ").map(Number);
   const reading = document.createElementNS("http://www.w3.org/2000/svg", "path");
   reading.setAttribute("class", "reading");
   const told = document.createElement("div");
@@ -19,13 +16,13 @@ for (const plot of document.querySelectorAll("figure > .plot")) {
   told.setAttribute("role", "status");
   plot.parentElement.append(told);
   plot.tabIndex = 0;
-  let at = 0;
+  let at = left;
 
   const nearest = (points, x) =>
     points.reduce((best, one) => (Math.abs(one[0] - x) < Math.abs(best[0] - x) ? one : best));
 
   const show = (x) => {
-    at = Math.min(Math.max(x, 0), last);
+    at = Math.min(Math.max(x, left), right);
     told.replaceChildren(...lines.map((line) => {
       const row = document.createElement("div");
       row.style.borderColor = `var(--c${line.look})`;
@@ -33,11 +30,11 @@ for (const plot of document.querySelectorAll("figure > .plot")) {
       return row;
     }));
     const where = nearest(lines.flatMap((line) => line.points), at)[0];
-    reading.setAttribute("d", `M${where} 0V${bottom}`);
-    axes.append(reading);
+    reading.setAttribute("d", `M${where} ${top}V${bottom}`);
+    plot.append(reading);
     told.hidden = false;
     const box = plot.getBoundingClientRect();
-    const across = (left + where) * box.width / plot.viewBox.baseVal.width;
+    const across = where * box.width / plot.viewBox.baseVal.width;
     const beside = across > box.width / 2 ? across - told.offsetWidth - 12 : across + 12;
     told.style.left = `${Math.max(0, beside)}px`;
     told.style.top = `${plot.offsetTop ?? 0}px`;
@@ -49,12 +46,12 @@ for (const plot of document.querySelectorAll("figure > .plot")) {
 
   plot.addEventListener("pointermove", (event) => {
     const box = plot.getBoundingClientRect();
-    show((event.clientX - box.left) * plot.viewBox.baseVal.width / box.width - left);
+    show((event.clientX - box.left) * plot.viewBox.baseVal.width / box.width);
   });
   plot.addEventListener("pointerleave", hide);
   plot.addEventListener("blur", hide);
   plot.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -last / 50, ArrowRight: last / 50 }[event.key];
+    const step = { ArrowLeft: -(right - left) / 50, ArrowRight: (right - left) / 50 }[event.key];
     if (step) {
       event.preventDefault();
       show(at + step);

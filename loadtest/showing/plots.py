@@ -5,15 +5,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from loadtest.results import Interval, TargetResult
-from loadtest.showing import scales
-from loadtest.showing.runs import Series
-from loadtest.showing.scales import Scale
-from loadtest.showing.words import brief_duration, brief_number, duration, number
+from ..results import Interval, TargetResult
+from .runs import Series
+from .words import brief_duration, brief_number, duration, number
 
 MOST_POINTS: Final = 300  # of a line: about one for two pixels
-# From here on a linear axis would press half of what is shown into its lowest tenth.
-_WIDE: Final = 20.0
 
 
 class Kind(StrEnum):
@@ -49,8 +45,9 @@ class Plot:
     summary: str  # the same in words, for who cannot see it
     x_title: str
     y_title: str
-    x: Scale
-    y: Scale
+    end: float  # of the x axis: seconds, or a percentage
+    shown: Callable[[float], str]  # a value of the y axis
+    least: float  # where that ends if there is nothing to show
     lines: list[Line] = field(default_factory=list)
     remark: str = ""
 
@@ -75,8 +72,10 @@ def _percentiles(series: Sequence[Series]) -> Plot:
         _told(series, _latency_in_words),
         "calls at least as fast",
         "latency",
-        scales.percentiles(count),
-        _latency_scale(lines),
+        # As far as one call in so many; two nines at least.
+        100 - 100 / max(count, 100),
+        brief_duration,
+        1e6,
         lines,
     )
 
@@ -93,8 +92,9 @@ def _latency(series: Sequence[Series]) -> Plot:
         _told(series, _latency_in_words),
         "time",
         "latency: p99 thick, p50 thin",
-        _time_scale(series),
-        _latency_scale(lines),
+        _end(series),
+        brief_duration,
+        1e6,
         lines,
         _remark(series),
     )
@@ -109,8 +109,9 @@ def _throughput(series: Sequence[Series]) -> Plot:
         _told(series, lambda target: f"{target.calls.count} calls in {target.elapsed_s:g} s"),
         "time",
         "calls per second",
-        _time_scale(series),
-        scales.linear(_highest(lines) or 1, brief_number),
+        _end(series),
+        brief_number,
+        1,
         lines,
         _remark(series),
     )
@@ -124,8 +125,9 @@ def _errors(series: Sequence[Series]) -> Plot:
         _told(series, lambda target: f"{sum(target.errors.values())} errors"),
         "time",
         "errors per second",
-        _time_scale(series),
-        scales.linear(max(_highest(lines), 1), brief_number),
+        _end(series),
+        brief_number,
+        1,
         lines,
         _remark(series),
     )
@@ -228,21 +230,9 @@ def _middle(interval: Interval) -> float:
     return interval.begins_s + interval.length_s / 2
 
 
-def _time_scale(series: Sequence[Series]) -> Scale:
+def _end(series: Sequence[Series]) -> float:
     ends = (part.begins_s + part.length_s for one in series for part in one.target.intervals)
-    return scales.elapsed(max(ends, default=0.0))
-
-
-def _latency_scale(lines: Sequence[Line]) -> Scale:
-    values = [point.y for line in lines for point in line.points if point.y > 0]
-    if values and max(values) > _WIDE * min(values):
-        return scales.logarithmic(min(values), max(values), brief_duration)
-    return scales.linear(max(values, default=1e6), brief_duration)
-
-
-def _highest(lines: Sequence[Line]) -> float:
-    """With a little room above it."""
-    return 1.02 * max((point.y for line in lines for point in line.points), default=0.0)
+    return max(ends, default=0.0)
 
 
 def _remark(series: Sequence[Series]) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest import results
-from loadtest.results import Interval, Result, TargetResult
-from loadtest.running.errors import is_answer
+from .. import results
+from ..results import Interval, Result, TargetResult
+from ..running.errors import is_answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from loadtest.figures import Latencies
-from loadtest.showing.runs import Run, asked_rate, reached_rate, series_of
-from loadtest.showing.text import PERCENTS
-from loadtest.showing.words import clean
+from ..figures import Latencies
+from .runs import Run, asked_rate, reached_rate, series_of
+from .text import PERCENTS
+from .words import clean
 
 
 def summary(runs: Sequence[Run]) -> str:

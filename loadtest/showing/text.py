@@ -4,13 +4,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from loadtest.figures import Latencies
-from loadtest.machine import Machine
-from loadtest.results import ProcessUse, Result, TargetResult, ToolUse
-from loadtest.showing import verdicts
-from loadtest.showing.runs import Run, asked_rate, reached_rate, succeeded, tried
-from loadtest.showing.words import amount, clean, duration, number, share, shortened
-from loadtest.tables import NOTHING, table
+from ..figures import Latencies
+from ..machine import Machine
+from ..results import ProcessUse, Result, TargetResult, ToolUse
+from ..tables import NOTHING, table
+from . import verdicts
+from .runs import Run, asked_rate, reached_rate, succeeded, tried
+from .words import amount, clean, duration, number, share, shortened
 
 WIDTH: Final = 100
 PERCENTS: Final = (50.0, 90.0, 95.0, 99.0, 99.9)

@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-from loadtest.results import Verdict
-from loadtest.showing.words import duration, number
-from loadtest.tables import NOTHING
+from ..results import Verdict
+from ..tables import NOTHING
+from .words import duration, number
 
 MET: Final = "✓"
 MISSED: Final = "✗"

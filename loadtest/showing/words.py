@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from loadtest.tables import NOTHING
+from ..tables import NOTHING
 
 _TIMES: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1, "ns"))
 _SIZES: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))

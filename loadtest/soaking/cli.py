@@ -3,21 +3,22 @@
 import argparse
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest import amounts
-from loadtest.failures import UsageError
-from loadtest.machine import this_machine
-from loadtest.opening_options import TARGET_HELP, add_opening, opening_of
-from loadtest.progress import countdown
-from loadtest.results import check_writable, save
-from loadtest.soaking.outcome import as_text, is_clean, result
-from loadtest.soaking.run import Plan, Soaked, run
-from loadtest.soaking.volume import BLOCK
-from loadtest.statuses import INTERRUPTED, MISSED, OK, TOLD
-from loadtest.targets import parse_targets
+from .. import amounts
+from ..failures import UsageError
+from ..machine import this_machine
+from ..opening_options import add_opening, add_targets, opening_of, targets_of
+from ..progress import countdown
+from ..results import check_writable, save
+from ..serving import settled
+from ..statuses import INTERRUPTED, MISSED, OK, TOLD
+from .outcome import as_text, is_clean, result
+from .run import Plan, Soaked, run
+from .volume import BLOCK
 
 CALLS_URI: Final = "test:///default"
 BULK_URI: Final = "qemu:///system"
@@ -42,11 +43,11 @@ def add_parsers(subparsers: Any) -> None:
         epilog=TOLD,
     )
     add = parser.add_argument_group("targets").add_argument
-    add("--target", action="append", required=True, metavar="TARGET", help=TARGET_HELP)
+    add_targets(add)
     add(
         "--uri",
         help="for targets without a uri= of their own"
-        f" (default {CALLS_URI}; with --volume {BULK_URI})",
+        f" (default {CALLS_URI}, with --volume {BULK_URI}, where that is served; else what is)",
     )
     _add_amounts(parser.add_argument_group("load").add_argument)
     add_opening(parser.add_argument_group("sessions").add_argument)
@@ -60,6 +61,8 @@ def act(options: argparse.Namespace) -> int:
     A check that does not hold is told by MISSED although it was interrupted.
     """
     plan = plan_of(options)
+    opening = settled(plan.targets, plan.opening, given=options.uri is not None)
+    plan = replace(plan, opening=opening)
     check_writable(options.out)
     machine, started = this_machine(options.arguments), datetime.now(UTC).isoformat()
     with countdown("soak", plan.duration_s) as show:
@@ -74,12 +77,15 @@ def act(options: argparse.Namespace) -> int:
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """Raises UsageError."""
-    targets = parse_targets(options.target)
+    targets = targets_of(options)
     if options.volume is None and options.bulk is not None:
         raise UsageError("--bulk needs --volume PATH; virsh vol-list POOL shows what there is")
     uri = options.uri or (CALLS_URI if options.volume is None else BULK_URI)
     if options.connections * len(targets) > _MOST:
         raise UsageError(f"-c: {_MOST} connections are the most, to all targets together")
+    unknown = set(options.gentle) - {target.name for target in targets}
+    if unknown:
+        raise UsageError(f"--gentle: {', '.join(sorted(unknown))}: no target has this name")
     size = options.bulk or _SIZE
     if size < BLOCK:
         raise UsageError(
@@ -103,6 +109,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         size=size // BLOCK * BLOCK,
         memory_slope_kib_h=slope,
         kept=options.kept,
+        gentle=frozenset(options.gentle),
     )
 
 
@@ -116,6 +123,14 @@ def _add_amounts(add: Callable[..., object]) -> None:
         default=16,
         metavar="N",
         help="at a time, per target (default 16)",
+    )
+    add(
+        "--gentle",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="clients of this target do not die with calls or streams under way, which libvirt's"
+        " daemons may not survive when they are connected to directly",
     )
     add("--seed", type=int, metavar="N", help="draw as an earlier run did, whose report tells it")
     add(

@@ -9,23 +9,22 @@ from contextlib import suppress
 from time import perf_counter_ns
 from typing import Final
 
-from loadtest.client import SCRATCH_SIZE, Opening
-from loadtest.connecting import Channel, reach, reason_of, secure
-from loadtest.entrance import way_in
-from loadtest.failures import TargetFailure
-from loadtest.procedures import Storage
-from loadtest.sasl import SaslChannel
-from loadtest.soaking.ledger import Entries, Fault, Ledger
-from loadtest.soaking.questions import Question, Repertoire, Session
-from loadtest.soaking.volume import BLOCK, Digester, Reference, judge
-from loadtest.targets import Target
-from loadtest.tls import TlsChannel
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
 from proxyd.wire.names import procedure_name
 from proxyd.wire.programs import VERSION, Keepalive, Program, Remote
 from proxyd.wire.remote import call, is_keepalive, keepalive
 from proxyd.wire.xdr import MalformedFrame, Writer
+
+from ..client import SCRATCH_SIZE, Opening
+from ..connecting import Channel, cipher_of, reach, reason_of, secure
+from ..entrance import way_in
+from ..failures import TargetFailure
+from ..procedures import Storage
+from ..targets import Target
+from .ledger import Entries, Fault, Ledger
+from .questions import Question, Repertoire, Session
+from .volume import BLOCK, Digester, Reference, judge
 
 # Serials begin anywhere, so that a reply that went astray is known by its own, too.
 _LAST_BEGINNING: Final = 1 << 30
@@ -59,8 +58,7 @@ class Conversation:
 
     @property
     def cipher(self) -> str | None:
-        channel = self._channel
-        return channel.cipher if isinstance(channel, TlsChannel | SaslChannel) else None
+        return cipher_of(self._channel)
 
     def open(self, repertoire: Repertoire) -> None:
         """TLS, authentication, CONNECT_OPEN. Raises TargetFailure."""
@@ -130,10 +128,8 @@ class Conversation:
 
     def download(self, volume: bytes, first: int, count: int, found: Digester) -> Iterator[None]:
         """So many blocks into `found`, with a yield for each packet, until the end is confirmed."""
-        serial = self._next
-        self._next += 1
-        arguments = Writer().u64(first * BLOCK).u64(count * BLOCK).u32(0).take()
-        self._send(call(Storage.VOL_DOWNLOAD, serial, volume + arguments).pack())
+        serial = self.begin_download(volume, first, count)
+        replied = confirmed = False  # even the stream's last packet may overtake the reply
         for frame in self._arriving():
             header = frame.header
             if header.serial != serial:
@@ -141,14 +137,25 @@ class Conversation:
             elif header.status == Status.ERROR:
                 self._ledger.fault(Fault.REFUSED, f"{self._who}: a download: {_message(frame)}")
                 raise Ended
-            elif header.type == FrameType.STREAM and header.status == Status.OK:
-                return
+            elif header.type == FrameType.REPLY or header.status == Status.OK:
+                replied |= header.type == FrameType.REPLY
+                confirmed |= header.type == FrameType.STREAM
+                if replied and confirmed:
+                    return
             elif header.type == FrameType.STREAM and frame.payload:
                 found.update(frame.payload)
                 yield
             elif header.type == FrameType.STREAM:
                 self._send(_finish(serial))
                 yield
+
+    def begin_download(self, volume: bytes, first: int, count: int) -> int:
+        """Asks for so many blocks, and does not wait; the serial of the stream."""
+        serial = self._next
+        self._next += 1
+        arguments = Writer().u64(first * BLOCK).u64(count * BLOCK).u32(0).take()
+        self._send(call(Storage.VOL_DOWNLOAD, serial, volume + arguments).pack())
+        return serial
 
     def check_download(self, reference: Reference, first: int, count: int, found: Digester) -> None:
         wrong = judge(reference, first, count, found)

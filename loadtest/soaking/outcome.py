@@ -4,12 +4,12 @@ import textwrap
 from dataclasses import asdict
 from typing import Any, Final
 
-from loadtest.machine import Machine
-from loadtest.results import ProcessUse, Result, TargetResult, ToolUse, Verdict
-from loadtest.soaking.ledger import Fault
-from loadtest.soaking.run import Outcome, Plan, Soaked
-from loadtest.soaking.watch import Watched
-from loadtest.tables import NOTHING, table, us
+from ..machine import Machine
+from ..results import ProcessUse, Result, TargetResult, ToolUse, Verdict
+from ..tables import NOTHING, table, us
+from .ledger import Fault
+from .run import Outcome, Plan, Soaked
+from .watch import Watched
 
 WIDTH: Final = 100
 

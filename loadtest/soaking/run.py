@@ -14,19 +14,19 @@ from itertools import count
 from time import monotonic, process_time
 from typing import Final
 
-from loadtest.client import Opening, open_session
-from loadtest.failures import TargetFailure
-from loadtest.figures import Latencies
-from loadtest.processes import Meter, Standing, spent
-from loadtest.results import Interval
-from loadtest.soaking.conversation import Conversation, Ended
-from loadtest.soaking.ledger import Fault, Latest, Ledger
-from loadtest.soaking.questions import Repertoire, Session, probe
-from loadtest.soaking.visits import Place, Visit
-from loadtest.soaking.volume import BLOCK, Digester, Reference
-from loadtest.soaking.watch import Watched
-from loadtest.targets import Target
-from loadtest.transfer import find_volume
+from ..client import Opening, open_session
+from ..failures import TargetFailure
+from ..figures import Latencies
+from ..processes import Meter, Standing, spent
+from ..results import Interval
+from ..targets import Target
+from ..transfer import find_volume
+from .conversation import Conversation, Ended
+from .ledger import Fault, Latest, Ledger
+from .questions import Repertoire, Session, probe
+from .visits import Place, Visit
+from .volume import BLOCK, Digester, Reference
+from .watch import Watched
 
 _TICK_S: Final = 1.0
 _INTERVALS: Final = 600  # at most, so that a result of days is no larger than one of minutes
@@ -51,6 +51,7 @@ class Plan:
     size: int = 0  # bytes of it, whole blocks
     memory_slope_kib_h: float | None = None  # None: in so short a run nobody judges it
     kept: int = 0  # descriptors that a process may keep for later
+    gentle: frozenset[str] = frozenset()  # names of targets whose clients do not die in the midst
     memory_growth_kib: int = 1024  # less than this over the whole run is no leak
 
 
@@ -243,7 +244,8 @@ def _prepared(plan: Plan, stop: threading.Event) -> list[Soaked]:
         meter.standings()  # a wrong process id is told now
         repertoire, cipher = _probed(plan, target)
         reference = _reference(plan, target, blocks)
-        one = Soaked(target, meter, Place(repertoire, reference, stop), cipher=cipher)
+        place = Place(repertoire, reference, stop, gentle=target.name in plan.gentle)
+        one = Soaked(target, meter, place, cipher=cipher)
         soaked.append(one)
         if reference is not None:
             blocks = reference.blocks

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from loadtest.soaking.conversation import Conversation, Ended
-from loadtest.soaking.questions import Question, Repertoire
-from loadtest.soaking.volume import Digester, Reference
+from .conversation import Conversation, Ended
+from .questions import Question, Repertoire
+from .volume import Digester, Reference
 
 # Bytes of calls that are under way: they and their replies, twice as long, must fit into sockets,
 # or both ends wait for each other to read.
@@ -29,6 +29,7 @@ class Place:
     repertoire: Repertoire
     reference: Reference | None  # None: no volume
     stop: threading.Event
+    gentle: bool = False  # nobody dies here with calls or streams under way
 
 
 class Visit:
@@ -46,22 +47,29 @@ class Visit:
         acts = self._acts()
         while not self._place.stop.is_set() and rng.random() > 1 / _MEAN_ACTS:
             self._drawn(acts)()
-        self._drawn(
-            [
-                (6, talk.say_goodbye),
-                (3, talk.close),
-                (2, self._leave_with_calls),
-                (3, self._vanish_with_calls),
-                (2, self._vanish_in_a_frame),
-            ]
-        )()
+        self._drawn(self._ends())()
+
+    def _ends(self) -> list[tuple[int, Callable[[], None]]]:
+        ends = [(6, self._with.say_goodbye), (3, self._with.close)]
+        if self._place.gentle:
+            return ends
+        ends += [
+            (2, self._leave_with_calls),
+            (3, self._vanish_with_calls),
+            (2, self._vanish_in_a_frame),
+        ]
+        if self._place.reference:
+            ends.append((3, self._die_amid_transfers))
+        return ends
 
     def _acts(self) -> list[tuple[int, Callable[[], None]]]:
         acts = [(6, self._one), (8, self._many), (2, self._pause)]
         if self._place.repertoire.large is not None:
             acts.append((1, self._many_slowly))
         if self._place.reference:
-            acts += [(3, self._download), (1, self._download_slowly), (1, self._download_a_part)]
+            acts += [(3, self._download), (1, self._download_slowly)]
+            if not self._place.gentle:
+                acts.append((1, self._download_a_part))
         return acts
 
     def _drawn(self, acts: list[tuple[int, Callable[[], None]]]) -> Callable[[], None]:
@@ -126,6 +134,16 @@ class Visit:
         self._with.put(self._batch())
         if self._rng.random() < 0.5:
             self._with.hear(at_a_time=self._rng.randint(1, 200))
+        self._with.vanish()
+
+    def _die_amid_transfers(self) -> None:
+        """Killed with streams that flow and calls under way."""
+        for _ in range(self._rng.randint(1, 3)):
+            reference, first, count = self._range()
+            self._with.begin_download(reference.volume, first, count)
+        if self._rng.random() < 0.5:
+            self._with.put(self._batch())
+        self._wait(0.05)
         self._with.vanish()
 
     def _vanish_in_a_frame(self) -> None:

@@ -4,8 +4,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from loadtest.soaking.ledger import Fault
-from loadtest.soaking.questions import Wrong
+from .ledger import Fault
+from .questions import Wrong
 
 BLOCK: Final = 65536
 _DIGEST_SIZE: Final = 16

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from loadtest.processes import Standing
+from ..processes import Standing
 
 _HOUR_S: Final = 3600.0
 _SURE: Final = 3.0  # standard errors that a slope must be above the threshold

@@ -1,10 +1,9 @@
-"""Typed parameters of the admin protocol, both ways (reference/admin.md, section 3)."""
+"""Typed parameters of the admin protocol, both ways (docs/protocol/admin.md, section 3)."""
 
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from proxyd.admin.host import Client, Limits, Pool, PoolBounds, Refused, Server
-from proxyd.config.listening import Transport
+from proxyd.admin.view import CallRefused, Client, Limits, Pool, PoolBounds, Server
 from proxyd.config.quoting import excerpt
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.wire import failure
@@ -31,7 +30,7 @@ def pool_params(pool: Pool) -> list[Param]:
 
 
 def asked_bounds(params: Sequence[Param], pool: Pool) -> PoolBounds:
-    """What the pool would be with these parameters. Raises Refused as libvirt would."""
+    """What the pool would be with these parameters. Raises CallRefused as libvirt would."""
     given = _counts(params, (_MIN_WORKERS, _MAX_WORKERS, _PRIO_WORKERS))
     bounds = PoolBounds(
         min_workers=given.get(_MIN_WORKERS, pool.min_workers),
@@ -40,10 +39,10 @@ def asked_bounds(params: Sequence[Param], pool: Pool) -> PoolBounds:
     )
     if bounds.min_workers > bounds.max_workers:
         text = f"{_MIN_WORKERS} {bounds.min_workers} is more than {_MAX_WORKERS}"
-        raise Refused(failure.invalid_argument(f"{text} {bounds.max_workers}"))
+        raise CallRefused(failure.invalid_argument(f"{text} {bounds.max_workers}"))
     if bool(bounds.max_workers) != bool(pool.max_workers):
         text = f"{_MAX_WORKERS} cannot change from {pool.max_workers} to {bounds.max_workers}"
-        raise Refused(failure.invalid_argument(text))
+        raise CallRefused(failure.invalid_argument(text))
     return bounds
 
 
@@ -59,7 +58,7 @@ def limit_params(server: Server) -> list[Param]:
 
 
 def asked_limits(params: Sequence[Param], limits: Limits) -> Limits:
-    """What the limits would be with these parameters. Raises Refused as libvirt would."""
+    """What the limits would be with these parameters. Raises CallRefused as libvirt would."""
     given = _counts(params, (_MAX_CLIENTS, _MAX_ANONYMOUS))
     asked = Limits(
         max_clients=given.get(_MAX_CLIENTS, limits.max_clients),
@@ -67,17 +66,17 @@ def asked_limits(params: Sequence[Param], limits: Limits) -> Limits:
     )
     if asked.max_clients < asked.max_anonymous:
         text = f"{_MAX_ANONYMOUS} {asked.max_anonymous} is more than {_MAX_CLIENTS}"
-        raise Refused(failure.invalid_argument(f"{text} {asked.max_clients}", Domain.RPC))
+        raise CallRefused(failure.invalid_argument(f"{text} {asked.max_clients}", Domain.RPC))
     return asked
 
 
 def info_params(client: Client, identity: ClientIdentity) -> list[Param]:
     """Who a client is; what does not apply to its transport, or is not known, is left out."""
-    is_unix = client.transport is Transport.UNIX
+    by_network = client.transport.traits.by_network
     listed: tuple[tuple[str, ParamType, Value | None], ...] = (
         ("readonly", ParamType.BOOLEAN, client.readonly),
         ("sasl_user_name", ParamType.STRING, identity.sasl_user_name),
-        ("sock_addr", ParamType.STRING, None if is_unix else client.address),
+        ("sock_addr", ParamType.STRING, client.address if by_network else None),
         ("tls_x509_dname", ParamType.STRING, identity.x509_dname),
         ("unix_user_id", ParamType.INT, _signed(identity.uid)),
         ("unix_user_name", ParamType.STRING, identity.user_name),
@@ -85,8 +84,15 @@ def info_params(client: Client, identity: ClientIdentity) -> list[Param]:
         ("unix_group_name", ParamType.STRING, identity.group_name),
         ("unix_process_id", ParamType.INT, identity.pid),
         ("selinux_context", ParamType.STRING, identity.selinux_context),
+        # libvirt has no such field, but virt-admin prints whatever it is sent.
+        ("authentication", ParamType.STRING, _authentication(client)),
     )
     return [Param(field, kind, value) for field, kind, value in listed if value is not None]
+
+
+def _authentication(client: Client) -> str | None:
+    """Of a TLS client: the others have the fields that libvirtd gives them, and no more."""
+    return (client.authentication or None) if client.transport.traits.shakes_hands else None
 
 
 def _signed(number: int | None) -> int | None:
@@ -95,16 +101,16 @@ def _signed(number: int | None) -> int | None:
 
 
 def _counts(params: Sequence[Param], settable: Collection[str]) -> dict[str, int]:
-    """Values by name; every one of them is a UINT. Raises Refused."""
+    """Values by name; every one of them is a UINT. Raises CallRefused."""
     given: dict[str, int] = {}
     for param in params:
         if param.field not in settable:
             text = f"{excerpt(param.field)} cannot be set, only {' and '.join(settable)} can"
-            raise Refused(failure.unknown_parameter(text))
+            raise CallRefused(failure.unknown_parameter(text))
         if param.type is not ParamType.UINT:
             text = f"{param.field} is of type {param.type.name}, expected is UINT"
-            raise Refused(failure.invalid_argument(text))
+            raise CallRefused(failure.invalid_argument(text))
         if param.field in given:
-            raise Refused(failure.invalid_argument(f"{param.field} is given more than once"))
+            raise CallRefused(failure.invalid_argument(f"{param.field} is given more than once"))
         given[param.field] = int(param.value)
     return given

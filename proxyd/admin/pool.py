@@ -12,7 +12,7 @@ admin socket is answered by the control plane's own thread.
 So there is nothing to choose: a change is accepted if it asks for what is there already.
 """
 
-from proxyd.admin.host import Pool, PoolBounds, Refused
+from proxyd.admin.view import CallRefused, Pool, PoolBounds
 from proxyd.wire import failure
 
 
@@ -29,11 +29,11 @@ def fixed_pool(threads: int, *, free: int = 0) -> Pool:
 
 
 def check_unchanged(pool: Pool, bounds: PoolBounds) -> None:
-    """Raises Refused, with what is possible, unless the bounds are those of this fixed pool."""
+    """Raises CallRefused, with what is possible, unless the bounds are those of this fixed pool."""
     if bounds != PoolBounds(
         min_workers=pool.min_workers, max_workers=pool.max_workers, prio_workers=pool.prio_workers
     ):
-        raise Refused(
+        raise CallRefused(
             failure.cannot_be_changed(
                 "no call of a client ever waits for a thread of proxyd, so their number is fixed:"
                 f" minWorkers and maxWorkers are {pool.max_workers},"

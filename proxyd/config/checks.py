@@ -2,24 +2,38 @@
 
 A check answers None for a fine value, else what was expected, as words that go on after
 "expected KEY to be" (or "to hold only", for the items of a list). The rules follow
-reference/config.md section 1.
+docs/protocol/configuration.md, section 1.
 """
 
 import re
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from proxyd.config.auditing import AuditOutputUnclear, parse_audit_output
 from proxyd.config.logstrings import LogStringError, parse_filters, parse_outputs
 
 TextCheck: TypeAlias = Callable[[str], str | None]
 
 _HIGHEST_PORT: Final = 65535
 _SERVICE_NAME: Final = re.compile(r"[0-9._+-]*[A-Za-z][A-Za-z0-9._+-]*")
+_BRACKETED: Final = re.compile(r"\[.*\]")
+_WITH_PORT: Final = re.compile(r"[^:]*:[^:]*")
+_LIKE_IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%.+)?")
+_LIKE_IPV4: Final = re.compile(r"[0-9.]+")
+_NO_NAME: Final = re.compile(r"[/,;]")
+_PARTS_OF_IPV4: Final = 4
+_DIGITS_OF_IPV4: Final = 10
+_BYTE: Final = 255
 LAST_GID: Final = 2**32 - 2  # the one behind it stands for "leave it"
 _DIGITS: Final = re.compile(r"[0-9]+")
+_LONGEST_PATH: Final = 107  # of a UNIX socket
+_ADDRESS_AND_PORT: Final = re.compile(
+    r"(?:localhost|[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9a-fA-F:.]{2,45}\]):([0-9]{1,5})"
+)
 _HOST_UUID: Final = re.compile(r"[0-9a-fA-F]{2}(?:[- ]*[0-9a-fA-F]{2}){15}")
 _ROUTE: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*=(?:/.*|[a-zA-Z0-9_.-]+)", re.DOTALL)
-# config.md section 1: below this libvirt refuses an explicit value, although 56 is its default.
+# docs/protocol/configuration.md, section 1: below this libvirt refuses an explicit value, although
+# 56 is its default.
 _LEAST_WRITTEN_SSF: Final = 112
 
 
@@ -53,10 +67,15 @@ def one_of(*words: str) -> TextCheck:
     return check
 
 
+def network_auth_word(text: str) -> str | None:
+    """libvirt passes over "polkit" as long as nobody comes by that way."""
+    return None if text == "polkit" else one_of("none", "sasl")(text)
+
+
 def network_auth(text: str) -> str | None:
     if text == "polkit":
         return '"none" or "sasl" (polkit knows only users of this host: UNIX sockets)'
-    return one_of("none", "sasl")(text)
+    return None
 
 
 def port(text: str) -> str | None:
@@ -69,8 +88,45 @@ def port(text: str) -> str | None:
     return None if fine else f"a port from 0 (any free one) to {_HIGHEST_PORT} or a service's name"
 
 
+def listening_address(text: str) -> str | None:
+    """What can be neither an address nor a name; whether there is such a one, the resolver says."""
+    if not text:
+        return "an address or a host name (leave the key out for all addresses)"
+    if text.startswith("[") or _BRACKETED.search(text):
+        return "an address without brackets, such as ::1"
+    if _WITH_PORT.fullmatch(text):
+        return "an address or a host name alone (the ports are tls_port and tcp_port)"
+    if ":" in text:
+        return None if _LIKE_IPV6.fullmatch(text) else "an IPv6 address such as ::1"
+    if _LIKE_IPV4.fullmatch(text):
+        return None if _is_ipv4(text) else "an IPv4 address such as 192.0.2.1"
+    if _NO_NAME.search(text):
+        return "one address or host name, and nothing else beside it"
+    return None
+
+
+def _is_ipv4(text: str) -> bool:
+    """As inet_aton(3) reads it: the last part may stand for several."""
+    *first, last = text.split(".")
+    numbers = [each for each in (*first, last) if each and len(each) <= _DIGITS_OF_IPV4]
+    return (
+        len(numbers) == len(first) + 1 <= _PARTS_OF_IPV4
+        and all(int(each) <= _BYTE for each in first)
+        and int(last) < 256 ** (_PARTS_OF_IPV4 - len(first))
+    )
+
+
 def absolute_path(text: str) -> str | None:
     return None if text.startswith("/") else 'an absolute path, with a "/" in front'
+
+
+def metrics_address(text: str) -> str | None:
+    if text.startswith("/"):
+        fine = len(text.encode(errors="surrogateescape")) <= _LONGEST_PATH
+    else:
+        found = _ADDRESS_AND_PORT.fullmatch(text)
+        fine = found is not None and int(found[1]) <= _HIGHEST_PORT
+    return None if fine else '"ADDRESS:PORT", as "127.0.0.1:9177", or the path of a UNIX socket'
 
 
 def certificate_pair(text: str) -> str | None:
@@ -113,4 +169,12 @@ def log_filters(text: str) -> str | None:
         parse_filters(text)
     except LogStringError as error:
         return f'filters such as "1:rpc 4:util" ({error})'
+    return None
+
+
+def audit_output(text: str) -> str | None:
+    try:
+        parse_audit_output(text)
+    except AuditOutputUnclear as error:
+        return f'"journald", "file:/PATH" or "syslog:NAME" ({error})'
     return None

@@ -4,26 +4,14 @@
 an example for a key whose default is to be absent.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from proxyd.config.grammar import render
-from proxyd.config.settings import SPECS
+from proxyd.config.kinds import Effect, When
+from proxyd.config.settings import CHAPTERS, SPECS
 
 _WIDTH: Final = 80
-
-# The key that opens each chapter, in the order of the settings.
-CHAPTERS: Final[Mapping[str, str]] = {
-    "listen_tls": "Listeners",
-    "auth_unix_rw": "Who may come in",
-    "key_file": "Certificates",
-    "max_clients": "Limits",
-    "admin_min_workers": "The admin socket",
-    "log_level": "Logging",
-    "host_uuid": "This host",
-    "proxyd_backend_dir": "The daemons behind",
-    "ovs_timeout": "Accepted and ignored",
-}
 
 _HEAD: Final = (
     "Configuration of proxyd, which takes the place of libvirt's virtproxyd. The syntax and the"
@@ -31,13 +19,23 @@ _HEAD: Final = (
     " with proxyd_ are known to proxyd only; libvirt passes over them.",
     'Lines of "#key = value" show the defaults of a daemon that runs as root. Lines of "# key ='
     ' value" are examples for keys that are absent by default.',
-    "proxyd --check-config tells what a changed file means, without starting anything.",
+    "proxyd --check-config tells what a changed file means, without starting anything. A reload"
+    " puts it in force, but for the keys that take a restart.",
 )
 
 
 def example() -> str:
     """Return the whole example file."""
     return "\n".join(_lines())
+
+
+def effect_in_words(effect: Effect) -> str:
+    """Sentences behind a key's meaning; "" for a key that a reload puts in force."""
+    if effect.when is When.NEVER:
+        return f"No effect here: {effect.why_not}."
+    if effect.in_own_sockets:
+        return "Takes a restart; under systemd the socket units decide."
+    return "Takes a restart." if effect.when is When.START else ""
 
 
 def _lines() -> Iterator[str]:
@@ -53,7 +51,7 @@ def _lines() -> Iterator[str]:
 
 def _key(key: str) -> Iterator[str]:
     spec = SPECS[key]
-    yield from _comment(spec.meaning)
+    yield from _comment(f"{spec.meaning} {effect_in_words(spec.effect)}")
     default = spec.content(spec.default)
     if default is not None:
         yield f"#{key} = {render(default)}"
@@ -64,10 +62,15 @@ def _key(key: str) -> Iterator[str]:
 
 
 def _comment(text: str) -> Iterator[str]:
-    line = "#"
+    return folded(text, begin="# ", width=_WIDTH)
+
+
+def folded(text: str, *, begin: str = "", width: int) -> Iterator[str]:
+    """Yield lines of whole words, each with the same beginning."""
+    line = ""
     for word in text.split():
-        if len(line) + 1 + len(word) > _WIDTH:
-            yield line
-            line = "#"
-        line += f" {word}"
-    yield line
+        if line and len(begin) + len(line) + 1 + len(word) > width:
+            yield begin + line
+            line = ""
+        line += f" {word}" if line else word
+    yield begin + line

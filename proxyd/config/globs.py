@@ -1,7 +1,7 @@
 """Patterns of log filters and allow-lists: `*` is any run of characters, `?` is exactly one.
 
-The rules are those of `g_pattern_match_simple` (reference/handshake.md section 4): the whole text
-must match, case counts, and nothing else is special, neither brackets nor backslashes.
+The rules are those of `g_pattern_match_simple` (docs/protocol/configuration.md, section 3): the
+whole text must match, case counts, and nothing else is special, neither brackets nor backslashes.
 """
 
 import re

@@ -1,8 +1,8 @@
 """The configuration file's syntax: text to entries, and values back to text.
 
 It is libvirt's own syntax, so that a file written for virtproxyd loads unchanged; every accepted
-and every refused form follows reference/config.md section 2. The reader is one pass of
-statement, separator, statement …; that shape alone explains the odd corners of the reference's
+and every refused form follows docs/protocol/configuration.md, section 2. The reader is one pass of
+statement, separator, statement …; that shape alone explains the odd corners of its
 table, such as a file of nothing but blank lines being an error while an empty one is not.
 """
 
@@ -10,13 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-# config.md section 2. Who reads the file checks its size first; here it is only the last guard.
+# docs/protocol/configuration.md, section 2. Who reads the file checks its size first; here it is
+# only the last guard.
 MAX_FILE_BYTES: Final = 10 * 1024 * 1024
 MAX_INTEGER: Final = 2**63 - 1
 # No key takes a list of lists, but they parse; a bound keeps the reader off Python's stack limit.
 MAX_NESTING: Final = 16
 # A shorter rest of the file cannot hold an opening and a closing triple quote with anything behind
-# it, and libvirt then reads two plain quotes (config.md section 2).
+# it, and libvirt then reads two plain quotes (docs/protocol/configuration.md, section 2).
 _TRIPLE_QUOTE_NEEDS: Final = 7
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -25,6 +26,9 @@ _BLANKS: Final = re.compile(r"[ \t]*")
 _BLANKS_AND_LINES: Final = re.compile(r"[ \t\r\n]*")
 _REST_OF_LINE: Final = re.compile(r"[^\r\n]*")
 _LINE_END: Final = re.compile(r"[\r\n]")
+# Where reading goes on behind something that cannot be read.
+_BEGINS_ENTRY: Final = re.compile(r"^[ \t]*(?=[A-Za-z][A-Za-z0-9_]*[ \t]*=)", re.MULTILINE)
+MOST_FAULTS: Final = 100  # of one file; whoever mends so many looks again
 
 Content: TypeAlias = int | str | tuple["Content", ...]
 
@@ -33,10 +37,12 @@ class ConfigError(Exception):
     """The file, or what stands in for it, says something that cannot be obeyed.
 
     `line` and `column` count from 1; both are 0 when there is no file, as for the environment.
+    `key` is whose value it is, as far as that can be told.
     """
 
-    def __init__(self, path: str, line: int, column: int, expected: str) -> None:
+    def __init__(self, path: str, line: int, column: int, expected: str, key: str = "") -> None:
         super().__init__(path, line, column, expected)
+        self.key = key
         self.path = path
         self.line = line
         self.column = column
@@ -75,9 +81,32 @@ def parse(text: str, path: str) -> list[Entry]:
 
     Raises ConfigError, and nothing else, for a text that is not in the syntax.
     """
+    entries, faults = parse_all(text, path, most=1)
+    if faults:
+        raise faults[0]
+    return entries
+
+
+def parse_all(
+    text: str, path: str, *, most: int = MOST_FAULTS
+) -> tuple[list[Entry], list[ConfigError]]:
+    """Return every entry that can be read, and what keeps others from it, `most` at the most.
+
+    Behind something that is not in the syntax, reading goes on at the next line that begins as an
+    entry does: the rest of a broken list or text is no further fault.
+    """
     if _too_long(text):
-        raise ConfigError(path, 1, 1, f"a file of at most {MAX_FILE_BYTES} bytes")
-    return _Reader(text, path).entries()
+        return [], [ConfigError(path, 1, 1, f"a file of at most {MAX_FILE_BYTES} bytes")]
+    reader, faults = _Reader(text, path), list[ConfigError]()
+    while True:
+        try:
+            reader.read_entries()
+        except ConfigError as error:
+            error.key = reader.key
+            faults.append(error)
+            if len(faults) < most and reader.skip():
+                continue
+        return reader.entries, faults
 
 
 def render(content: Content) -> str:
@@ -119,9 +148,11 @@ def _byte_count(text: str) -> int:
 class _Reader:
     """A position in the text that only moves forward, one method for each part of the syntax."""
 
-    __slots__ = ("_line", "_line_start", "_path", "_pos", "_seen", "_text")
+    __slots__ = ("_began", "_line", "_line_start", "_path", "_pos", "_seen", "_text", "entries")
 
     def __init__(self, text: str, path: str) -> None:
+        self.entries: list[Entry] = []
+        self._began = 0  # where the statement that is being read begins
         self._text = text
         self._path = path
         self._pos = 0
@@ -129,16 +160,33 @@ class _Reader:
         self._line = 1
         self._line_start = 0
 
-    def entries(self) -> list[Entry]:
-        found = []
+    def read_entries(self) -> None:
+        """Reads on to the end. Raises ConfigError."""
         while self._pos < len(self._text):
             self._take(_BLANKS_AND_LINES)
+            self._began = self._pos
             if not self._comment():
-                found.append(self._entry())
+                self.entries.append(self._entry())
                 self._take(_BLANKS)
                 self._comment()
             self._separator()
-        return found
+
+    @property
+    def key(self) -> str:
+        """Of the statement that is being read; "" where it has not even a name."""
+        match = _NAME.match(self._text, self._began)
+        return match[0] if match else ""
+
+    def skip(self) -> bool:
+        """Leaves out what could not be read; False when nothing comes behind it."""
+        end_of_line = self._text.find("\n", self._began)
+        found = _BEGINS_ENTRY.search(self._text, end_of_line + 1) if end_of_line >= 0 else None
+        if found is None:
+            return False
+        self._pos = found.end()
+        if self._pos < self._seen:  # it was looked for an end that is far behind this
+            self._seen, self._line, self._line_start = 0, 1, 0
+        return True
 
     def _entry(self) -> Entry:
         line, column = self._place()

@@ -1,13 +1,17 @@
 """The kinds of value that a key can have, and how a key is declared.
 
+A declaration says all that is true of a key: its kind and default, what it means, what passes, and
+when it takes effect. A reload, the reports, the warnings and the documents are made from it.
+
 Each kind reads what stands in the file into the value that the daemon works with, and gives it
-back for reports. The kinds are the types of reference/config.md section 1; file modes are strings
-there and numbers here.
+back for reports. The kinds are the types of docs/protocol/configuration.md, section 1; file modes
+are strings there and numbers here.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final, TypeAlias, TypeVar
 
 from proxyd.config.grammar import Content, Value
@@ -37,10 +41,59 @@ class Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a value comes out of the file (or raises Unfit) and how it goes back."""
+    """How a value comes out of the file (or raises Unfit) and how it goes back.
 
+    `name` is for people.
+    """
+
+    name: str
     read: Callable[[Value, Check], Any]
     content: Callable[[Any], Content]
+
+
+class When(StrEnum):
+    """When a changed value is obeyed."""
+
+    RELOAD = "reload"
+    START = "start"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """When a key takes effect; `why_not`, for one that never does, is a clause.
+
+    `in_own_sockets`: it says what the sockets are like that proxyd makes itself. Under systemd the
+    socket units decide.
+    """
+
+    when: When
+    why_not: str = ""
+    in_own_sockets: bool = False
+
+
+AT_RELOAD: Final = Effect(When.RELOAD)
+AT_START: Final = Effect(When.START)
+IN_OWN_SOCKETS: Final = Effect(When.START, in_own_sockets=True)
+
+
+def never(why: str) -> Effect:
+    """The effect of a key that nothing reads; `why` goes on after "has no effect here: "."""
+    return Effect(When.NEVER, why)
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """When anything reads a key with a text, and what that has to be then.
+
+    `switches`: only while one of them is on does anything read it; none stand for always. Where all
+    are off, libvirt passes over a value that would not do, too. `empty_is_unset`: a text that is
+    there and empty, as templates leave it, says as much as none.
+    """
+
+    switches: tuple[str, ...] = ()
+    check: Check = lambda _: None
+    empty_is_unset: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +108,13 @@ class Spec:
     meaning: str
     check: Check
     example: Setting
+    effect: Effect
+    use: Use = Use()
 
     def read(self, value: Value) -> Any:
         """Return the setting that the file's value stands for; Unfit says what is wrong."""
+        if self.use.empty_is_unset and value.content == "":
+            return self.default
         return self.kind.read(value, self.check)
 
     def content(self, setting: Any) -> Content | None:
@@ -74,39 +131,62 @@ def shown(value: Value) -> str:
     match value.content:
         case int(number):
             return f"-{abs(number)}" if value.signed else str(number)
+        case other:
+            return spelled(other)
+
+
+def spelled(setting: object) -> str:
+    """The same of a setting."""
+    match setting:
         case str(text):
             return excerpt(text)
+        case int(number):
+            return str(int(number))
         case _:
             return "a list"
 
 
-def switch(default: bool, meaning: str) -> bool:
+def switch(default: bool, meaning: str, *, effect: Effect = AT_RELOAD) -> bool:
     """Declare a key that is 0 or 1."""
-    return _declare(_SWITCH, default, meaning)
+    return _declare(_SWITCH, default, meaning, effect)
 
 
 def count(
-    default: int, meaning: str, *, check: Check | None = None, example: int | None = None
+    default: int,
+    meaning: str,
+    *,
+    check: Check | None = None,
+    example: int | None = None,
+    effect: Effect = AT_RELOAD,
 ) -> int:
     """Declare a key with an unsigned number of 32 bits."""
-    return _declare(_COUNT, default, meaning, check=check, example=example)
+    return _declare(_COUNT, default, meaning, effect, check=check, example=example)
 
 
-def number(default: int, meaning: str) -> int:
+def number(default: int, meaning: str, *, effect: Effect = AT_RELOAD) -> int:
     """Declare a key with a signed number of 32 bits."""
-    return _declare(_NUMBER, default, meaning)
+    return _declare(_NUMBER, default, meaning, effect)
 
 
 def text(
-    default: TextT, meaning: str, *, check: Check | None = None, example: str | None = None
+    default: TextT,
+    meaning: str,
+    *,
+    check: Check | None = None,
+    example: str | None = None,
+    effect: Effect = AT_RELOAD,
+    used_with: tuple[str, ...] = (),
+    in_use: Check | None = None,
+    empty_is_unset: bool = False,
 ) -> TextT:
     """Declare a key with a string; with the default None it may be unset."""
-    return _declare(_TEXT, default, meaning, check=check, example=example)
+    use = Use(used_with, in_use or _anything, empty_is_unset)
+    return _declare(_TEXT, default, meaning, effect, check=check, example=example, use=use)
 
 
-def mode(default: int, meaning: str) -> int:
+def mode(default: int, meaning: str, *, effect: Effect = AT_RELOAD) -> int:
     """Declare a key with the permissions of a socket: an octal string in the file."""
-    return _declare(_MODE, default, meaning)
+    return _declare(_MODE, default, meaning, effect)
 
 
 def strings(
@@ -115,20 +195,23 @@ def strings(
     *,
     each: Check | None = None,
     example: tuple[str, ...] | None = None,
+    effect: Effect = AT_RELOAD,
 ) -> ListT:
     """Declare a key with a list of strings; with the default None it may be unset."""
-    return _declare(_STRINGS, default, meaning, check=each, example=example)
+    return _declare(_STRINGS, default, meaning, effect, check=each, example=example)
 
 
 def _declare(
     kind: Kind,
     default: SettingT,
     meaning: str,
+    effect: Effect,
     *,
     check: Check | None = None,
     example: Setting = None,
+    use: Use = Use(),
 ) -> SettingT:
-    spec = Spec(kind, default, meaning, check or _anything, example)
+    spec = Spec(kind, default, meaning, check or _anything, example, effect, use)
     return field(default=default, metadata={"spec": spec})
 
 
@@ -138,7 +221,7 @@ def _anything(_: object) -> None:
 
 def _read_whole(value: Value, check: Check, low: int, high: int) -> int:
     content = value.content
-    # With low at 0 a minus is wrong even before a zero: config.md section 2.
+    # With low at 0 a minus is wrong even before a zero: docs/protocol/configuration.md, section 2.
     if not isinstance(content, int) or not low <= content <= high or (value.signed and low == 0):
         wanted = "0 or 1" if high == 1 else f"a whole number from {low} to {high}"
         raise Unfit(f"to be {wanted}", value)
@@ -196,9 +279,9 @@ def _octal(setting: int) -> str:
     return f"{setting:04o}"
 
 
-_SWITCH: Final = Kind(_read_switch, int)
-_COUNT: Final = Kind(_read_count, _itself)
-_NUMBER: Final = Kind(_read_number, _itself)
-_TEXT: Final = Kind(_read_text, _itself)
-_MODE: Final = Kind(_read_mode, _octal)
-_STRINGS: Final = Kind(_read_strings, _itself)
+_SWITCH: Final = Kind("0 or 1", _read_switch, int)
+_COUNT: Final = Kind("a whole number from 0", _read_count, _itself)
+_NUMBER: Final = Kind("a whole number", _read_number, _itself)
+_TEXT: Final = Kind("a string", _read_text, _itself)
+_MODE: Final = Kind("an octal mode in quotes", _read_mode, _octal)
+_STRINGS: Final = Kind("a list of strings", _read_strings, _itself)

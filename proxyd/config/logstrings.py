@@ -1,8 +1,8 @@
 """The strings that say where log lines go and which are kept: `log_outputs` and `log_filters`.
 
 The same strings come from the configuration, the environment and virt-admin. What they mean and
-how they are read back stands in reference/admin.md section 6. Whether a filter fits a category is
-decided by `globs.matches(filter.pattern, category)`; the first that fits counts.
+how they are read back stands in docs/protocol/logging.md, section 3. Whether a filter fits a
+category is decided by `globs.matches(filter.pattern, category)`; the first that fits counts.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal, TypeAlias, get_args
 
+from proxyd.config.globs import matches
 from proxyd.config.quoting import excerpt
 
 OutputKind: TypeAlias = Literal["stderr", "journald", "syslog", "file"]
@@ -48,6 +49,23 @@ class LogFilter:
     pattern: str
 
 
+# What our log lines are filed under: words of libvirt's where it has them, for its filters' sake.
+CATEGORIES: Final = (
+    "daemon.admin",
+    "daemon.virtproxyd",
+    "proxyd.audit",
+    "proxyd.metrics",
+    "proxyd.relay",
+    "remote.remote_driver",
+    "rpc.netsaslcontext",
+    "rpc.netserver",
+    "rpc.netserverclient",
+    "rpc.netserverservice",
+    "rpc.netsocket",
+    "rpc.nettlscontext",
+    "util.gdbus",
+)
+
 _WORDS: Final = {level.name.lower(): level for level in LogLevel}
 _NUMBERS: Final = {str(level.value): level for level in LogLevel}
 _KINDS: Final[tuple[OutputKind, ...]] = get_args(OutputKind)
@@ -79,6 +97,23 @@ def parse_outputs(text: str) -> tuple[LogOutput, ...]:
 def parse_filters(text: str) -> tuple[LogFilter, ...]:
     """Read filters; no item at all gives an empty tuple, and every category its default level."""
     return tuple(_filter(item) for item in _items(text))
+
+
+def unheard_filters(filters: Iterable[LogFilter]) -> list[str]:
+    """The parts of filters that no category of ours has in it."""
+    return [
+        kept.pattern.strip("*")
+        for kept in filters
+        if not any(matches(kept.pattern, category) for category in CATEGORIES)
+    ]
+
+
+def unfed_outputs(
+    level: int, filters: Iterable[LogFilter], outputs: Iterable[LogOutput]
+) -> list[LogOutput]:
+    """The outputs that ask for lines which `level` and the filters let nobody have."""
+    lowest = min(level, *(kept.priority for kept in filters), LogLevel.ERROR)
+    return [output for output in outputs if output.priority < lowest]
 
 
 def format_outputs(outputs: Iterable[LogOutput]) -> str:

@@ -1,8 +1,8 @@
 """`tls_priority`: a GnuTLS priority string, translated into what OpenSSL is told.
 
-A string is a list of words with ":" between. It is worked off from left to right upon four lists:
-TLS versions, ciphers, key exchanges and MACs. In the end every suite counts whose four parts are
-left, in the order of the lists, as in GnuTLS. What the words became:
+A string is a list of words with ":" between. It is worked off from left to right upon six lists:
+TLS versions, ciphers, key exchanges, MACs, groups and signatures. In the end every suite counts
+whose four parts are left, in the order of the lists, as in GnuTLS. What the words became:
 
 | word | here |
 | --- | --- |
@@ -11,14 +11,17 @@ left, in the order of the lists, as in GnuTLS. What the words became:
 | PERFORMANCE | NORMAL with the 128-bit ciphers first |
 | SECURE192, SECURE256 | NORMAL with ciphers of 256 bits alone, and %PROFILE_HIGH |
 | LEGACY | NORMAL, AES-CBC with SHA1, and RSA key exchange; TLS 1.2 all the same |
-| SUITEB128 | TLS 1.2, ECDHE-ECDSA, AES-GCM, and %PROFILE_HIGH |
-| SUITEB192 | of SUITEB128 AES-256-GCM alone, and %PROFILE_ULTRA |
-| NONE | in front: nothing, not even a version |
+| SUITEB128 | TLS 1.2, ECDHE-ECDSA, AES-GCM, P-256 and P-384, and %PROFILE_HIGH |
+| SUITEB192 | of SUITEB128 AES-256-GCM and P-384 alone, and %PROFILE_ULTRA |
+| NONE | in front: nothing, not even a version; of groups and signatures see below |
 | @A,B,SYSTEM | NORMAL; A and B stand in GnuTLS's configuration, which is not read here |
 | +NORMAL and so on, or a second one | adds that one's parts |
 | +X, -X, !X | adds X to the end of its list; both others take X away |
-| VERS-ALL, VERS-TLS-ALL, CIPHER-ALL, KX-ALL, MAC-ALL | with + what NORMAL has, with - everything |
-| +GROUP-…, +CURVE-…, +SIGN-… | no effect: OpenSSL's own choice holds them and is not changed |
+| VERS-ALL, VERS-TLS-ALL, CIPHER-ALL, KX-ALL, MAC-ALL | with + NORMAL's, with - everything |
+| GROUP-ALL, CURVE-ALL, SIGN-ALL | likewise; CURVE-ALL is all groups, as in GnuTLS |
+| GROUP-EC-ALL, GROUP-DH-ALL | likewise the curves, and the FFDHE groups |
+| GROUP-X, CURVE-X | a group, such as X25519 and X25519-MLKEM768, which is hybrid |
+| SIGN-X | a signature of the handshake, ours and a client's, such as ML-DSA-65 |
 | CTYPE-X509, CTYPE-OPENPGP, COMP-… | no effect, as in GnuTLS |
 | %PROFILE_… | MEDIUM, HIGH, ULTRA, FUTURE: OpenSSL's security level 2, 3, 4, 5 |
 | %FORCE_ETM, %FORCE_SESSION_HASH | no effect without CBC ciphers, without TLS 1.2; else an error |
@@ -27,9 +30,29 @@ left, in the order of the lists, as in GnuTLS. What the words became:
 `NORMAL:-VERS-TLS1.2` is TLS 1.3 alone. GnuTLS makes TLS 1.0 and 1.1 of it, because it does not
 speak 1.3 when there is a gap below.
 
-An error is what asks for something broken (TLS 1.1, 3DES, anonymous clients), and what would
-forbid something that stays allowed here (-GROUP-X25519): pyOpenSSL has no call for groups and
-signatures. To take away what is never there is no error.
+An error is what asks for something broken (TLS 1.1, 3DES, anonymous clients) or for what OpenSSL
+does not have. To take away what is never there is no error. What this host's OpenSSL lacks of the
+groups and signatures here is found when it is told of them (tls/offers.py), with the same rule.
+
+Groups and signatures. NORMAL has the hybrid groups of TLS 1.3 (X25519-MLKEM768, SECP256R1-MLKEM768,
+SECP384R1-MLKEM1024), X25519, SECP256R1, X448, SECP384R1, SECP521R1,
+FFDHE2048 and FFDHE3072, and all signatures with SHA256 and up, in OpenSSL's order; FFDHE4096 to
+FFDHE8192 cost so much that they are there only when they are added by name. The order is that of
+preference: a client is asked for a hybrid group that it knows and did not bring along, but of
+neighbours in the list that are alike (hybrid, curves, FFDHE) the one that it brought is taken.
+Other than in GnuTLS:
+
+* A string that begins with NONE and adds no group has those of NORMAL; likewise signatures. GnuTLS
+  refuses such a string.
+* SIGN-ECDSA-SHA256 (of any curve, TLS 1.2) and SIGN-ECDSA-SECP256R1-SHA256 (TLS 1.3) are one: they
+  have one number, and OpenSSL keeps them together. So it is with 384 and 512.
+* In TLS 1.2 OpenSSL refuses a client whose certificate is on a curve that is not among the groups.
+* What is left must fit: without a curve TLS 1.2 has no ECDHE, without an RSA signature no
+  ECDHE-RSA, without any group or signature there is no TLS 1.3. RSA key exchange needs neither.
+
+libvirt's documentation switches post-quantum cryptography off with `@SYSTEM:-SIGN-ML-DSA-65:
+-SIGN-ML-DSA-44:-SIGN-ML-DSA-87:-GROUP-X25519-MLKEM768:-GROUP-SECP256R1-MLKEM768:
+-GROUP-SECP384R1-MLKEM1024`, which does just that.
 
 Why NORMAL is less than GnuTLS's, which still has AES-CBC and RSA key exchange: every GnuTLS since
 3.0 (2011), so every libvirt client since RHEL 7, has an ECDHE suite with AES-GCM in its own
@@ -45,13 +68,45 @@ A DHE suite needs a client that offers FFDHE groups, as GnuTLS's do. OpenSSL bef
 look at those and uses no DHE suite unless the context was given parameters (`load_tmp_dh`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from enum import IntEnum, StrEnum
-from itertools import product
+from enum import IntEnum
+from itertools import groupby, product
 from typing import Final
 
+from proxyd.config.priority_words import (
+    AEAD_IN_NAMES,
+    ALIASES,
+    BITS_192_FROM,
+    CERTIFICATES,
+    FAMILIES,
+    FLAGS,
+    FORCE_ETM,
+    FORCE_SESSION_HASH,
+    FORWARD_SECRECY_FROM,
+    GROUPS,
+    LEAST_BITS,
+    LEAST_TOLD,
+    LEVELS,
+    NEEDS,
+    NEVER,
+    NO_EFFECT,
+    NORMAL,
+    PARTS,
+    PREFIXES,
+    PROFILES,
+    REFUSED_FLAGS,
+    SIGNATURES,
+    TLS_1_2,
+    TLS_1_3,
+    VERSIONS,
+    WHOLE_LISTS,
+    Group,
+    Kind,
+    Level,
+    Signature,
+)
 from proxyd.config.quoting import excerpt
 
 LONGEST: Final = 4096  # characters; a string of all words that there are has not that many
@@ -69,13 +124,18 @@ class TlsPolicy:
     """What OpenSSL is told: OpenSSL's own names, joined by ":", the preferred one first.
 
     `ciphers` is for TLS 1.2 and never empty, because OpenSSL takes no empty list: where the
-    versions leave it unused, NORMAL's stand there. `suites` is for TLS 1.3.
+    versions leave it unused, NORMAL's stand there. `suites` is for TLS 1.3. `groups`, whose
+    unlike neighbours are parted by "/", and `signatures` are for both and never empty either.
+    `demanded` are those of them that were added by name.
     """
 
     lowest: TlsVersion
     highest: TlsVersion
     ciphers: str
     suites: str
+    groups: str
+    signatures: str
+    demanded: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 class PriorityError(Exception):
@@ -86,216 +146,9 @@ class PriorityError(Exception):
         self.column = column
 
 
-class _Kind(StrEnum):
-    """The four lists; the value is how a message calls a member."""
-
-    VERSION = "TLS version"
-    CIPHER = "cipher"
-    EXCHANGE = "key exchange"
-    MAC = "MAC"
-
-
-@dataclass(frozen=True, slots=True)
-class _Level:
-    """What a word such as NORMAL puts into the lists. No versions: they stay as they are."""
-
-    ciphers: tuple[str, ...]
-    exchanges: tuple[str, ...]
-    macs: tuple[str, ...] = ("SHA1", "AEAD")
-    versions: tuple[str, ...] = ()
-    security: int = 1  # OpenSSL's number for GnuTLS's profile; 0 is none
-
-    def part(self, kind: _Kind) -> tuple[str, ...]:
-        match kind:
-            case _Kind.VERSION:
-                return self.versions
-            case _Kind.CIPHER:
-                return self.ciphers
-            case _Kind.EXCHANGE:
-                return self.exchanges
-            case _Kind.MAC:
-                return self.macs
-
-
-_VERSIONS: Final = ("VERS-TLS1.3", "VERS-TLS1.2")
-_STRONG: Final = ("AES-256-GCM", "CHACHA20-POLY1305", "AES-256-CCM")
-_AEAD: Final = (*_STRONG, "AES-128-GCM", "AES-128-CCM")
-_FAST: Final = ("AES-128-GCM", "AES-256-GCM", "CHACHA20-POLY1305", "AES-128-CCM", "AES-256-CCM")
-_WITH_CBC: Final = (*_STRONG, "AES-256-CBC", "AES-128-GCM", "AES-128-CCM", "AES-128-CBC")
-_FORWARD_SECRET: Final = ("ECDHE-ECDSA", "ECDHE-RSA", "DHE-RSA")
-_WITH_RSA: Final = ("ECDHE-ECDSA", "ECDHE-RSA", "RSA", "DHE-RSA")
-_ALL_MACS: Final = ("SHA1", "SHA256", "SHA384", "AEAD")
-
-_NORMAL: Final = _Level(_AEAD, _FORWARD_SECRET)
-_SECURE: Final = _Level(_STRONG, _FORWARD_SECRET, ("AEAD",), security=3)
-_SUITE_B: Final = ("VERS-TLS1.2",)
-_LEVELS: Final = {
-    "NORMAL": _NORMAL,
-    "SYSTEM": _NORMAL,
-    "SECURE": _NORMAL,
-    "SECURE128": _NORMAL,
-    "PFS": _NORMAL,
-    "PERFORMANCE": _Level(_FAST, _FORWARD_SECRET),
-    "LEGACY": _Level(_WITH_CBC, _WITH_RSA, security=0),
-    "SECURE192": _SECURE,
-    "SECURE256": _SECURE,
-    "SUITEB128": _Level(
-        ("AES-256-GCM", "AES-128-GCM"), ("ECDHE-ECDSA",), ("AEAD",), _SUITE_B, security=3
-    ),
-    "SUITEB192": _Level(("AES-256-GCM",), ("ECDHE-ECDSA",), ("AEAD",), _SUITE_B, security=4),
-}
-
-_PARTS: Final = {
-    **dict.fromkeys(_VERSIONS, _Kind.VERSION),
-    **dict.fromkeys(_WITH_CBC, _Kind.CIPHER),
-    **dict.fromkeys(_WITH_RSA, _Kind.EXCHANGE),
-    **dict.fromkeys(_ALL_MACS, _Kind.MAC),
-}
-_WHOLE_LISTS: Final = {
-    "VERS-ALL": _Kind.VERSION,
-    "VERS-TLS-ALL": _Kind.VERSION,
-    "CIPHER-ALL": _Kind.CIPHER,
-    "KX-ALL": _Kind.EXCHANGE,
-    "MAC-ALL": _Kind.MAC,
-}
-
-_TLS_1_3: Final = {
-    "AES-256-GCM": "TLS_AES_256_GCM_SHA384",
-    "CHACHA20-POLY1305": "TLS_CHACHA20_POLY1305_SHA256",
-    "AES-128-GCM": "TLS_AES_128_GCM_SHA256",
-    "AES-128-CCM": "TLS_AES_128_CCM_SHA256",
-}
-_PREFIXES: Final = {
-    "ECDHE-ECDSA": "ECDHE-ECDSA-",
-    "ECDHE-RSA": "ECDHE-RSA-",
-    "DHE-RSA": "DHE-RSA-",
-    "RSA": "",
-}
-# Which name a cipher with a MAC has in OpenSSL, and with which key exchanges there is a suite.
-_TLS_1_2: Final[dict[tuple[str, str], tuple[str, tuple[str, ...]]]] = {
-    ("AES-256-GCM", "AEAD"): ("AES256-GCM-SHA384", _WITH_RSA),
-    ("AES-128-GCM", "AEAD"): ("AES128-GCM-SHA256", _WITH_RSA),
-    ("CHACHA20-POLY1305", "AEAD"): ("CHACHA20-POLY1305", _FORWARD_SECRET),
-    ("AES-256-CCM", "AEAD"): ("AES256-CCM", ("ECDHE-ECDSA", "RSA", "DHE-RSA")),
-    ("AES-128-CCM", "AEAD"): ("AES128-CCM", ("ECDHE-ECDSA", "RSA", "DHE-RSA")),
-    ("AES-256-CBC", "SHA1"): ("AES256-SHA", _WITH_RSA),
-    ("AES-128-CBC", "SHA1"): ("AES128-SHA", _WITH_RSA),
-    ("AES-256-CBC", "SHA256"): ("AES256-SHA256", ("RSA", "DHE-RSA")),
-    ("AES-128-CBC", "SHA256"): ("AES128-SHA256", _WITH_RSA),
-    ("AES-256-CBC", "SHA384"): ("AES256-SHA384", ("ECDHE-ECDSA", "ECDHE-RSA")),
-}
-
-
-def _each(names: str, reason: str = "") -> dict[str, str]:
-    return dict.fromkeys(names.split(), reason)
-
-
-_SIDES: Final = ("CTYPE-", "CTYPE-CLI-", "CTYPE-SRV-")
-
-# Known to GnuTLS and never here: taking it away is fine, adding it is refused for this reason.
-_NEVER: Final = {
-    **_each(
-        "3DES-CBC DES-CBC RC2-40 ARCFOUR-40 ARCFOUR-128 NULL MAC-NULL MD5 RSA-EXPORT",
-        "is broken; proxyd offers AEAD and AES-CBC ciphers",
-    ),
-    **_each(
-        "AES-128-CCM-8 AES-256-CCM-8 AES-192-CBC AES-192-GCM CAMELLIA-128-CBC CAMELLIA-192-CBC"
-        " CAMELLIA-256-CBC CAMELLIA-128-GCM CAMELLIA-256-GCM",
-        "is not offered; proxyd has AES-GCM, AES-CCM, AES-CBC and CHACHA20-POLY1305",
-    ),
-    **_each("ANON-DH ANON-ECDH", "lets in anyone; proxyd tells clients apart by certificate"),
-    **_each(
-        "PSK RSA-PSK DHE-PSK ECDHE-PSK SRP SRP-RSA SRP-DSS DHE-DSS",
-        "is not offered; proxyd has the key exchanges ECDHE-RSA, ECDHE-ECDSA, DHE-RSA and RSA",
-    ),
-    **_each(
-        "VERS-SSL3.0 VERS-TLS1.0 VERS-TLS1.1",
-        "is broken; proxyd speaks TLS 1.2 and 1.3, which NORMAL has",
-    ),
-    **_each(
-        "VERS-DTLS0.9 VERS-DTLS1.0 VERS-DTLS1.2 VERS-DTLS-ALL",
-        "is for datagrams; proxyd speaks TLS 1.2 and 1.3",
-    ),
-    **_each(
-        "SIGN-RSA-SHA1 SIGN-ECDSA-SHA1 SIGN-DSA-SHA1 SIGN-RSA-MD5 SIGN-RSA-MD2 SIGN-RSA-RMD160",
-        "is broken; OpenSSL neither makes nor accepts such a signature",
-    ),
-    **_each(
-        "GROUP-SECP192R1 GROUP-SECP224R1 CURVE-SECP192R1 CURVE-SECP224R1",
-        "is too small; groups start at SECP256R1",
-    ),
-    **_each(
-        "GOST VKO-GOST-12 GOST28147-TC26Z-CNT GOST28147-TC26Z-IMIT CIPHER-GOST-ALL KX-GOST-ALL"
-        " MAC-GOST-ALL GROUP-GOST-ALL SIGN-GOST-ALL",
-        "is not in OpenSSL; proxyd has AES and CHACHA20-POLY1305",
-    ),
-    **{f"{side}RAWPK": "is no certificate; proxyd takes X.509 ones" for side in _SIDES},
-}
-
-# In no suite, or nothing to GnuTLS either.
-_NO_EFFECT: Final = frozenset(
-    _each("SHA224 SHA512 UMAC-96 UMAC-128 CTYPE-OPENPGP COMP-ALL COMP-NULL COMP-DEFLATE COMP-LZO")
+_NAMES: Final = {*LEVELS, *PARTS, *ALIASES, *WHOLE_LISTS, *FAMILIES, *NEVER} | (
+    NO_EFFECT | CERTIFICATES
 )
-
-# There without being asked for, and staying.
-_CERTIFICATES: Final = frozenset(
-    f"{side}{kind}" for side in _SIDES for kind in ("X509", "X.509", "ALL")
-)
-_WHOLE_CHOICES: Final = frozenset(_each("GROUP-ALL GROUP-EC-ALL GROUP-DH-ALL CURVE-ALL SIGN-ALL"))
-_CHOICES: Final = frozenset(
-    _each(
-        "GROUP-SECP256R1 GROUP-SECP384R1 GROUP-SECP521R1 GROUP-X25519 GROUP-X448 CURVE-SECP256R1"
-        " CURVE-SECP384R1 CURVE-SECP521R1 CURVE-X25519 CURVE-X448 GROUP-FFDHE2048 GROUP-FFDHE3072"
-        " GROUP-FFDHE4096 GROUP-FFDHE6144 GROUP-FFDHE8192 GROUP-X25519-MLKEM768"
-        " GROUP-SECP256R1-MLKEM768 GROUP-SECP384R1-MLKEM1024 SIGN-RSA-SHA256 SIGN-RSA-SHA384"
-        " SIGN-RSA-SHA512 SIGN-RSA-PSS-SHA256 SIGN-RSA-PSS-SHA384 SIGN-RSA-PSS-SHA512"
-        " SIGN-RSA-PSS-RSAE-SHA256 SIGN-RSA-PSS-RSAE-SHA384 SIGN-RSA-PSS-RSAE-SHA512"
-        " SIGN-ECDSA-SHA256 SIGN-ECDSA-SHA384 SIGN-ECDSA-SHA512 SIGN-ECDSA-SECP256R1-SHA256"
-        " SIGN-ECDSA-SECP384R1-SHA384 SIGN-ECDSA-SECP521R1-SHA512 SIGN-EDDSA-ED25519"
-        " SIGN-EDDSA-ED448"
-    )
-)
-
-_AEAD_IN_NAMES: Final = ("GCM", "CCM", "CHACHA20")  # of OpenSSL's
-
-_PROFILES: Final = {
-    "%PROFILE_VERY_WEAK": 1,
-    "%PROFILE_LOW": 1,
-    "%PROFILE_LEGACY": 1,
-    "%PROFILE_MEDIUM": 2,
-    "%PROFILE_HIGH": 3,
-    "%PROFILE_ULTRA": 4,
-    "%PROFILE_FUTURE": 5,
-    "%PROFILE_SUITEB128": 3,
-    "%PROFILE_SUITEB192": 4,
-}
-_LEAST_TOLD: Final = 2  # below it OpenSSL's default is as strict or stricter
-_FORWARD_SECRECY_FROM: Final = 3  # the security level at which OpenSSL drops RSA key exchange
-_192_BITS_FROM: Final = 4  # and at which ciphers of 128 bits and the SHA1 MAC go
-
-_FORCE_ETM: Final = "%FORCE_ETM"
-_FORCE_SESSION_HASH: Final = "%FORCE_SESSION_HASH"
-_REFUSED_FLAGS: Final = {
-    "%NO_EXTENSIONS": "cannot be translated: OpenSSL always uses extensions",
-    "%VERIFY_ALLOW_BROKEN": "is refused: certificates with broken signatures stay out",
-    "%VERIFY_ALLOW_SIGN_RSA_MD5": "is refused: certificates signed with MD5 stay out",
-    "%VERIFY_ALLOW_SIGN_WITH_SHA1": "is refused: certificates signed with SHA1 stay out",
-    "%VERIFY_DISABLE_CRL_CHECKS": "cannot be translated: leave out crl_file instead",
-}
-_FLAGS: Final = frozenset(
-    {*_PROFILES, *_REFUSED_FLAGS, _FORCE_ETM, _FORCE_SESSION_HASH}
-    # A client's matter, a relaxation that is not made, or what proxyd does in any case.
-    | _each(
-        "%COMPAT %DUMBFW %SERVER_PRECEDENCE %FALLBACK_SCSV %STATELESS_COMPRESSION %NO_TICKETS"
-        " %NO_TICKETS_TLS12 %NO_STATUS_REQUEST %NO_SHUFFLE_EXTENSIONS %SAFE_RENEGOTIATION"
-        " %PARTIAL_RENEGOTIATION %DISABLE_SAFE_RENEGOTIATION %UNSAFE_RENEGOTIATION %NEW_PADDING"
-        " %ALLOW_SMALL_RECORDS %NO_ETM %NO_SESSION_HASH %LATEST_RECORD_VERSION"
-        " %SSL3_RECORD_VERSION %DISABLE_TLS13_COMPAT_MODE %DISABLE_WILDCARDS"
-        " %DEBUG_ALLOW_KEY_USAGE_VIOLATIONS %VERIFY_ALLOW_X509_V1_CA_CRT"
-    ).keys()
-)
-_ALWAYS_THERE: Final = _CERTIFICATES | _WHOLE_CHOICES | _CHOICES
-_NAMES: Final = {*_LEVELS, *_PARTS, *_WHOLE_LISTS, *_NEVER} | _NO_EFFECT | _ALWAYS_THERE
 _UNDERSTOOD: Final = (
     "a string is a word such as NORMAL, SECURE256 or PERFORMANCE and changes to it, each behind a"
     ' ":", such as -VERS-TLS1.2, +AES-256-CBC, -DHE-RSA or %SERVER_PRECEDENCE'
@@ -317,13 +170,14 @@ class _Word:
 class _Choice:
     """What is left of everything while the words are worked off."""
 
-    kept: dict[_Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in _Kind})
+    kept: dict[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in Kind})
     security: int = 0
     leveled: bool = False  # a second level adds to the first
-    from_nothing: bool = False  # groups and signatures are only those that are named
+    implied: set[Kind] = field(default_factory=set)  # behind NONE: there until one is named
+    demanded: set[str] = field(default_factory=set)
 
-    def level(self, level: _Level, *, add: bool) -> None:
-        for kind in _Kind:
+    def level(self, level: Level, *, add: bool) -> None:
+        for kind in Kind:
             part = level.part(kind)
             if part and not add:
                 self.kept[kind].clear()
@@ -331,15 +185,31 @@ class _Choice:
         if level.security:
             # Of several the weakest, as in GnuTLS.
             self.security = min(level.security, self.security or level.security)
-        self.from_nothing = False
 
-    def add(self, kind: _Kind, parts: tuple[str, ...]) -> None:
+    def add(self, kind: Kind, parts: Sequence[str]) -> None:
         kept = self.kept[kind]
+        if kind in self.implied and parts:
+            self.implied.remove(kind)
+            kept.clear()
         kept.extend(part for part in parts if part not in kept)
 
-    def remove(self, kind: _Kind, part: str) -> None:
+    def remove(self, kind: Kind, part: str) -> None:
         if part in self.kept[kind]:
             self.kept[kind].remove(part)
+
+    @property
+    def groups(self) -> list[Group]:
+        """Those that OpenSSL would use at this security level."""
+        least = LEAST_BITS.get(self.security, 0)
+        groups = (GROUPS[name] for name in self.kept[Kind.GROUP])
+        return [group for group in groups if group.bits >= least]
+
+    @property
+    def signatures(self) -> list[Signature]:
+        """Likewise."""
+        least = LEAST_BITS.get(self.security, 0)
+        signatures = (SIGNATURES[name] for name in self.kept[Kind.SIGNATURE])
+        return [signature for signature in signatures if signature.bits >= least]
 
 
 def parse_priority(text: str | None) -> TlsPolicy:
@@ -380,9 +250,12 @@ def _words(text: str) -> Iterator[_Word]:
 def _begin(choice: _Choice, first: _Word) -> int:
     """Starts from the first word; how many words are done with."""
     if first.text.upper() == "NONE":
-        choice.leveled = choice.from_nothing = True
+        choice.leveled = True
+        for kind in (Kind.GROUP, Kind.SIGNATURE):
+            choice.add(kind, NORMAL.part(kind))
+            choice.implied.add(kind)
         return 1
-    choice.add(_Kind.VERSION, _VERSIONS)
+    choice.add(Kind.VERSION, VERSIONS)
     if not first.text.startswith("@"):
         return 0
     # GnuTLS takes the first of them that its configuration defines, and SYSTEM is always there.
@@ -391,15 +264,15 @@ def _begin(choice: _Choice, first: _Word) -> int:
             "stands for something in GnuTLS's configuration, which is not read here; SYSTEM can be"
             " used, at the end of such a list too, and means NORMAL"
         )
-    choice.level(_NORMAL, add=False)
+    choice.level(NORMAL, add=False)
     choice.leveled = True
     return 1
 
 
 def _apply(choice: _Choice, word: _Word) -> None:
     name = word.text.upper() if word.text.isascii() else word.text
-    if name in _LEVELS:
-        choice.level(_LEVELS[name], add=choice.leveled)
+    if name in LEVELS:
+        choice.level(LEVELS[name], add=choice.leveled)
         choice.leveled = True
     elif name.startswith("%"):
         _apply_flag(choice, word)
@@ -412,56 +285,55 @@ def _apply(choice: _Choice, word: _Word) -> None:
 
 
 def _add(choice: _Choice, word: _Word, name: str) -> None:
-    if name in _LEVELS:
-        choice.level(_LEVELS[name], add=True)
-    elif name in _WHOLE_LISTS:
-        kind = _WHOLE_LISTS[name]
-        choice.add(kind, _NORMAL.part(kind) or _VERSIONS)
-    elif name in _PARTS:
-        choice.add(_PARTS[name], (name,))
-    elif name in _NEVER:
-        raise word.error(f"is refused: it {_NEVER[name]}")
-    elif name in _CHOICES and choice.from_nothing:
-        whole = f"+{name.partition('-')[0]}-ALL"
-        raise word.error(
-            "cannot be translated: behind NONE it would leave out all others, and which there are"
-            f" is OpenSSL's choice; write {whole}"
-        )
-    elif name not in _NO_EFFECT | _ALWAYS_THERE:
+    name = ALIASES.get(name, name)
+    if name in LEVELS:
+        choice.level(LEVELS[name], add=True)
+    elif name in WHOLE_LISTS:
+        kind = WHOLE_LISTS[name]
+        choice.add(kind, NORMAL.part(kind) or VERSIONS)
+    elif name in FAMILIES:
+        family = FAMILIES[name]
+        choice.add(Kind.GROUP, [each for each in NORMAL.groups if GROUPS[each].family is family])
+    elif name in PARTS:
+        choice.add(PARTS[name], (name,))
+        choice.demanded.add(name)
+    elif name in NEVER:
+        raise word.error(f"is refused: it {NEVER[name]}")
+    elif name not in NO_EFFECT | CERTIFICATES:
         raise _not_understood(word)
 
 
 def _remove(choice: _Choice, word: _Word, name: str) -> None:
-    if name in _WHOLE_LISTS:
-        choice.kept[_WHOLE_LISTS[name]].clear()
-    elif name in _PARTS:
-        choice.remove(_PARTS[name], name)
-    elif name in _CERTIFICATES:
+    name = ALIASES.get(name, name)
+    if name in WHOLE_LISTS:
+        choice.implied.discard(WHOLE_LISTS[name])
+        choice.kept[WHOLE_LISTS[name]].clear()
+    elif name in FAMILIES:
+        for each, group in GROUPS.items():
+            if group.family is FAMILIES[name]:
+                choice.remove(Kind.GROUP, each)
+    elif name in PARTS:
+        choice.remove(PARTS[name], name)
+    elif name in CERTIFICATES:
         raise word.error("cannot be translated: X.509 certificates are the only ones")
-    elif name in _CHOICES | _WHOLE_CHOICES:
-        raise word.error(
-            "cannot be translated: groups and signatures are OpenSSL's choice; versions, ciphers,"
-            " key exchanges and MACs can be taken away, and %PROFILE_HIGH or %PROFILE_ULTRA asks"
-            " for stronger ones of everything"
-        )
-    elif name not in _NEVER and name not in _NO_EFFECT:
+    elif name not in NEVER and name not in NO_EFFECT:
         raise _not_understood(word)
 
 
 def _apply_flag(choice: _Choice, word: _Word) -> None:
     # In this spelling only, as in GnuTLS.
-    if word.text in _PROFILES:
-        choice.security = _PROFILES[word.text]
-    elif word.text in _REFUSED_FLAGS:
-        raise word.error(_REFUSED_FLAGS[word.text])
-    elif word.text not in _FLAGS:
+    if word.text in PROFILES:
+        choice.security = PROFILES[word.text]
+    elif word.text in REFUSED_FLAGS:
+        raise word.error(REFUSED_FLAGS[word.text])
+    elif word.text not in FLAGS:
         raise _not_understood(word)
 
 
 def _not_understood(word: _Word) -> PriorityError:
     sign, name = (word.text[:1], word.text[1:]) if word.text[:1] in {*"+-!"} else ("", word.text)
     likely = get_close_matches(
-        name.upper()[:40], _FLAGS if name.startswith("%") else _NAMES if sign else _LEVELS, 1
+        name.upper()[:40], FLAGS if name.startswith("%") else _NAMES if sign else LEVELS, 1
     )
     advice = f'did you mean "{sign}{likely[0]}"?' if likely else _UNDERSTOOD
     return word.error(f"is not understood: {advice}")
@@ -469,13 +341,25 @@ def _not_understood(word: _Word) -> PriorityError:
 
 def _policy(choice: _Choice) -> TlsPolicy:
     suites, ciphers = _suites(choice), _ciphers(choice)
-    told = ciphers or _ciphers(_normal(choice.security))
-    level = [f"@SECLEVEL={choice.security}"] if choice.security >= _LEAST_TOLD else []
+    normal = _normal(choice.security)
+    told = ciphers or _ciphers(normal)
+    level = [f"@SECLEVEL={choice.security}"] if choice.security >= LEAST_TOLD else []
+    groups = choice.groups or normal.groups
+    signatures = choice.signatures or normal.signatures
     return TlsPolicy(
         lowest=TlsVersion.TLS1_2 if ciphers else TlsVersion.TLS1_3,
         highest=TlsVersion.TLS1_3 if suites else TlsVersion.TLS1_2,
         ciphers=":".join(level + told),
         suites=":".join(suites),
+        groups="/".join(
+            ":".join(group.name for group in alike)
+            for _, alike in groupby(groups, lambda group: group.family)
+        ),
+        signatures=":".join(signature.name for signature in signatures),
+        demanded=frozenset(
+            [group.name for name, group in GROUPS.items() if name in choice.demanded]
+            + [each.name for name, each in SIGNATURES.items() if name in choice.demanded]
+        ),
     )
 
 
@@ -485,68 +369,80 @@ def _is_empty(choice: _Choice) -> bool:
 
 def _normal(security: int) -> _Choice:
     choice = _Choice()
-    choice.add(_Kind.VERSION, _VERSIONS)
-    choice.level(_NORMAL, add=True)
+    choice.add(Kind.VERSION, VERSIONS)
+    choice.level(NORMAL, add=True)
     choice.security = security
     return choice
 
 
 def _suites(choice: _Choice) -> list[str]:
     kept = choice.kept
-    if "VERS-TLS1.3" not in kept[_Kind.VERSION] or "AEAD" not in kept[_Kind.MAC]:
+    if "VERS-TLS1.3" not in kept[Kind.VERSION] or "AEAD" not in kept[Kind.MAC]:
+        return []
+    if not choice.groups or not any(each.in_tls_1_3 for each in choice.signatures):
         return []
     return [
-        _TLS_1_3[cipher]
-        for cipher in kept[_Kind.CIPHER]
-        if cipher in _TLS_1_3 and _usable(choice.security, cipher)
+        TLS_1_3[cipher]
+        for cipher in kept[Kind.CIPHER]
+        if cipher in TLS_1_3 and _usable(choice.security, cipher)
     ]
 
 
 def _ciphers(choice: _Choice) -> list[str]:
-    if "VERS-TLS1.2" not in choice.kept[_Kind.VERSION]:
+    if "VERS-TLS1.2" not in choice.kept[Kind.VERSION]:
         return []
-    parts = product(*(choice.kept[kind] for kind in (_Kind.EXCHANGE, _Kind.CIPHER, _Kind.MAC)))
+    families = {group.family for group in choice.groups}
+    signers = {signature.signer for signature in choice.signatures}
+    exchanges = [
+        name
+        for name in choice.kept[Kind.EXCHANGE]
+        if name not in NEEDS or (NEEDS[name][0] in families and NEEDS[name][1] in signers)
+    ]
+    parts = product(exchanges, choice.kept[Kind.CIPHER], choice.kept[Kind.MAC])
     return [
-        _PREFIXES[exchange] + _TLS_1_2[cipher, mac][0]
+        PREFIXES[exchange] + TLS_1_2[cipher, mac][0]
         for exchange, cipher, mac in parts
-        if (cipher, mac) in _TLS_1_2
-        and exchange in _TLS_1_2[cipher, mac][1]
+        if (cipher, mac) in TLS_1_2
+        and exchange in TLS_1_2[cipher, mac][1]
         and _usable(choice.security, cipher, mac, exchange)
     ]
 
 
 def _usable(security: int, cipher: str, mac: str = "", exchange: str = "") -> bool:
     """Whether OpenSSL would use this at a security level."""
-    if exchange == "RSA" and security >= _FORWARD_SECRECY_FROM:
+    if exchange == "RSA" and security >= FORWARD_SECRECY_FROM:
         return False
-    return security < _192_BITS_FROM or not ("-128-" in cipher or mac == "SHA1")
+    return security < BITS_192_FROM or not ("-128-" in cipher or mac == "SHA1")
 
 
 def _what_is_missing(choice: _Choice) -> str:
     if not choice.leveled:
         return "the string has to begin with a word such as NORMAL"
     for kind, example in (
-        (_Kind.VERSION, "+VERS-TLS1.3"),
-        (_Kind.CIPHER, "+AES-256-GCM"),
-        (_Kind.MAC, "+AEAD"),
+        (Kind.VERSION, "+VERS-TLS1.3"),
+        (Kind.CIPHER, "+AES-256-GCM"),
+        (Kind.MAC, "+AEAD"),
+        (Kind.GROUP, "+GROUP-X25519"),
+        (Kind.SIGNATURE, "+SIGN-RSA-PSS-RSAE-SHA256"),
     ):
         if not choice.kept[kind]:
             return f"there is no {kind}, such as {example}"
-    if not choice.kept[_Kind.EXCHANGE]:
+    if not choice.kept[Kind.EXCHANGE]:
         return "TLS 1.2 lacks a key exchange, such as +ECDHE-RSA, and TLS 1.3 is off or lacks AEAD"
     return (
         "what there is makes no suite; with AEAD go AES-GCM, AES-CCM and CHACHA20-POLY1305, with"
-        " SHA1, SHA256 and SHA384 goes AES-CBC in TLS 1.2"
+        " SHA1, SHA256 and SHA384 goes AES-CBC in TLS 1.2; TLS 1.3 needs a group and a signature"
+        " (not SIGN-RSA-SHA…), ECDHE-ECDSA a curve and ECDSA or EdDSA, ECDHE-RSA a curve and RSA"
     )
 
 
 def _check_demand(choice: _Choice, word: _Word) -> None:
     """For the words that are fulfilled only when something else is gone in the end."""
     names = _ciphers(choice)
-    cbc = [name for name in names if not any(aead in name for aead in _AEAD_IN_NAMES)]
-    if word.text == _FORCE_ETM and cbc:
+    cbc = [name for name in names if not any(aead in name for aead in AEAD_IN_NAMES)]
+    if word.text == FORCE_ETM and cbc:
         raise word.error(
             "cannot be translated while there are CBC ciphers; add -AES-128-CBC:-AES-256-CBC"
         )
-    if word.text == _FORCE_SESSION_HASH and names:
+    if word.text == FORCE_SESSION_HASH and names:
         raise word.error("cannot be translated for TLS 1.2; add -VERS-TLS1.2")

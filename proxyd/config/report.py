@@ -2,18 +2,19 @@
 
 The table for people is itself a configuration file: put into one, it gives the same settings
 again. What a file cannot say stands in it as a comment: a key that is unset, and the default of
-tcp_min_ssf, which libvirt's rules let nobody write (reference/config.md section 1).
+tcp_min_ssf, which libvirt's rules let nobody write (docs/protocol/configuration.md, section 1).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from proxyd.config.grammar import Content, render
-from proxyd.config.loading import DEFAULT_ORIGIN, Loaded
+from proxyd.config.kinds import When
 from proxyd.config.quoting import excerpt, one_line
 from proxyd.config.settings import SPECS, Settings
+from proxyd.config.sources import DEFAULT_ORIGIN, Loaded
 
 _WIDEST_ALIGNED_VALUE: Final = 40  # one long list must not push every origin off the screen
 
@@ -44,14 +45,23 @@ def report(loaded: Loaded) -> str:
     return "\n".join([title, *first, "", "# As by default:", *rows(differing=False), ""])
 
 
-def report_json(loaded: Loaded) -> str:
-    """Return the same for programs, values as the file would have them, null for unset."""
+def report_json(loaded: Loaded, faults: Sequence[Any] = ()) -> str:
+    """Return the same for programs, values as the file would have them, null for unset.
+
+    `takes_effect` is "reload", "start" or "never"; why never, is among the doubts. `faults` are
+    dataclasses: what a start would meet with these settings.
+    """
     settings = {
-        key: {"value": _json_value(loaded.settings, key), "origin": loaded.origins[key]}
-        for key in SPECS
+        key: {
+            "value": _json_value(loaded.settings, key),
+            "origin": loaded.origins[key],
+            "takes_effect": spec.effect.when,
+        }
+        for key, spec in SPECS.items()
     }
     doubts = [asdict(doubt) for doubt in loaded.doubts]
-    return json.dumps({"settings": settings, "doubts": doubts}, indent=2) + "\n"
+    told = {"settings": settings, "doubts": doubts, "faults": [asdict(each) for each in faults]}
+    return json.dumps(told, indent=2) + "\n"
 
 
 def _lines(loaded: Loaded) -> Iterator[_Line]:
@@ -66,6 +76,8 @@ def _lines(loaded: Loaded) -> Iterator[_Line]:
             where += " (the default)"
         elif changed and not is_set:
             where += " (follows another key)"
+        if spec.effect.when is When.NEVER:
+            where += " (no effect here)"
         yield _Line(
             key if value is not None else f"#{key}",
             value if value is not None else _unwritable(setting),

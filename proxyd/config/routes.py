@@ -1,4 +1,4 @@
-"""From the name in a client's CONNECT_OPEN to a daemon's socket (reference/routing.md, 1 to 3).
+"""From the name in a client's CONNECT_OPEN to a daemon's socket (docs/protocol/routing.md).
 
 A name comes from the client and goes to a daemon that runs as root, so it is never passed on as
 it came. It is taken apart, everything that could make a daemon dial out, run a program or load
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from proxyd.config.addresses import socket_name, socket_unit
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 
@@ -83,7 +84,7 @@ _INSIDE: Final = frozenset(
 )
 _TYPO_HOSTS: Final = frozenset({"system", "session"})
 
-# Those that have a modular daemon (reference/routing.md, section 2).
+# Those that have a modular daemon (docs/protocol/routing.md, section 2).
 _DRIVERS: Final = (
     "qemu",
     "xen",
@@ -100,7 +101,7 @@ _DRIVERS: Final = (
     "storage",
 )
 
-# Which daemons an empty name looks for, in this order (reference/routing.md, section 3).
+# Which daemons an empty name looks for, in this order (docs/protocol/routing.md, section 5).
 PROBED_SYSTEM: Final = ("xen", "qemu", "lxc", "vbox", "bhyve", "vz")
 PROBED_SESSION: Final = ("qemu", "vbox")
 
@@ -167,20 +168,20 @@ class RoutingTable:
             )
         if target is not None and target.startswith("/"):
             # One socket for both kinds of access: a read-only connection is read-only by the
-            # flag in its OPEN, which the daemon enforces (reference/routing.md, section 8).
+            # flag in its OPEN, which the daemon enforces (docs/protocol/routing.md, section 7).
             return Destination(written, target.rpartition("/")[2], target, None)
         daemon = target or f"virt{driver}d"
         session = not self.privileged and uri_path == "/session"
         path = self.socket_of(daemon, session=session, readonly=readonly)
-        unit = f"{daemon}-ro.socket" if readonly else f"{daemon}.socket"
+        unit = socket_unit(daemon, readonly=readonly)
         return Destination(written, daemon, path, None if session else unit)
 
     def socket_of(self, daemon: str, *, session: bool, readonly: bool) -> str:
         """A daemon's socket. A user's daemons have none that is read-only."""
         stem = "libvirt" if daemon == "libvirtd" else daemon
         if session:
-            return f"{self.session_dir}/{stem}-sock"
-        return f"{self.system_dir}/{stem}-sock" + ("-ro" if readonly else "")
+            return f"{self.session_dir}/{socket_name(stem)}"
+        return f"{self.system_dir}/{socket_name(stem, readonly=readonly)}"
 
     def known(self) -> list[Destination]:
         """Where connections may go: what the routes name, then libvirt's own daemons."""

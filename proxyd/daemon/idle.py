@@ -1,4 +1,4 @@
-"""The end of a daemon that nobody needs (reference/config.md, section 8)."""
+"""The end of a daemon that nobody needs (docs/protocol/process.md, section 5)."""
 
 import logging
 import math
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from proxyd.session.admission import Admission
+from proxyd.admission.admission import Admission
 
 log = logging.getLogger("daemon.virtproxyd")
 

@@ -1,19 +1,21 @@
 """What the daemon was asked for, and what of it is in force right now."""
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxyd.config.listening import Door, Transport
+from proxyd.config.listeners import Door
 from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import Settings
-from proxyd.daemon.loaded import Source
+from proxyd.config.transports import Transport
+from proxyd.daemon.load_config import Source
 from proxyd.daemon.places import Places
+from proxyd.daemon.ways import Trouble
+from proxyd.listen.listener import Listener
 
 if TYPE_CHECKING:  # these bring libraries with them that not every host need carry
-    from proxyd.auth.offering import Offering
-    from proxyd.auth.server_tls import ServerTls
+    from proxyd.sasl.mechanisms import Offering
+    from proxyd.tls.server_context import ServerTls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +33,9 @@ class Options:
     idle_exit_s: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InForce:
-    """What a reload replaces: read where it is needed, swapped as a whole."""
+    """What holds at one time. A reload makes another one; nothing ever changes within."""
 
     settings: Settings
     at_start: Settings  # what the file said then, where systemd has the last word
@@ -41,5 +43,20 @@ class InForce:
     tls: "ServerTls | None"
     offerings: "Mapping[Transport, Offering]"
     descriptor_room: int  # sessions that the limit of open descriptors allows
-    doors: Sequence[tuple[socket.socket, Door]] = ()
-    admin_doors: Sequence[tuple[socket.socket, Door]] = ()
+    troubles: Sequence[Trouble] = ()  # ways in that are not served
+    listeners: Sequence[Listener] = ()
+    admin_listeners: Sequence[Listener] = ()
+
+
+@dataclass(slots=True)
+class Current:
+    """The one reference to what is in force: read where it is needed, swapped by a reload.
+
+    The control plane's thread alone does either.
+    """
+
+    now: InForce
+
+    def trouble_of(self, door: Door) -> Trouble | None:
+        """Why nobody can be let in there at present."""
+        return next((each for each in self.now.troubles if each.concerns(door)), None)

@@ -4,18 +4,19 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import trio
 
-from proxyd.config.loading import Loaded
 from proxyd.config.logstrings import LogFilter, LogOutput, parse_filters, parse_outputs
-from proxyd.daemon.exits import Exit, StartFailed
+from proxyd.config.sources import Loaded
 from proxyd.daemon.in_force import Options
-from proxyd.daemon.journal import journal_is_available
-from proxyd.daemon.logoutputs import LogOutputError
-from proxyd.daemon.logs import Logs, default_outputs
+from proxyd.log.journal import journal_is_available
+from proxyd.log.logs import Logs, default_outputs
+from proxyd.log.outputs import LogOutputError
+from proxyd.process.exit_status import Exit, StartFailed
 
 _DEFAULT_LEVEL: Final = 3
 
@@ -83,22 +84,40 @@ class LogSettings:
         return level, tuple(parse_filters(settings.log_filters or "")), outputs
 
     def _absolute(self, outputs: Sequence[LogOutput]) -> tuple[LogOutput, ...]:
-        """Relative to where the daemon was started: in the background it stands in the root."""
-        return tuple(
-            replace(output, target=os.path.join(self._options.directory, output.target))
-            if output.kind == "file" and output.target
-            else output
-            for output in outputs
-        )
+        return absolute(outputs, self._options.directory)
 
     def _default(self, level: int) -> tuple[LogOutput, ...]:
-        return default_outputs(
+        outputs = default_outputs(
             level=level,
             daemonized=self._options.background,
             stdin_is_tty=sys.stdin is not None and sys.stdin.isatty(),
             journald_available=journal_is_available(),
             log_file=self._options.places.log_file,
         )
+        if any(each.kind == "file" for each in outputs):
+            self._make_log_directory()
+        return outputs
+
+    def _make_log_directory(self) -> None:
+        """Of the usual file: a user's is there only after a first daemon of libvirt's."""
+        places = self._options.places
+        # What cannot be made is told when the file is opened.
+        with suppress(OSError):
+            os.makedirs(
+                os.path.dirname(places.log_file),
+                mode=0o755 if places.privileged else 0o700,
+                exist_ok=True,
+            )
+
+
+def absolute(outputs: Sequence[LogOutput], directory: str) -> tuple[LogOutput, ...]:
+    """Relative to where the daemon was started: in the background it stands in the root."""
+    return tuple(
+        replace(output, target=os.path.join(directory, output.target))
+        if output.kind == "file" and output.target
+        else output
+        for output in outputs
+    )
 
 
 def _warn_of(loaded: Loaded) -> None:

@@ -1,4 +1,7 @@
-"""Where a daemon's files are, for root and for anybody else (reference/config.md, section 4)."""
+"""Where a daemon's files are, for root and for anybody else.
+
+Source: docs/protocol/process.md, section 3.
+"""
 
 import pwd
 from collections.abc import Mapping

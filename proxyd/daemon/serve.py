@@ -1,48 +1,60 @@
 """The daemon's life between the command line and its exit status.
 
-    load ─ background ─ log ─ run dir ─ pid file ─ listeners ─ [trio: serve until a signal] ─ close
+    load ─ background ─ log ─ run dir ─ pid file ─ listeners ─ audit
+         ─ [trio: serve until a signal] ─ close
 
 Listeners are opened, or taken from systemd (activation.py).
 
-The order is libvirt's (reference/config.md, section 3): what can fail for a reason that a person
-should read fails before the starter is told that the daemon is ready. What was taken is given
-back in the opposite order, whatever happens.
+The order is libvirt's (docs/protocol/process.md, section 1): what can fail for a reason that a
+person should read fails before the starter is told that the daemon is ready. What was taken is
+given back in the opposite order, whatever happens.
 """
 
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
 import trio
 
-from proxyd.config.listening import Transport
-from proxyd.config.loading import Loaded
+from proxyd.audit.writer import Audit
+from proxyd.config.settings import Settings
 from proxyd.config.shortage import is_shortage, remedy
-from proxyd.daemon.activation import (
+from proxyd.config.sources import Loaded
+from proxyd.config.transports import BY_NETWORK, Transport
+from proxyd.daemon.audit_settings import AuditSettings
+from proxyd.daemon.control_plane import Daemon
+from proxyd.daemon.entrances import (
+    attempted,
+    load_offerings,
+    load_tls_for,
+    open_listeners,
+    open_ports,
+)
+from proxyd.daemon.in_force import InForce, Options
+from proxyd.daemon.load_config import load_checked
+from proxyd.daemon.log_settings import LogSettings
+from proxyd.daemon.places import Places, routing_table
+from proxyd.daemon.ways import Part, Trouble
+from proxyd.endpoint.couriers import COURIERS
+from proxyd.listen.activation import (
     Passed,
-    activated_admin_entrances,
-    activated_entrances,
+    activated_admin_listeners,
+    activated_listeners,
     as_activated,
     recognise,
     take_passed,
     warn_of_no_effect,
 )
-from proxyd.daemon.background import Foreground, Readiness, become_daemon
-from proxyd.daemon.descriptors import raise_descriptor_limit, room_for_sessions
-from proxyd.daemon.entrances import load_sasl_for, load_tls_for, open_entrances
-from proxyd.daemon.exits import Exit, StartFailed
-from proxyd.daemon.in_force import InForce, Options
-from proxyd.daemon.loaded import load_checked
-from proxyd.daemon.log_settings import LogSettings
-from proxyd.daemon.logs import Logs
-from proxyd.daemon.notify import Notifier
-from proxyd.daemon.pidfile import PidFileError, acquire_pid_file
-from proxyd.daemon.places import Places, routing_table
-from proxyd.daemon.running import Daemon
-from proxyd.daemon.signals import block_signals
-from proxyd.endpoint.couriers import COURIERS
+from proxyd.log.logs import Logs
+from proxyd.process.background import Foreground, Readiness, become_daemon
+from proxyd.process.descriptors import raise_descriptor_limit, room_for_sessions
+from proxyd.process.exit_status import Exit, StartFailed
+from proxyd.process.pidfile import PidFileError, acquire_pid_file
+from proxyd.process.signals import block_signals
+from proxyd.process.systemd_notify import Notifier
 from proxyd.session.handover import RelayDied
 
 _LOG_FLUSH_S: Final = 2.0
@@ -84,10 +96,13 @@ def run_daemon(options: Options) -> int:
             given_back.callback(COURIERS.settled, _SETTLES_S)
             log_settings = LogSettings(logs, options)
             log_settings.start(loaded)
+            audit = AuditSettings(Audit(), options)
+            given_back.callback(audit.audit.close, _LOG_FLUSH_S)
             # Keys on a slow disk, a name service that thinks: longer than systemd's own patience.
             notifier.extend_timeout(_START_S)
             in_force = _take_what_is_needed(loaded, options, passed, given_back)
-            return _run(in_force, options, log_settings, readiness, notifier)
+            audit.start(loaded)  # whose file stays
+            return _run(in_force, options, log_settings, audit, readiness, notifier)
         except StartFailed as error:
             readiness.failed(str(error), error.status)
             return error.status
@@ -103,6 +118,7 @@ def _run(
     in_force: InForce,
     options: Options,
     logs: LogSettings,
+    audit: AuditSettings,
     readiness: Readiness,
     notifier: Notifier,
 ) -> int:
@@ -110,7 +126,7 @@ def _run(
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_TURN_S)
     try:
-        status = trio.run(_serve, in_force, options, logs, readiness, notifier)
+        status = trio.run(_serve, in_force, options, logs, audit, readiness, notifier)
     except* RelayDied as died:
         log.error("no session can go on: %s", died.exceptions[0])
     finally:
@@ -134,33 +150,54 @@ def _take_what_is_needed(
     places = options.places
     sockets = recognise(passed, loaded.settings, privileged=places.privileged)
     settings = as_activated(loaded.settings, sockets)
-    _make_run_dir(places)
+    holds_sockets = not settings.unix_sock_dir and not sockets
+    if holds_sockets or os.path.dirname(options.pid_file or "") == places.runtime_dir:
+        _make_run_dir(places)
     if options.pid_file:
         try:
             given_back.callback(acquire_pid_file(options.pid_file).release)
         except PidFileError as error:
             raise StartFailed(Exit.FAILED, str(error)) from error
     raise_descriptor_limit()
-    tls = load_tls_for(settings, places)
-    offerings = load_sasl_for(settings, places)
+    troubles: list[Trouble] = []
+    tls = attempted(lambda: load_tls_for(settings, places), Transport.TLS, Part.CERTIFICATES)
+    if isinstance(tls, Trouble):
+        troubles.append(tls)
+        tls = None
+    offerings, unoffered = load_offerings(settings, places)
+    troubles += unoffered
     if sockets:
-        warn_of_no_effect(loaded.settings, sockets)
-        doors = activated_entrances(sockets, settings, privileged=places.privileged)
-        admin_doors = activated_admin_entrances(sockets, settings)
+        warn_of_no_effect(loaded.settings, sockets, loaded.changed)
+        listeners = activated_listeners(sockets, settings, privileged=places.privileged)
+        admin_listeners = activated_admin_listeners(sockets, settings)
     else:
-        doors, admin_doors = open_entrances(settings, options, given_back)
+        # A port may be somebody else's: that is found out before the first client can connect.
+        ports, unopened = open_ports(settings, given_back)
+        troubles += unopened
+        _obey_strictness(settings, troubles)
+        local, admin_listeners = open_listeners(settings, options, given_back)
+        listeners = local + ports
+    _obey_strictness(settings, troubles)
     return InForce(
         settings=settings,
         at_start=loaded.settings,
         routes=routing_table(settings, places),
         tls=tls,
         offerings=offerings,
+        troubles=tuple(troubles),
         descriptor_room=room_for_sessions(
-            by_network=any(door.transport is not Transport.UNIX for _, door in doors)
+            by_network=any(getattr(settings, each.traits.listen) for each in BY_NETWORK)
         ),
-        doors=doors,
-        admin_doors=admin_doors,
+        listeners=listeners,
+        admin_listeners=admin_listeners,
     )
+
+
+def _obey_strictness(settings: Settings, troubles: Sequence[Trouble]) -> None:
+    """Raises StartFailed where what is broken of one way in keeps all others from being served."""
+    if settings.proxyd_strict_start and troubles:
+        first = troubles[0]
+        raise StartFailed(Exit.NETWORK, first.reason, key=first.key)
 
 
 def _make_run_dir(places: Places) -> None:
@@ -180,8 +217,9 @@ async def _serve(
     in_force: InForce,
     options: Options,
     logs: LogSettings,
+    audit: AuditSettings,
     readiness: Readiness,
     notifier: Notifier,
 ) -> Exit:
-    await Daemon(in_force, options, logs, notifier).run(readiness)
+    await Daemon(in_force, options, logs, audit, notifier).run(readiness)
     return Exit.OK

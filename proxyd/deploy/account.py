@@ -4,10 +4,11 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxyd.deploy.plan import Action, Step
+from proxyd.invocation import pasteable
 
 _WIDTH: Final = 7
 
@@ -27,6 +28,7 @@ class Account:
 
     def tell(self, *, as_json: bool) -> int:
         """Print it; returns the exit status."""
+        self._make_pasteable()
         if as_json:
             print(json.dumps(self._as_values(), indent=1))
         else:
@@ -34,6 +36,13 @@ class Account:
         if self.failed is not None:
             print(f"proxyd: {self.failed}", file=sys.stderr)
         return 0 if self.failed is None else 1
+
+    def _make_pasteable(self) -> None:
+        self.steps = [replace(step, why=pasteable(step.why)) for step in self.steps]
+        self.notes = [pasteable(note) for note in self.notes]
+        self.then = [pasteable(line) for line in self.then]
+        if self.failed is not None:
+            self.failed = pasteable(self.failed)
 
     def _as_values(self) -> dict[str, object]:
         return {

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+_LONGEST_LIST: Final = 60  # characters
 _MANY: Final = (argparse.ZERO_OR_MORE, argparse.ONE_OR_MORE, argparse.REMAINDER)
 
 
@@ -61,13 +62,19 @@ def _described(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Comma
     )
 
 
+def _shown(choices: tuple[str, ...]) -> str:
+    """What there is to choose from, if that fits into a line; the help text has it anyway."""
+    listed = "|".join(choices)
+    return listed if len(listed) <= _LONGEST_LIST else ""
+
+
 def _option(action: argparse.Action, parser: argparse.ArgumentParser) -> Option:
     known = {**vars(action), "prog": parser.prog}
     choices = tuple(str(each) for each in action.choices or ())
     name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     return Option(
         flags=tuple(action.option_strings),
-        value="" if action.nargs == 0 else "|".join(choices) if choices else name,
+        value="" if action.nargs == 0 else _shown(choices) or name,
         choices=choices,
         meaning=(action.help or "") % known,
         required=action.nargs not in {argparse.OPTIONAL, argparse.ZERO_OR_MORE},

@@ -19,7 +19,8 @@ _VERSION: Final = re.compile(r"systemd ([0-9]+)")
 class Host:
     """`systemd` is its version, None where there is none; `booted` whether it runs the host.
 
-    `root` is where its files are.
+    `root` is where its files are. `next_lines` says what to do with the service once its files are
+    there, in lines for root's bash: that depends on who serves on this host now.
     """
 
     euid: int
@@ -27,15 +28,17 @@ class Host:
     booted: bool
     run: Run
     root: Path = Path("/")
+    next_lines: Callable[[], list[str]] = list
 
 
-def this_host() -> Host:
+def this_host(next_lines: Callable[[], list[str]] = list) -> Host:
     """The one that this process is on."""
     return Host(
         euid=os.geteuid(),
         systemd=_systemd_version(),
         booted=os.path.isdir("/run/systemd/system"),  # sd_booted(3)
         run=run_command,
+        next_lines=next_lines,
     )
 
 

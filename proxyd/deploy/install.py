@@ -13,6 +13,7 @@ from typing import Final
 from proxyd.deploy import layout
 from proxyd.deploy.account import Account
 from proxyd.deploy.completion import bash_completion
+from proxyd.deploy.former import former, gave_way, giving_back
 from proxyd.deploy.host import Host
 from proxyd.deploy.layout import ShippedMissing
 from proxyd.deploy.manifest import BadManifest, Manifest, below
@@ -48,7 +49,8 @@ examples:
 A file in /etc that is not as proxyd has put it there is left alone; the new one gets the ending
 .proxyd-new and lies beside it. Any other file that is in the way ends the installation before it
 has begun. Units lie below the prefix, and so units of the same name that a libvirt package has
-brought stay as they are: systemd prefers those of /usr/local.
+brought stay as they are: systemd prefers those of /usr/local. What is left to do depends on who
+serves on the host now, and is printed at the end.
 """
 UNINSTALL_DESCRIPTION: Final = (
     "Stops and disables the service, which ends its sessions, and removes what proxyd install has"
@@ -59,11 +61,12 @@ examples:
   proxyd uninstall --dry-run           what would be removed, and what stays
   proxyd uninstall
 
-The group libvirt stays, as do logs, passwords and certificates.
+The group libvirt stays, as do logs, passwords and certificates. Where libvirt's own virtproxyd was
+enabled or ran before the installation, it is and does so again.
 """
 
 
-class Refused(Exception):
+class InstallRefused(Exception):
     """Nothing was done; the text says why and what to do."""
 
 
@@ -111,7 +114,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def _told(arguments: argparse.Namespace, do: Callable[[], Account]) -> int:
     try:
         account = do()
-    except (Refused, BadManifest, ShippedMissing, UnfitProgram) as error:
+    except (InstallRefused, BadManifest, ShippedMissing, UnfitProgram) as error:
         account = Account(failed=str(error))
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
@@ -125,7 +128,7 @@ def _install(arguments: argparse.Namespace, whole: argparse.ArgumentParser, host
     prefix = _prefix(arguments.prefix)
     program = named_program(arguments.program) if arguments.program else this_program()
     manifest = Manifest.load(root)
-    wanted = _wanted(whole, host, program, root=root, prefix=prefix)
+    wanted = _wanted(whole, program, root=root, prefix=prefix)
     steps = installing(wanted, manifest, root)
     refused = [step for step in steps if step.action is Action.REFUSE]
     if refused:
@@ -134,13 +137,22 @@ def _install(arguments: argparse.Namespace, whole: argparse.ArgumentParser, host
         steps=steps,
         commands=[] if elsewhere else _commands_after(prefix),
         notes=[*_notes_on_program(program), *_notes_on_units(root, prefix)],
-        then=["systemctl enable --now virtproxyd{,-ro,-admin}.socket"],
     )
+    if not elsewhere and not manifest.files:
+        manifest.former = dict(former(root, host))
     if not arguments.dry_run:
         root.mkdir(parents=True, exist_ok=True)
         carry_out_installation(steps, manifest, root)
         _run_all(account.commands, account, host)
+    account.then = _next(host, elsewhere=elsewhere)
     return account
+
+
+def _next(host: Host, *, elsewhere: bool) -> list[str]:
+    if elsewhere:
+        return ["# on that host, once it runs: proxyd install says what is to be done there"]
+    lines = host.next_lines() if host.booted else []
+    return lines or ["proxyd doctor"]
 
 
 def _uninstall(arguments: argparse.Namespace, host: Host) -> Account:
@@ -152,13 +164,18 @@ def _uninstall(arguments: argparse.Namespace, host: Host) -> Account:
     units = [name for name in layout.SYSTEM_UNITS if any(_is_unit(step, name) for step in steps)]
     stop = ("systemctl", "disable", "--now", *units)
     account = Account(steps=steps)
+    back: list[Sequence[str]] = []
     if units and not elsewhere:
-        account.commands = [stop, _DAEMON_RELOAD]
+        if manifest.former and host.booted and gave_way(host):
+            account.notes.append("libvirtd serves here, so libvirt's own virtproxyd stays off")
+        elif manifest.former:
+            back = list(giving_back(manifest.former))
+        account.commands = [stop, *(back or [_DAEMON_RELOAD])]
     if arguments.dry_run:
         return account
     # First of all: a service must not lose its unit file while it runs.
     if stop in account.commands and host.booted and (complaint := host.run(stop)) is not None:
-        raise Refused(f"nothing was removed, for `{' '.join(stop)}` has failed: {complaint}")
+        raise InstallRefused(f"nothing was removed, for `{' '.join(stop)}` has failed: {complaint}")
     carry_out_removal(steps, manifest, root)
     _run_all(account.commands[1:], account, host)
     return account
@@ -167,11 +184,11 @@ def _uninstall(arguments: argparse.Namespace, host: Host) -> Account:
 def _root(arguments: argparse.Namespace, host: Host) -> tuple[Path, bool]:
     """Where the host's files are, and whether that is another place than this host's own."""
     if arguments.destdir == "":
-        raise Refused("--destdir is empty: name a directory, or leave it out for this host")
+        raise InstallRefused("--destdir is empty: name a directory, or leave it out for this host")
     root = Path(os.path.abspath(arguments.destdir or host.root))
     elsewhere = root != host.root
     if not elsewhere and not arguments.dry_run and host.euid != 0:
-        raise Refused(
+        raise InstallRefused(
             "this host's files are root's: use sudo, look with --dry-run, or give a directory of"
             " your own with --destdir"
         )
@@ -180,13 +197,14 @@ def _root(arguments: argparse.Namespace, host: Host) -> tuple[Path, bool]:
 
 def _prefix(given: str) -> str:
     if not given.startswith("/") or os.path.normpath(given) == "/" or ".." in given.split("/"):
-        raise Refused(f"--prefix {given}: an absolute path is wanted, like /usr/local or /usr")
+        raise InstallRefused(
+            f"--prefix {given}: an absolute path is wanted, like /usr/local or /usr"
+        )
     return os.path.normpath(given)
 
 
 def _wanted(
     whole: argparse.ArgumentParser,
-    host: Host,
     program: Program,
     *,
     root: Path,
@@ -197,7 +215,6 @@ def _wanted(
         name: fitted(
             (shipped / name).read_text(encoding="utf-8"),
             command=command_line(program),
-            systemd=host.systemd,
             in_a_home=program.in_a_home is not None,
         )
         for name in layout.unit_names(shipped)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 PATH: Final = "/var/lib/proxyd/installed.json"
 _VERSION: Final = 1
@@ -24,11 +24,13 @@ class Manifest:
     """Paths without the destination directory.
 
     `files` has the digests of all that was ever put there and may be there still: two, if an
-    update was interrupted. `directories` are those that did not exist before.
+    update was interrupted. `directories` are those that did not exist before; `former` says what
+    was the matter with units of the same names then (proxyd/deploy/former.py).
     """
 
     files: dict[str, list[str]] = field(default_factory=dict)
     directories: list[str] = field(default_factory=list)
+    former: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, root: Path) -> Self:
@@ -42,15 +44,17 @@ class Manifest:
             raise BadManifest(_unreadable(path, str(error))) from error
         if not _is_one(read):
             raise BadManifest(_unreadable(path, "it does not say what was installed"))
-        return cls(read["files"], read["directories"])
+        return cls(read["files"], read["directories"], read.get("former", {}))
 
     def encoded(self) -> bytes:
         """As a file."""
-        everything = {
+        everything: dict[str, object] = {
             "version": _VERSION,
             "files": self.files,
             "directories": self.directories,
         }
+        if self.former:
+            everything["former"] = self.former
         return json.dumps(everything, indent=1, sort_keys=True).encode() + b"\n"
 
     def owns(self, path: str, content: bytes) -> bool:
@@ -63,7 +67,7 @@ def below(root: Path, path: str) -> Path:
     return root / path.removeprefix("/")
 
 
-def _is_one(read: object) -> bool:
+def _is_one(read: Any) -> bool:
     match read:
         case {"version": int(version), "files": dict(files), "directories": list(directories)}:
             pass
@@ -71,9 +75,19 @@ def _is_one(read: object) -> bool:
             return False
     return (
         version == _VERSION
+        and _is_former(read.get("former", {}))
         and all(_is_path(path) and isinstance(each, list) for path, each in files.items())
         and all(_is_path(path) for path in directories)
     )
+
+
+def _is_former(former: object) -> bool:
+    match former:
+        case {"links": dict(links), "active": list(active)}:
+            texts = [*links.values(), *active]
+            return all(map(_is_path, links)) and all(isinstance(each, str) for each in texts)
+        case _:
+            return former == {}
 
 
 def _is_path(path: object) -> bool:

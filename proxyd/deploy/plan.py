@@ -139,4 +139,4 @@ def after(steps: Iterable[Step], manifest: Manifest) -> Manifest:
     for step in steps:
         if step.action is Action.KEEP and step.path in manifest.files:
             files[step.path] = manifest.files[step.path]
-    return Manifest(files, manifest.directories)
+    return Manifest(files, manifest.directories, manifest.former)

@@ -17,7 +17,7 @@ def carry_out_installation(steps: list[Step], manifest: Manifest, root: Path) ->
     written = [step.path for step in steps if step.action.writes]
     final.directories = _with_missing([*written, manifests.PATH], manifest.directories, root)
     # Known before they are there: old and new content both count as ours while this goes on.
-    _write_manifest(Manifest(_merged(manifest, final), final.directories), root)
+    _write_manifest(Manifest(_merged(manifest, final), final.directories, final.former), root)
     _carry_out(steps, root)
     _write_manifest(final, root)
 

@@ -1,1 +1,1 @@
-"""What state the host is in, and how it goes from one arrangement of daemons to the other."""
+"""What state the host is in: gathered and judged by one module a subject, and told."""

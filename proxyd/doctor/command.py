@@ -4,13 +4,14 @@ import argparse
 import io
 import os
 import sys
+from dataclasses import replace
 from typing import Final
 
-from proxyd.doctor.findings import exit_status
-from proxyd.doctor.gather import gather
-from proxyd.doctor.judge import judge
+from proxyd.doctor.findings import Finding, exit_status
+from proxyd.doctor.gather import gather, judge
 from proxyd.doctor.report import JSON_SHAPE, report, report_json
 from proxyd.doctor.surroundings import Surroundings
+from proxyd.invocation import pasteable
 
 DESCRIPTION: Final = (
     "Looks at the host's libvirt: which daemons are installed, enabled and running, who listens"
@@ -20,8 +21,8 @@ DESCRIPTION: Final = (
 EPILOG: Final = f"""\
 Always the system's daemons are looked at. Who is not root sees less, and is told so.
 
-exit status: 0 all is well, or there are notes; 1 warnings, or the command line is wrong;
-             2 errors.
+exit status: 0 all is well, or there are notes; 1 warnings; 2 errors; 3 it cannot be said, as
+             where the command line is wrong. Monitoring plugins have the same codes.
 
 {JSON_SHAPE}"""
 
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace, around: Surroundings) -> int:
     given = getattr(arguments, "config", None)
     config = None if given is None else os.path.abspath(given)
     state = gather(around, config=config, deadline_s=arguments.wait)
-    findings = judge(state)
+    findings = [_pasteable(each) for each in judge(state)]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may be in no encoding
     text = (
@@ -63,6 +64,15 @@ def run(arguments: argparse.Namespace, around: Surroundings) -> int:
     )
     print(text, end="")
     return exit_status(findings)
+
+
+def _pasteable(finding: Finding) -> Finding:
+    return replace(
+        finding,
+        what=pasteable(finding.what),
+        why=pasteable(finding.why),
+        fix=tuple(map(pasteable, finding.fix)),
+    )
 
 
 def _may_colour() -> bool:

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+# A line of many a fix. Where the service does not run the next client's reads everything anew; to
+# start it for that would stop libvirtd, if that is who serves here.
+RELOAD: Final = "systemctl try-reload-or-restart virtproxyd.service"
+
 # Names keep their small letter where a sentence begins with them.
 _NAMES: Final = ("polkit", "proxyd", "libvirtd", "systemctl", "virt")
 
@@ -63,3 +67,9 @@ def sentence(text: str) -> str:
     capital = word.isalpha() and not word.startswith(_NAMES)
     begun = text[:1].upper() + text[1:] if capital else text
     return begun if begun.endswith(".") else f"{begun}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as words of a sentence."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,166 +1,102 @@
-"""Fills a HostState: asks systemd, the kernel, the daemons behind, polkit, and reads files.
+"""The whole examination: fills a HostState, and judges it.
 
-Nothing is changed, and what may not be seen by this user is left open rather than guessed.
+Looking asks systemd, the kernel, the daemons behind and polkit, and reads files. Nothing is
+changed, and what may not be seen by this user is left open rather than guessed. Judging is a pure
+function; the worst comes first, among equals in the order in which one would mend them.
 """
 
 import os
-import socket
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
-from proxyd.config.routes import Unroutable
-from proxyd.config.settings import Settings, resolve
-from proxyd.doctor.addresses import PROXYD, look_at, program_of, programs
-from proxyd.doctor.answering import ask_all
-from proxyd.doctor.proofs import look_at_polkit, look_at_sasl, look_at_tls
-from proxyd.doctor.state import Backend, Configuration, HostState
-from proxyd.doctor.surroundings import Surroundings, Unready
-from proxyd.doctor.systemctl import NoSystemd, Unit, show
-from proxyd.doctor.unitnames import (
-    ALL_UNITS,
-    DAEMONS,
-    HYPERVISORS,
-    LOCAL,
-    NETWORK,
-    PORTS,
-    PROXY,
-    SECONDARY,
-    legacy_paths,
+from proxyd.doctor import (
+    addresses,
+    backends,
+    configuration,
+    files,
+    polkit,
+    sasl,
+    startable,
+    tls,
+    units,
 )
-from proxyd.doctor.ways import way_to
+from proxyd.doctor.findings import Finding, note, sentence
+from proxyd.doctor.state import HostState
+from proxyd.doctor.surroundings import Surroundings
+from proxyd.doctor.unitnames import PROXY
 
-_SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 _GUEST: Final = ("qemu-system-", "qemu-kvm")
-_ELF: Final = b"\x7fELF"
+_SYSTEMDS: Final = ("systemctl ", "journalctl ", "proxyd switch ")
 
 
 def gather(around: Surroundings, *, config: str | None, deadline_s: float) -> HostState:
     """The state of this host. Takes a little more than the deadline at most."""
-    configuration = read_configuration(around, config)
-    settings = configuration.settings
-    units, no_systemd = look_at_units()
-    paths, ports = _claimed(settings, units, around.runtime_dir)
+    read = configuration.read_configuration(around, config)
+    settings = read.settings
+    seen, no_systemd = units.look_at_units()
+    paths, ports = addresses.claimed(settings, seen, around.runtime_dir)
     return HostState(
         as_root=os.geteuid() == 0,
         runtime_dir=around.runtime_dir,
-        configuration=configuration,
+        configuration=read,
         no_systemd=no_systemd,
-        units=units,
-        programs=look_at_programs(),
-        proxy_program=_started_by(units.get(f"{PROXY}.service")),
-        addresses=tuple(look_at(paths=paths, ports=ports)),
-        backends=look_behind(around, settings, deadline_s=deadline_s),
-        tls=look_at_tls(around, settings, units),
-        sasl=look_at_sasl(around, settings, units),
-        polkit=look_at_polkit(settings, deadline_s=deadline_s),
+        units=seen,
+        programs=units.look_at_programs(),
+        proxy_program=units.started_by(seen.get(f"{PROXY}.service")),
+        addresses=tuple(addresses.look_at(paths=paths, ports=ports)),
+        backends=backends.look_behind(around, settings, deadline_s=deadline_s),
+        tls=tls.look_at_tls(around, settings, seen),
+        sasl=sasl.look_at_sasl(around, settings, seen),
+        polkit=polkit.look_at_polkit(settings, deadline_s=deadline_s),
         guests=count_guests(),
-    )
-
-
-def read_configuration(around: Surroundings, config: str | None) -> Configuration:
-    """What is in force; the defaults if that cannot be said."""
-    path = config or around.config_file
-    files = (way_to(path, secret=True),)
-    try:
-        loaded = around.load(config)
-    except Unready as error:
-        settings = resolve({}, privileged=True)
-        return Configuration(path=path, settings=settings, trouble=str(error), files=files)
-    doubts = tuple(map(str, loaded.doubts))
-    return Configuration(path=path, settings=loaded.settings, doubts=doubts, files=files)
-
-
-def look_at_units() -> tuple[dict[str, Unit], str]:
-    """libvirt's units, or none of them and why."""
-    try:
-        return show(ALL_UNITS), ""
-    except NoSystemd as error:
-        return {}, str(error)
-
-
-def look_at_programs() -> frozenset[str]:
-    """The daemons whose program is installed."""
-    return frozenset(
-        daemon
-        for daemon in DAEMONS
-        if any(os.access(f"{sbin}/{daemon}", os.X_OK) for sbin in _SBIN)
+        switching=around.switching(),
     )
 
 
 def count_guests() -> int:
     """QEMU processes, whoever started them."""
-    return sum(name.startswith(_GUEST) for name in programs())
+    return sum(name.startswith(_GUEST) for name in addresses.programs())
 
 
-def look_behind(
-    around: Surroundings, settings: Settings, *, deadline_s: float
-) -> tuple[Backend, ...]:
-    """Each daemon that a name can lead to, asked."""
-    table = around.routing_table(settings)
-    schemes: dict[str, list[str]] = {}
-    found = {}
-    for scheme in dict.fromkeys([*HYPERVISORS, *SECONDARY, *table.routes]):
-        try:
-            destination = table.resolve(f"{scheme}:///system", readonly=False)
-        except Unroutable:  # a scheme that no URI can have
-            continue
-        found[destination.path] = destination
-        schemes.setdefault(destination.path, []).append(scheme)
-    replies = ask_all(found, deadline_s=deadline_s)
-    return tuple(
-        Backend(
-            schemes=tuple(schemes[path]),
-            daemon=destination.daemon,
-            path=path,
-            unit=destination.unit,
-            routed=any(scheme in table.routes for scheme in schemes[path]),
-            reply=replies[path],
+def judge(state: HostState) -> list[Finding]:
+    """Every finding of this state, the worst first."""
+    found = [
+        *_sight(state),
+        *configuration.judge(state),
+        *units.of_modes(state),
+        *addresses.judge(state),
+        *startable.judge(state),
+        *units.judge(state),
+        *backends.judge(state),
+        *tls.judge(state),
+        *sasl.judge(state),
+        *polkit.judge(state),
+        *files.judge(state),
+    ]
+    if state.no_systemd:
+        found = [replace(each, fix=tuple(map(_by_hand, each.fix))) for each in found]
+    return sorted(found, key=lambda finding: -finding.severity)
+
+
+def _by_hand(line: str) -> str:
+    """A line of a fix for a host where systemd obeys nobody."""
+    return f"# by hand, what this would do: {line}" if line.startswith(_SYSTEMDS) else line
+
+
+def _sight(state: HostState) -> Iterator[Finding]:
+    """What we were not able to look at."""
+    if state.no_systemd:
+        yield note(
+            "no-systemd",
+            "systemd does not answer here, so no unit was looked at.",
+            f"{sentence(state.no_systemd)} In a container or under another init this is as it"
+            " should be; then proxyd is started by hand: proxyd -d.",
         )
-        for path, destination in found.items()
-    )
-
-
-def _claimed(
-    settings: Settings, units: Mapping[str, Unit], runtime_dir: str
-) -> tuple[list[str], list[int]]:
-    """The paths and ports of libvirtd and virtproxyd: the usual, and what was set otherwise."""
-    directory = os.path.abspath(settings.unix_sock_dir or runtime_dir)
-    paths = list(legacy_paths(directory).values())
-    ports = [*PORTS.values(), _port_number(settings.tcp_port), _port_number(settings.tls_port)]
-    for suffix in (*LOCAL, *NETWORK):
-        unit = units.get(f"{PROXY}{suffix}.socket")
-        for address in unit.listen if unit else ():
-            if address.startswith("/"):
-                paths.append(address)
-            else:
-                ports.append(_port_number(address.rpartition(":")[2]))
-    return list(dict.fromkeys(paths)), [port for port in dict.fromkeys(ports) if port]
-
-
-def _port_number(text: str) -> int:
-    """0 for one that cannot be known."""
-    try:
-        return int(text) if text.isdecimal() else socket.getservbyname(text, "tcp")
-    except OSError:
-        return 0
-
-
-def _started_by(service: Unit | None) -> str:
-    """proxyd or libvirt's own virtproxyd; "" if neither can be told."""
-    if service is None or not service.program:
-        return ""
-    arguments = service.command.removeprefix(service.program).split()
-    program = program_of([service.program, *arguments])
-    if program == PROXY and not _is_c(service.program):
-        return PROXYD
-    return program if program in {PROXYD, PROXY} else ""
-
-
-def _is_c(path: str) -> bool:
-    """libvirt's own is a program for the kernel, ours under that name a script."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(len(_ELF)) == _ELF
-    except OSError:
-        return True
+    if not state.as_root:
+        yield note(
+            "not-root",
+            "This is not root, so not everything can be seen.",
+            "Whose a socket is, keys and certificates, and how root is answered stay open.",
+            ["sudo proxyd doctor"],
+        )

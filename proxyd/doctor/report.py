@@ -8,10 +8,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from proxyd.doctor.addresses import Address
-from proxyd.doctor.answering import Answer
 from proxyd.doctor.findings import Finding, Severity, exit_status, worst
-from proxyd.doctor.state import Backend, HostState
+from proxyd.doctor.state import Address, Answer, Backend, HostState
 from proxyd.doctor.systemctl import Unit
 from proxyd.doctor.unitnames import DAEMONS, suffixes_of, units_of
 

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxyd.config.loading import Loaded
 from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import Settings
+from proxyd.config.sources import Loaded
+from proxyd.doctor.state import Mode
 
 if TYPE_CHECKING:  # these bring libraries with them that a look at the units need not wait for
-    from proxyd.auth.files import CertificateFiles
-    from proxyd.auth.keytab import Keytab
-    from proxyd.auth.passwords import PasswordFile
+    from proxyd.pki.files import CertificateFiles
+    from proxyd.sasl.keytab import Keytab
+    from proxyd.sasl.passwords import PasswordFile
 
 
 class Unready(Exception):
@@ -23,7 +24,8 @@ class Surroundings:
     """The system's daemon, whoever asks: its places, and how it reads what it reads.
 
     `load` takes the path of a configuration file, None for the usual one, and raises Unready. The
-    others read nothing by themselves but to see which of several files is there.
+    others read nothing by themselves but to see which of several files is there; `switching` reads
+    where a switch leads that has not ended.
     """
 
     config_file: str
@@ -33,3 +35,4 @@ class Surroundings:
     certificate_files: "Callable[[Settings], CertificateFiles]"
     keytab: "Callable[[Settings], Keytab]"
     passwords: "Callable[[Settings], PasswordFile]"
+    switching: Callable[[], Mode | None] = lambda: None

@@ -1,6 +1,8 @@
-"""libvirt's daemons and their systemd units (reference/config.md, section 11)."""
+"""libvirt's daemons and their systemd units (docs/protocol/systemd.md, section 3)."""
 
 from typing import Final
+
+from proxyd.config.addresses import ADMIN_SOCKETS, LEGACY, LEGACY_READONLY
 
 # Every daemon is virt + driver + d. The first group runs guests, the second serves them.
 HYPERVISORS: Final = ("qemu", "xen", "lxc", "vbox", "bhyve", "vz", "ch")
@@ -18,7 +20,7 @@ DAEMONS: Final = (MONOLITHIC, PROXY, *MODULAR, LOG_DAEMON, LOCK_DAEMON)
 LOCAL: Final = ("", "-ro", "-admin")
 NETWORK: Final = ("-tcp", "-tls")
 PORTS: Final = {"-tcp": 16509, "-tls": 16514}
-_FILES: Final = {"": "libvirt-sock", "-ro": "libvirt-sock-ro", "-admin": "libvirt-admin-sock"}
+_FILES: Final = {"": LEGACY, "-ro": LEGACY_READONLY, "-admin": ADMIN_SOCKETS[0]}
 
 
 def suffixes_of(daemon: str) -> tuple[str, ...]:

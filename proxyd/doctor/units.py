@@ -1,53 +1,96 @@
-"""Judges units and addresses: two modes at once, two units for one socket, and the like."""
+"""Units and programs: what systemd knows of them, and what is wrong with that.
 
-import shlex
-from collections.abc import Collection, Iterable, Iterator
+Two modes at once, two units for one address, sockets that were not started, masks, the proxy.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
 from itertools import chain
+from pathlib import Path
+from typing import Final
 
-from proxyd.doctor.addresses import PROXYD, SYSTEMD, Address, Process, port_name
-from proxyd.doctor.findings import Finding, error, fine, note, warning
-from proxyd.doctor.state import HostState, Mode
-from proxyd.doctor.systemctl import Unit
+from proxyd.config.settings import SPECS, Settings
+from proxyd.config.transports import Transport
+from proxyd.doctor.findings import Finding, error, fine, listed, note, warning
+from proxyd.doctor.orders import if_it_ends, lines, listening
+from proxyd.doctor.state import PROXYD, HostState, Mode, port_name, program_of
+from proxyd.doctor.systemctl import NoSystemd, Unit, show
 from proxyd.doctor.unitnames import (
+    ALL_UNITS,
     DAEMONS,
-    LOCK_DAEMON,
-    LOG_DAEMON,
+    LOCAL,
     MODULAR,
     MONOLITHIC,
     PORTS,
     PROXY,
-    sockets_of,
     suffixes_of,
 )
 
+_SBIN: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+_ELF: Final = b"\x7fELF"
+_LISTENERS: Final = {"listen_tcp", "listen_tls", "tcp_port", "tls_port"}  # told of by themselves
 _LOCAL_SOCKETS = f"{PROXY}{{,-ro,-admin}}.socket"
-_STOP_LIBVIRTD = "systemctl stop libvirtd{,-ro,-admin,-tcp,-tls}.socket libvirtd.service"
 
 
-def judge(state: HostState) -> Iterator[Finding]:
-    return chain(
-        _modes(state),
-        _claims(state),
-        _taken(state),
-        _doubled(state),
-        _stale(state),
-        _failed(state),
-        _behindhand(state),
-        _masked(state),
-        _incomplete(state),
-        _proxy(state),
+def look_at_units() -> tuple[dict[str, Unit], str]:
+    """libvirt's units, or none of them and why."""
+    try:
+        return show(ALL_UNITS), ""
+    except NoSystemd as error:
+        return {}, str(error)
+
+
+def look_at_programs() -> frozenset[str]:
+    """The daemons whose program is installed."""
+    return frozenset(
+        daemon
+        for daemon in DAEMONS
+        if any(os.access(f"{sbin}/{daemon}", os.X_OK) for sbin in _SBIN)
     )
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names as words of a sentence."""
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+def listens_by(transport: Transport, settings: Settings, units: Mapping[str, Unit]) -> str:
+    """Which unit or setting has the proxy listen on the network; "" if none does."""
+    traits = transport.traits
+    unit = units.get(traits.unit)
+    if unit and unit.wanted:
+        return unit.name
+    main = units.get(f"{PROXY}.socket")
+    if main and main.wanted:  # then the keys do nothing
+        return ""
+    return f"{traits.listen} = 1" if getattr(settings, traits.listen) else ""
+
+
+def started_by(service: Unit | None) -> str:
+    """proxyd or libvirt's own virtproxyd; "" if neither can be told."""
+    if service is None or not service.program:
+        return ""
+    arguments = service.command.removeprefix(service.program).split()
+    program = program_of([service.program, *arguments])
+    if program == PROXY and not _is_c(service.program):
+        return PROXYD
+    return program if program in {PROXYD, PROXY} else ""
+
+
+def _is_c(path: str) -> bool:
+    """libvirt's own is a program for the kernel, ours under that name a script."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(_ELF)) == _ELF
+    except OSError:
+        return True
+
+
+def of_modes(state: HostState) -> Iterator[Finding]:
+    """Who manages the guests, and whether two units want one address."""
+    return chain(_modes(state), _claims(state))
 
 
 def _modes(state: HostState) -> Iterator[Finding]:
     now, boot = state.mode(), state.mode_at_boot()
-    if now is Mode.BOTH or boot is Mode.BOTH:
+    if state.switching is not None and not state.no_systemd:
+        yield _half_switched(state, state.switching)
+    elif now is Mode.BOTH or boot is Mode.BOTH:
         yield _both(state, running=now is Mode.BOTH)
     elif state.no_systemd:
         if now is Mode.NONE:
@@ -55,9 +98,20 @@ def _modes(state: HostState) -> Iterator[Finding]:
     elif now is boot is Mode.NONE:
         yield _nothing(state)
     elif now is not boot:
-        yield _differs(state, now, boot)
+        # Of one that has failed there is another finding, with what mends it.
+        if now is not Mode.NONE or not any(unit.failed for unit in state.units.values()):
+            yield _differs(state, now, boot)
     else:
         yield fine("mode", f"The host is {now}, now and after the next boot.")
+
+
+def _half_switched(state: HostState, to: Mode) -> Finding:
+    return error(
+        "half-switched",
+        f"A switch to {to} was begun and has not come to its end.",
+        "Some daemons may be of one mode and some of the other.",
+        [f"proxyd switch --to {to}", "# or back: proxyd switch --undo"],
+    )
 
 
 def _both(state: HostState, *, running: bool) -> Finding:
@@ -73,26 +127,26 @@ def _both(state: HostState, *, running: bool) -> Finding:
         f"libvirtd and modular daemons{named} {how}.",
         "They manage the same guests, networks and pools from the same files, and keep each other"
         " from starting; which of them a client sees depends on how it connects.",
-        _either(state, Mode.MODULAR),
+        _either(state),
     )
 
 
 def _nothing(state: HostState) -> Finding:
-    for mode in (Mode.MODULAR, Mode.MONOLITHIC):
-        if _possible(state, mode):
-            return warning(
-                "nothing-enabled",
-                "Daemons of libvirt are installed, and none runs or is enabled.",
-                "No client of libvirt can be served.",
-                [f"proxyd switch --to {mode}"],
-            )
+    if state.possible(state.meant()):
+        return warning(
+            "nothing-enabled",
+            "Daemons of libvirt are installed, and none runs or is enabled.",
+            "No client of libvirt can be served.",
+            [f"proxyd switch --to {state.meant()}"],
+        )
     return error(
         "nothing-installed",
         "There is no daemon of libvirt on this host.",
         "proxyd stands before daemons; alone it can serve nobody.",
         [
-            "# install the distribution's packages: libvirt-daemon-driver-qemu where it has the"
-            " modular daemons, libvirt-daemon-system on Debian 12, which has libvirtd alone",
+            "# install the distribution's packages: libvirt-daemon-system on Debian and Ubuntu,"
+            " which have libvirtd alone; elsewhere libvirt-daemon-driver-qemu, with the modular"
+            " daemons",
         ],
     )
 
@@ -104,26 +158,20 @@ def _differs(state: HostState, now: Mode, boot: Mode) -> Finding:
         what = f"Nothing runs now; after the next boot the host would be {boot}."
     else:
         what = f"The host is {now} now and would be {boot} after the next boot."
-    keep = boot if now is Mode.NONE else now
     return warning(
         "boot-differs",
         what,
         "What was started by hand is not enabled, or what is enabled was not started.",
-        _either(state, keep)
-        if boot is not Mode.NONE and now is not Mode.NONE
-        else [f"proxyd switch --to {keep}"],
+        _either(state, other_too=boot is not Mode.NONE and now is not Mode.NONE),
     )
 
 
-def _either(state: HostState, first: Mode) -> list[str]:
-    other = Mode.MONOLITHIC if first is Mode.MODULAR else Mode.MODULAR
-    more = [f"# or the other way: proxyd switch --to {other}"] if _possible(state, other) else []
-    return [f"proxyd switch --to {first}", *more]
-
-
-def _possible(state: HostState, mode: Mode) -> bool:
-    """Whether the daemons for it are installed."""
-    return any(map(state.installed, MODULAR if mode is Mode.MODULAR else (MONOLITHIC,)))
+def _either(state: HostState, *, other_too: bool = True) -> list[str]:
+    """To the mode that is meant; the other one is for somebody to decide."""
+    meant = state.meant()
+    other = Mode.MONOLITHIC if meant is Mode.MODULAR else Mode.MODULAR
+    more = [f"# or the other way: proxyd switch --to {other}"] if state.possible(other) else []
+    return [f"proxyd switch --to {meant}", *(more if other_too else [])]
 
 
 def contested(state: HostState) -> list[tuple[Unit, Unit, str]]:
@@ -143,12 +191,11 @@ def _claims(state: HostState) -> Iterator[Finding]:
         return
     names = "; ".join(f"{theirs.name} and {ours.name}" for ours, theirs, _ in pairs)
     addresses = listed(shared for *_, shared in pairs)
-    keep = Mode.MODULAR if state.mode_at_boot() in {Mode.MODULAR, Mode.BOTH} else Mode.MONOLITHIC
     yield error(
         "same-address",
         f"Enabled for the same address: {names}.",
         f"Only one can listen on {addresses}, and which one it is may change from boot to boot.",
-        _either(state, keep),
+        _either(state),
     )
 
 
@@ -162,210 +209,32 @@ def _shared(state: HostState, suffix: str, ours: Unit, theirs: Unit) -> str:
     return both[0] if both[0].startswith("/") else port_name(int(both[0].rpartition(":")[2]))
 
 
-def _taken(state: HostState) -> Iterator[Finding]:
-    """Addresses that the proxy is to have and somebody else has."""
-    taken: dict[Process, dict[str, str]] = {}
-    settled = {ours.name for ours, *_ in contested(state)}  # once one of the two is switched to
-    for address in state.addresses:
-        wanted_by = _wanted_by(state, address)
-        others = _others(address)
-        if others and wanted_by and not (others[0].program == MONOLITHIC and wanted_by in settled):
-            taken.setdefault(others[0], {})[address.name] = wanted_by
-    for owner, wishes in taken.items():
-        units = [name for name in wishes.values() if name.endswith(".socket")]
-        yield error(
-            "address-taken",
-            f"{owner} listens on {listed(wishes)}, which {listed(wishes.values())}"
-            f" want{'s' if len(wishes) == 1 else ''}.",
-            _who_is_reached(state, wishes),
-            [
-                *_stop(state, owner),
-                f"systemctl start {' '.join(units)}" if units else "# then start proxyd anew",
-            ],
-        )
-
-
-def _others(address: Address) -> list[Process]:
-    """Who listens there besides the proxy and systemd, which listens for it."""
-    return [owner for owner in address.owners if owner.program not in {SYSTEMD, PROXYD, PROXY}]
-
-
-def _who_is_reached(state: HostState, names: Collection[str]) -> str:
-    if any(each.listening > 1 for each in state.addresses if each.name in names):
-        return "Each has a socket of its own there, and clients reach the one that came last."
-    return "A socket has one owner: clients reach that one, and the proxy does not start."
-
-
-def _stop(state: HostState, owner: Process) -> list[str]:
-    if owner.program == MONOLITHIC and any(unit.active for unit in state.units_of(MONOLITHIC)):
-        return [_STOP_LIBVIRTD]
-    return [f"# stop it if it is not needed: {owner.command or owner.program}", f"kill {owner.pid}"]
-
-
-def _wanted_by(state: HostState, address: Address) -> str:
-    """The unit or the setting that is to listen there, if it has not got it; or ""."""
-    usual = {path: suffix for suffix, path in state.legacy_paths().items()}
-    usual |= {port_name(port): suffix for suffix, port in PORTS.items()}
-    for suffix in suffixes_of(PROXY):
-        unit = state.unit(f"{PROXY}{suffix}.socket")
-        names = [_address_name(each) for each in unit.listen]
-        if unit.wanted and address.name in (names or [a for a in usual if usual[a] == suffix]):
-            return unit.name
-    settings = state.configuration.settings
-    if state.activated or not (state.proxied or state.no_systemd):
-        return ""
-    for key, listens, port in (
-        ("listen_tcp = 1", settings.listen_tcp, settings.tcp_port),
-        ("listen_tls = 1", settings.listen_tls, settings.tls_port),
-    ):
-        if listens and address.name == f"port {port}":
-            return key
-    return ""
-
-
-def _address_name(listen: str) -> str:
-    port = listen.rpartition(":")[2]
-    return listen if listen.startswith("/") or not port.isdecimal() else port_name(int(port))
-
-
-def _doubled(state: HostState) -> Iterator[Finding]:
-    """A daemon that binds a path of its own takes it from the one before, which never learns."""
-    for address in state.addresses:
-        if _others(address) and _wanted_by(state, address):
-            continue  # _taken or _claims has named it
-        if address.name.startswith("/") and address.listening > 1:
-            who = f" ({listed(map(str, address.owners))})" if address.owners else ""
-            yield error(
-                "two-listeners",
-                f"{address.listening} sockets listen on {address.name}{who}.",
-                "Clients reach the one that came last; the others wait for clients in vain.",
-                [
-                    "# stop the daemon that was started by hand, then",
-                    f"systemctl restart {_socket_unit_at(state, address.name)}",
-                ],
-            )
-
-
-def _stale(state: HostState) -> Iterator[Finding]:
-    for address in state.addresses:
-        if address.name.startswith("/") and address.there and not address.listening:
-            unit = _socket_unit_at(state, address.name)
-            active = state.unit(unit).active
-            yield warning(
-                "stale-socket",
-                f"{address.name} is there, and nobody listens behind it.",
-                "Clients that choose by what exists connect to it and are refused.",
-                [f"systemctl restart {unit}" if active else f"rm {shlex.quote(address.name)}"],
-            )
-
-
-def _socket_unit_at(state: HostState, path: str) -> str:
-    for daemon in (PROXY, MONOLITHIC):
-        for name in sockets_of(daemon):
-            if path in state.unit(name).listen and state.unit(name).wanted:
-                return name
-    suffix = next((s for s, p in state.legacy_paths().items() if p == path), "")
-    return f"{PROXY}{suffix}.socket"
-
-
-def _failed(state: HostState) -> Iterator[Finding]:
-    """A service that does not start takes its sockets with it: one trouble, told once."""
-    for daemon in DAEMONS:
-        names = [unit.name for unit in state.units_of(daemon) if unit.failed]
-        if not names:
-            continue
-        sockets = [name for name in names if name.endswith(".socket")]
-        # With its sockets there again, the next client starts the service.
-        again = [f"systemctl restart {' '.join(sockets or names)}"]
-        if sockets and sockets != names:
-            again.insert(0, f"systemctl reset-failed {names[0]}")
-        yield error(
-            "unit-failed",
-            f"{listed(names)} {'has' if len(names) == 1 else 'have'} failed.",
-            f"systemd starts {'it' if len(names) == 1 else 'them'} no more until somebody has"
-            " looked.",
-            [f"journalctl -b -n 20 -u {names[0]}", "# mend what it says there, then", *again],
-        )
-
-
-def _behindhand(state: HostState) -> Iterator[Finding]:
-    """Enabled sockets that were not started; systemd opens none for a service that runs."""
-    for daemon in (MONOLITHIC, PROXY):
-        main, service = f"{daemon}.socket", f"{daemon}.service"
-        names = [
-            name
-            for name in sockets_of(daemon)
-            if (unit := state.unit(name)).enabled and not unit.active and not unit.failed
-        ]
-        if names and state.unit(main).active:
-            stop = [f"systemctl stop {service}"] if state.unit(service).active else []
-            yield warning(
-                "not-started",
-                f"{listed(names)} {'is' if len(names) == 1 else 'are'} enabled and not started.",
-                "Until the next boot nobody listens there. systemd starts no socket for a service"
-                " that is running, so that is stopped first, which ends its sessions.",
-                [*stop, f"systemctl start {' '.join(names)}"],
-            )
-
-
-def _masked(state: HostState) -> Iterator[Finding]:
-    """A mask on what the host's mode does not use is a precaution, not a problem."""
-    modes = {state.mode(), state.mode_at_boot()}
-    for daemon in DAEMONS:
-        if daemon in {LOG_DAEMON, LOCK_DAEMON}:
-            continue  # behind.py has more to say of them
-        units = state.units_of(daemon)
-        masked = [unit.name for unit in units if unit.masked]
-        used = any(unit.wanted for unit in units)
-        if daemon == PROXY:
-            used = used or Mode.MODULAR in modes
-        if masked and used:
-            yield warning(
-                "masked",
-                f"{listed(masked)} {'is' if len(masked) == 1 else 'are'} masked.",
-                f"systemd does not start what is masked, and {daemon} is in use or needed here.",
-                [f"systemctl unmask {' '.join(masked)}"],
-            )
-
-
-def _incomplete(state: HostState) -> Iterator[Finding]:
-    """Sockets that belong together, of which some are enabled."""
-    for daemon in (MONOLITHIC, PROXY, *MODULAR):
-        if not state.unit(f"{daemon}.socket").enabled:
-            continue
-        if daemon in {MONOLITHIC, PROXY} and contested(state):
-            continue  # one of the two has to go first
-        absent = [
-            name
-            for name in (f"{daemon}-ro.socket", f"{daemon}-admin.socket")
-            if (unit := state.unit(name)).installed and not unit.enabled and not unit.masked
-        ]
-        if not absent:
-            continue
-        readonly = absent[0].endswith("-ro.socket")
-        why = "Read-only clients find no socket." if readonly else "virt-admin finds no socket."
-        say = warning if readonly else note
-        yield say(
-            "incomplete",
-            f"{daemon}.socket is enabled without {listed(absent)}.",
-            why,
-            [f"systemctl enable --now {' '.join(absent)}"],
-        )
+def judge(state: HostState) -> Iterator[Finding]:
+    """What is wrong with who serves as the proxy."""
+    return _proxy(state)
 
 
 def _proxy(state: HostState) -> Iterator[Finding]:
-    if not state.proxied and Mode.MODULAR in {state.mode(), state.mode_at_boot()}:
-        start = f"systemctl enable --now {_LOCAL_SOCKETS}"
+    modes = {state.mode(), state.mode_at_boot()}
+    if not state.proxied and Mode.MODULAR in modes and state.meant() is Mode.MODULAR:
         yield warning(
             "no-proxy",
             "Nobody listens where clients of libvirtd connect.",
             "Clients from other hosts (TLS, TCP, SSH) and those that ask for libvirt-sock find"
             " nobody.",
-            [start] if state.installed(PROXY) else ["proxyd install", start],
+            _new_proxy(state),
         )
     yield from _ignored_keys(state)
     if state.proxied:
         yield _serving(state)
+
+
+def _new_proxy(state: HostState) -> list[str]:
+    """Installed where it is not, and listening."""
+    orders = lines(listening(state.unit, PROXY, LOCAL))
+    if state.installed(PROXY):
+        return orders
+    return ["proxyd install", *(orders or [f"systemctl enable --now {_LOCAL_SOCKETS}"])]
 
 
 def _serving(state: HostState) -> Finding:
@@ -376,10 +245,17 @@ def _serving(state: HostState) -> Finding:
         return note(
             "not-proxyd",
             "What serves as virtproxyd here is libvirt's own, not proxyd.",
-            "It works; but none of this host's proxyd_ settings is in force.",
-            ["proxyd install", "systemctl restart virtproxyd.service"],
+            "It works; but none of this host's proxyd_ settings is in force. The exchange ends its"
+            " sessions.",
+            # Its sockets are made anew, too: proxyd's unit for administrators has one more path.
+            ["proxyd install", *lines(listening(state.unit, PROXY, _in_use(state), anew=True))],
         )
     return note("unknown-proxy", "Which program serves as virtproxyd cannot be seen.")
+
+
+def _in_use(state: HostState) -> list[str]:
+    sockets = ((suffix, state.unit(f"{PROXY}{suffix}.socket")) for suffix in suffixes_of(PROXY))
+    return [suffix for suffix, unit in sockets if unit.wanted and not unit.masked]
 
 
 def _ignored_keys(state: HostState) -> Iterator[Finding]:
@@ -390,16 +266,27 @@ def _ignored_keys(state: HostState) -> Iterator[Finding]:
     ):
         unit = state.unit(f"{PROXY}{suffix}.socket")
         if asked and state.activated and not unit.wanted:
+            orders = list(listening(state.unit, PROXY, [suffix]))
             yield warning(
                 "key-without-effect",
                 f"{key} = 1 has no effect, because systemd makes the sockets.",
-                f"Nobody listens for these clients until {unit.name} is started; systemd starts no"
-                " socket for a service that is running.",
-                [
-                    "systemctl stop virtproxyd.service",
-                    f"systemctl enable --now {unit.name} virtproxyd.socket",
-                ],
+                f"Nobody listens for these clients until {unit.name} is started."
+                + if_it_ends(state.unit, orders),
+                lines(orders),
             )
+    described = [
+        key
+        for key in state.configuration.changed
+        if SPECS[key].effect.in_own_sockets and key not in _LISTENERS
+    ]
+    if described and state.activated:
+        yield note(
+            "sockets-of-systemd",
+            f"{listed(described)} {'is' if len(described) == 1 else 'are'} not applied, because"
+            " systemd makes the sockets.",
+            "What their units say holds.",
+            [f"systemctl cat '{PROXY}*.socket'"],
+        )
 
 
 def _shortened(names: list[str], most: int = 4) -> str:

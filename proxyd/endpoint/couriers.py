@@ -35,9 +35,9 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from proxyd.endpoint import courier as program
+from proxyd.endpoint.ancillary import cut_off, has_never_taken_any, owner_of
 from proxyd.endpoint.errands import Burial, Errand, Task
 from proxyd.endpoint.keepers import Dying, Started
-from proxyd.endpoint.passing import cut_off, has_never_taken_any, owner_of
 
 MOST: Final = 32  # where descriptors are plenty
 PATIENCE_S: Final = 2.0

@@ -6,9 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, HungUp
-from proxyd.endpoint.couriers import COURIERS
-from proxyd.endpoint.passing import (
+from proxyd.endpoint.ancillary import (
     bytes_in_front,
     bytes_without,
     has_never_taken_any,
@@ -16,6 +14,8 @@ from proxyd.endpoint.passing import (
     refuse_descriptors,
     take_descriptors,
 )
+from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, HungUp
+from proxyd.endpoint.couriers import COURIERS
 
 _SPLICE_FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -96,7 +96,7 @@ class PlainEndpoint:
 
 class UnixEndpoint(PlainEndpoint):
     """A UNIX socket. Descriptors come only behind `take_descriptors`, where the kernel refuses them
-    till then (passing.py). Elsewhere, and behind it, each read takes what stands in front of them.
+    till then (ancillary.py). Elsewhere, and behind it, each read takes what is in front of them.
 
     A look costs 0.9 µs more than a bare read did that had room for them; a read that needs no look
     costs 0.9 µs less (2-core machine, 100,000 calls each).

@@ -1,6 +1,6 @@
 """An endpoint whose bytes go through a SASL security layer: 4 bytes of length, then a token.
 
-Source: reference/handshake.md, section 7, "Which bytes are wrapped". The layer is whatever wraps
+Source: docs/protocol/sasl.md, section 4. The layer is whatever wraps
 and unwraps; both planes drive the endpoint, one after the other.
 
 What such a layer does that a bare socket does not:

@@ -19,9 +19,14 @@ What OpenSSL does that a bare socket does not:
   When the socket is full at that moment the read waits for room: `reads_when_writable`. The
   opposite, a write that waits for input, cannot happen: TLS 1.3 has no such case and
   renegotiation is switched off.
-* The end may come with a close_notify or, from every libvirt client, without one (reference/
-  handshake.md, section 9). Both count as the end. What a cut connection could hide from a daemon
-  is the end of a frame, which the frame's length tells.
+* A record may hold no bytes of two frames. libvirt's client reads a frame and then waits for its
+  socket alone, never asking what TLS has still decrypted: the beginning of the next frame would lie
+  there until more comes, for ever if the client sends no keepalives (docs/protocol/tls.md,
+  section 3). So the endpoint follows the frames that it is given and no write goes beyond one's
+  end, whoever gives them, however they are cut; a long one takes as many records as it needs.
+* The end may come with a close_notify or, from every libvirt client, without one
+  (docs/protocol/closing.md, section 1). Both count as the end. What a cut connection could hide
+  from a daemon is the end of a frame, which the frame's length tells.
 
 Handshakes take milliseconds of CPU (RSA-2048 about 2, RSA-4096 about 9 on the design machine), so
 whoever drives `handshake` does it in a thread.
@@ -30,20 +35,27 @@ whoever drives `handshake` does it in a thread.
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 from OpenSSL import SSL
-from OpenSSL._util import ffi, lib
 
+from proxyd.endpoint import openssl
 from proxyd.endpoint.contract import NOTHING, HungUp
-from proxyd.endpoint.handshake import Handshake, TooMuch
+from proxyd.endpoint.handshake import Handshake, Hello, TooMuch, first_that_suits
+from proxyd.endpoint.hello import offered_signatures
+from proxyd.endpoint.openssl import memory, read, write
+from proxyd.wire.frame import HEADER_SIZE, LENGTH_SIZE
 
 _FULL_RECORD: Final = 16384
 _LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, in one piece
+# Frames of one turn. 64 KiB of the shortest are 2,340, each a call of OpenSSL's and one of the
+# kernel's: 12 ms in which nobody else is served. The rest goes on when the socket is writable.
+_MOST_FRAMES: Final = 128
+_LETTING_IN: Final = 1  # the byte in front of the first frame
 _CLOSED: Final = "closed"
 _TCP_ULP: Final = 31  # linux/tcp.h
 _LONGEST_LAYER_NAME: Final = 16
-_KERNEL: Final = 0x8  # SSL_OP_ENABLE_KTLS; no name in pyOpenSSL
 _OPTIONS: Final = SSL.OP_NO_RENEGOTIATION | SSL.OP_IGNORE_UNEXPECTED_EOF
 
 
@@ -54,16 +66,24 @@ class HandshakeFailed(Exception):
 class TlsEndpoint:
     """The server's side of TLS on a connected socket, which belongs to the endpoint.
 
-    `application` is kept on the connection, where the context's callbacks find it.
+    What is written is one byte, by which libvirt's servers let a client in, and frames behind it.
+    `application` is kept on the connection, where the context's callbacks find it. `others` are
+    contexts for clients whom the first does not suit, in that order.
     """
 
     __slots__ = (
+        "_application",
+        "_begun",
         "_broken",
+        "_contexts",
         "_fd",
+        "_frame",
         "_handshake",
+        "_hello",
         "_sock",
         "_ssl",
         "connection",
+        "offered",
         "pending",
         "reads_when_writable",
     )
@@ -71,24 +91,34 @@ class TlsEndpoint:
     may_splice = False
     carries_descriptors = False
 
-    def __init__(self, sock: socket.socket, context: SSL.Context, application: object) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: SSL.Context,
+        application: object,
+        others: Sequence[SSL.Context] = (),
+    ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._fd = sock.fileno()
+        self._application = application
+        self._contexts = (context, *others)
         # The kernel can take over from OpenSSL only if the handshake was made on the socket.
-        in_kernel = lib.SSL_CTX_get_options(context._context) & _KERNEL  # noqa: SLF001
-        self.connection = SSL.Connection(context, sock if in_kernel else None)
-        self._handshake = None if in_kernel else Handshake(self.connection, sock)
-        self.connection.set_options(_OPTIONS)
-        self.connection.set_app_data(application)
-        self.connection.set_accept_state()
-        # pyOpenSSL sets it, and has no call to take it back. With it one read goes on for as long
-        # as records without content come: a peer that sends key updates would hold the thread.
-        self._ssl = self.connection._ssl  # noqa: SLF001
-        lib.SSL_clear_mode(self._ssl, lib.SSL_MODE_AUTO_RETRY)
+        in_kernel = openssl.asks_kernel(context)
+        self._hello = Hello(sock) if in_kernel and others else None
+        self._use(_made(context, application, sock if in_kernel else None))
+        spares = (_made(each, application) for each in others)
+        self._handshake = None if in_kernel else Handshake(self.connection, sock, spares)
+        self.offered: tuple[int, ...] | None = None  # the client's signatures, if they were seen
         self.pending = False
         self.reads_when_writable = False
+        self._frame = _LETTING_IN  # bytes of what is being written that have still to be taken
+        self._begun = b""  # a length word that was cut, as far as it was taken
         self._broken: HungUp | None = None  # OpenSSL gives the reason of a failure only once
+
+    def _use(self, connection: SSL.Connection) -> None:
+        self.connection = connection
+        self._ssl = openssl.handle_of(connection)
 
     def fileno(self) -> int:
         return self._fd
@@ -111,6 +141,8 @@ class TlsEndpoint:
         try:
             if self._handshake is not None:
                 return self._advance(self._handshake)
+            if self._hello is not None and not self._choose(self._hello):
+                return False
             self.connection.do_handshake()
         except SSL.WantReadError:
             return False
@@ -127,14 +159,29 @@ class TlsEndpoint:
             raise HandshakeFailed(str(error)) from error
         return True
 
+    def _choose(self, hello: Hello) -> bool:
+        """Whether it is known which context suits the client."""
+        seen = hello.look()
+        if seen is None:
+            return False
+        self.offered = offered_signatures(seen)
+        application = self._application
+        number = first_that_suits((_made(each, application) for each in self._contexts), seen)
+        if number:
+            self._use(_made(self._contexts[number], application, self._sock))
+        self._hello = None
+        return True
+
     def _advance(self, handshake: Handshake) -> bool:
         """After the handshake the socket is OpenSSL's own, without a copy through memory."""
-        if not handshake.advance():
+        done = handshake.advance()
+        if self.connection is not handshake.connection:
+            self._use(handshake.connection)
+        if not done:
             self.reads_when_writable = handshake.wants_room
             return False
-        lib.SSL_set_fd(self._ssl, self._fd)
-        self.connection._socket = self._sock  # noqa: SLF001
-        self.connection._into_ssl = self.connection._from_ssl = None  # noqa: SLF001
+        self.offered = handshake.offered
+        openssl.use_socket(self.connection, self._sock)
         self._handshake = None
         return True
 
@@ -163,10 +210,10 @@ class TlsEndpoint:
 
     def _read(self, view: memoryview) -> int:
         """What `recv_into` does, but OpenSSL decrypts to where the bytes are wanted."""
-        with ffi.from_buffer(view) as room:
-            got = int(lib.SSL_read(self._ssl, room, len(view)))
+        with memory(view) as room:
+            got = int(read(self._ssl, room, len(view)))
         if got <= 0:
-            self.connection._raise_ssl_error(self._ssl, got)  # noqa: SLF001
+            openssl.raise_error(self.connection, got)
         return got
 
     def _break(self, got: int, error: Exception) -> int:
@@ -180,22 +227,41 @@ class TlsEndpoint:
     def write(self, view: memoryview) -> int:
         if self._broken is not None:  # OpenSSL takes nothing any more, and would not say why
             raise HungUp(self._broken.reason, while_writing=True) from self._broken
-        sent, size = 0, len(view)
+        sent, size, frame = 0, len(view), self._frame
+        writes = _MOST_FRAMES
         try:
-            while sent < size:
-                sent += self._write(view[sent : sent + _LONGEST_WRITE])
+            while sent < size and writes:
+                writes -= 1
+                if not frame:
+                    frame = self._begin_frame(view[sent:])
+                taken = self._write(view[sent : sent + min(frame, _LONGEST_WRITE)])
+                sent += taken
+                frame -= taken
         except SSL.WantWriteError:
             return sent
         except (SSL.Error, OSError) as error:
             raise _hung_up(error, while_writing=True) from error
+        finally:
+            self._frame = frame
         return sent
+
+    def _begin_frame(self, view: memoryview) -> int:
+        """How many bytes the frame has that `view` begins with, or goes on with in its length."""
+        word = self._begun + view[: LENGTH_SIZE - len(self._begun)]
+        if len(word) < LENGTH_SIZE:
+            self._begun = word
+            return len(view)
+        length = int.from_bytes(word) - len(self._begun)
+        self._begun = b""
+        # Whoever sent it has been told what frames are; what is none has no ends to keep to.
+        return length if length >= HEADER_SIZE - LENGTH_SIZE else len(view)
 
     def _write(self, view: memoryview) -> int:
         """What `send` does, without asking about errors when there was none."""
-        with ffi.from_buffer(view) as plain:
-            taken = int(lib.SSL_write(self._ssl, plain, len(view)))
+        with memory(view) as plain:
+            taken = int(write(self._ssl, plain, len(view)))
         if taken <= 0:
-            self.connection._raise_ssl_error(self._ssl, taken)  # noqa: SLF001
+            openssl.raise_error(self.connection, taken)
         return taken
 
     def take_descriptors(self) -> None:
@@ -213,7 +279,7 @@ class TlsEndpoint:
         # The close_notify is an offer: there may be no room for it, or nobody to read it.
         with contextlib.suppress(SSL.Error, OSError):
             self.connection.shutdown()
-        _forget_errors()
+        openssl.forget_errors()
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
 
@@ -221,17 +287,20 @@ class TlsEndpoint:
         self._sock.close()
 
 
-def _forget_errors() -> None:
-    """OpenSSL has one list of errors for each thread, and pyOpenSSL leaves a socket's in it.
-
-    OpenSSL 3 looks there for what a call of any other connection has met: one that has only to
-    wait for its peer would then be taken for broken.
-    """
-    lib.ERR_clear_error()
+def _made(
+    context: SSL.Context, application: object, sock: socket.socket | None = None
+) -> SSL.Connection:
+    """No method: what makes the spare ones must not hold the endpoint, which holds it."""
+    connection = SSL.Connection(context, sock)
+    connection.set_options(_OPTIONS)
+    connection.set_app_data(application)
+    connection.set_accept_state()
+    openssl.read_one_record(connection)
+    return connection
 
 
 def _hung_up(error: Exception, *, while_writing: bool) -> HungUp:
-    _forget_errors()
+    openssl.forget_errors()
     if isinstance(error, SSL.Error) and not isinstance(error, SSL.SysCallError):
         return HungUp(f"TLS: {_reason(error)}", while_writing=while_writing)
     # -1 is the kernel's end of file where TLS expected more.

@@ -1,7 +1,7 @@
 """proxyd towards a daemon: the calls that open a connection in a client's name.
 
 One call at a time: a daemon works on several calls of a connection at once, so an identity that
-was pipelined behind the OPEN could be handled before it (reference/routing.md, section 9).
+was pipelined behind the OPEN could be handled before it (docs/protocol/opening.md, section 5).
 
     AUTH_LIST ─ [SUPPORTS_FEATURE 10] ─ CONNECT_OPEN ─ CONNECT_SET_IDENTITY ─ opened
 
@@ -16,17 +16,14 @@ from typing import Final
 
 from proxyd.negotiation.events import BackendEvent, DaemonOpened, DaemonRefused, Send
 from proxyd.wire import failure, remote
+from proxyd.wire.dialogue import Dialogue, Failed, Pinged, Returned
 from proxyd.wire.failure import Failure
-from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
 from proxyd.wire.params import Param
-from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Program, Remote
+from proxyd.wire.programs import AuthMethod, Feature, Remote
 from proxyd.wire.xdr import MalformedFrame
 
 # Replies here are empty, one word, or an error text, of which 1 MiB would take 9 ms to decode.
 FRAME_LIMIT: Final = 65536
-
-# Keepalive, and events. A daemon pings every 5 s, and has no event for who has registered for none.
-UNANSWERING_LIMIT: Final = 32
 
 
 class BackendStage(Enum):
@@ -49,9 +46,7 @@ class BackendNegotiation:
         self._arguments = arguments
         self._identity = identity
         self._keepalive = keepalive
-        self._buffer = FrameBuffer(FRAME_LIMIT)
-        self._serial = -1
-        self._unanswering = 0
+        self._dialogue = Dialogue(limit=FRAME_LIMIT)
         self.stage = BackendStage.LISTING
 
     def start(self) -> bytes:
@@ -60,51 +55,24 @@ class BackendNegotiation:
     @property
     def wanted(self) -> int:
         """How many bytes to read next; zero when the connection is open or was refused."""
-        if self.stage is BackendStage.OPEN or self.stage is BackendStage.REFUSED:
-            return 0
-        return self._buffer.wanted
+        return 0 if self.stage is BackendStage.REFUSED else self._dialogue.wanted
 
     def receive_data(self, received: bytes | bytearray | memoryview) -> list[BackendEvent]:
         """Takes at most `wanted` bytes and says what to do."""
         if len(received) > self.wanted:
             raise ValueError("more was read than was wanted: the relay would miss it")
-        self._buffer.feed(received)
         try:
-            frame = self._buffer.next_frame()
-            return [] if frame is None else self._dispatch(frame)
+            match self._dialogue.receive_data(received):
+                case Returned(payload):
+                    return self._succeeded(payload)
+                case Failed(reason):
+                    return self._failed(reason)
+                case Pinged(pong):
+                    return [Send(pong)]
+                case None:
+                    return []
         except MalformedFrame as error:
             return self._refuse(failure.internal(f"the daemon broke the protocol: {error}"))
-
-    def _dispatch(self, frame: Frame) -> list[BackendEvent]:
-        header = frame.header
-        if remote.is_keepalive(header):
-            self._count_unanswering()
-            if header.procedure == Keepalive.PING:
-                return [Send(remote.keepalive(Keepalive.PONG).pack())]
-            return []
-        if header.program == Program.REMOTE and header.type == FrameType.MESSAGE:
-            self._count_unanswering()
-            return []  # an event that nobody registered for
-        expected = Header(
-            Program.REMOTE, VERSION, self.stage.value, FrameType.REPLY, self._serial, header.status
-        )
-        if header != expected:
-            raise MalformedFrame(f"a reply that nobody waits for, procedure {header.procedure}")
-        match header.status:
-            case Status.OK:
-                return self._succeeded(frame)
-            case Status.ERROR:
-                return self._failed(Failure.unpack(frame.payload))
-            case _:
-                raise MalformedFrame(f"a reply that is neither yes nor no, status {header.status}")
-
-    def _count_unanswering(self) -> None:
-        self._unanswering += 1
-        if self._unanswering > UNANSWERING_LIMIT:
-            raise MalformedFrame(
-                f"it sent more than {UNANSWERING_LIMIT} frames that answer nothing (events,"
-                " keepalive) while it was opened; restart it, and see its log"
-            )
 
     def _failed(self, reason: Failure) -> list[BackendEvent]:
         if self.stage is BackendStage.PROBING:
@@ -112,10 +80,10 @@ class BackendNegotiation:
             return [Send(self._call(BackendStage.OPENING))]
         return self._refuse(reason)
 
-    def _succeeded(self, frame: Frame) -> list[BackendEvent]:
+    def _succeeded(self, payload: bytes) -> list[BackendEvent]:
         match self.stage:
             case BackendStage.LISTING:
-                methods = remote.unpack_auth_methods(frame.payload)
+                methods = remote.unpack_auth_methods(payload)
                 if AuthMethod.NONE not in methods:
                     return self._refuse(self._asks_for_proof(methods))
                 after = BackendStage.PROBING if self._keepalive else BackendStage.OPENING
@@ -130,7 +98,6 @@ class BackendNegotiation:
 
     def _call(self, stage: BackendStage) -> bytes:
         self.stage = stage
-        self._serial += 1
         payload = b""
         match stage:
             case BackendStage.PROBING:
@@ -139,7 +106,7 @@ class BackendNegotiation:
                 payload = self._arguments.pack()
             case BackendStage.NAMING:
                 payload = remote.pack_identity(self._identity)
-        return remote.call(stage.value, self._serial, payload).pack()
+        return self._dialogue.call(stage.value, payload)
 
     def _refuse(self, reason: Failure) -> list[BackendEvent]:
         stage, self.stage = self.stage, BackendStage.REFUSED

@@ -1,4 +1,7 @@
-"""What is known of a client, as the parameters that tell a daemon (reference/routing.md, 5)."""
+"""What is known of a client, as the parameters that tell a daemon.
+
+Source: docs/protocol/identity.md, section 3.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +9,7 @@ from typing import Final
 from proxyd.wire.params import Param, ParamType
 
 # What libvirt reports of a process that it cannot see, one in a foreign pid namespace
-# (reference/handshake.md, section 3).
+# (docs/protocol/identity.md, section 1).
 UNSEEN_PID: Final = -1
 UNSEEN_START: Final = 2**64 - 1
 

@@ -1,7 +1,7 @@
 """proxyd towards a client, from its first byte until its connection is open.
 
 Order is the table `ANSWERED`: what is answered at which stage. Everything else gets the error
-that a real daemon sends (reference/wire.md, section 6, "Dispatch failures"), and the
+that a real daemon sends (docs/protocol/errors.md, section 5), and the
 connection stays as it was. What must stay true:
 
 * Only `AUTH_LIST` from a peer that needs no proof, or a verdict that came in through
@@ -32,11 +32,11 @@ from proxyd.negotiation.events import (
     ServerEvent,
     WantsOpen,
 )
+from proxyd.negotiation.preamble import PONG, Kind, kind_of, refusal_of
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
-from proxyd.wire.frame import Frame, FrameBuffer, FrameType, Header, Status
-from proxyd.wire.names import is_callable
-from proxyd.wire.programs import VERSION, AuthMethod, Feature, Keepalive, Program, Remote
+from proxyd.wire.frame import Frame, FrameBuffer, Header
+from proxyd.wire.programs import AuthMethod, Feature, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
 # The longest frame that has business here is a CONNECT_OPEN; a URI is bounded far below this.
@@ -94,7 +94,7 @@ ANSWERED: Final[dict[Stage, frozenset[Remote]]] = {
 
 
 def frame_limit(longest_token: int) -> int:
-    """In bytes. A token has four times as many on the wire (reference/wire.md, section 2)."""
+    """In bytes. A token has four times as many on the wire (docs/protocol/xdr.md, section 2)."""
     return max(FRAME_LIMIT, 4 * longest_token + _BESIDE_A_TOKEN)
 
 
@@ -105,8 +105,8 @@ class ServerNegotiation:
     the best one first, and `longest_token` what one of theirs may have in bytes; `is_root` is what
     the kernel says of a UNIX peer;
     `unknown` is the failure that every call gets when the kernel's answer about the peer could
-    not be understood (reference/handshake.md, section 3). `turned_away` is what the first call of
-    a client is answered with that is not to make a second one.
+    not be understood (docs/protocol/identity.md, section 2). `turned_away` is what the first call
+    of a client is answered with that is not to make a second one.
     """
 
     def __init__(
@@ -147,6 +147,16 @@ class ServerNegotiation:
         return self._awaiting is not None and self._awaiting.procedure == Remote.CONNECT_OPEN
 
     @property
+    def called(self) -> bool:
+        """Whether the client has made a call."""
+        return self._calls > 0
+
+    @property
+    def has_offered(self) -> bool:
+        """Whether the client has the list of mechanisms, and has chosen none of them so far."""
+        return self._attempt is Attempt.OFFERED
+
+    @property
     def authenticated(self) -> bool:
         """Whether the client has proven itself or its listener asks for no proof."""
         if self._awaiting is not None:
@@ -164,7 +174,8 @@ class ServerNegotiation:
             return self._hang_up(f"protocol error: {error}")
         if frame is None:
             return []
-        return self._one_too_many(frame.header) or self._dispatch(frame)
+        kind = kind_of(frame.header)
+        return self._one_too_many(kind) or self._dispatch(kind, frame)
 
     def opened(self) -> bytes:
         """The daemon is open: the reply that the client waits for. The relay takes over."""
@@ -210,9 +221,9 @@ class ServerNegotiation:
         self._awaiting = header
         self.stage = Stage.DECIDING
 
-    def _one_too_many(self, header: Header) -> list[ServerEvent]:
+    def _one_too_many(self, kind: Kind) -> list[ServerEvent]:
         """Counts a frame; the end, if that was beyond what anybody has to say."""
-        if header.type == FrameType.CALL and not remote.is_keepalive(header):
+        if kind is Kind.CALL:
             self._calls += 1
             if self._calls > CALL_LIMIT:
                 return self._hang_up(f"more than {CALL_LIMIT} calls and nothing opened")
@@ -228,19 +239,20 @@ class ServerNegotiation:
         self.stage = Stage.ENDED
         return [HangUp(reason)]
 
-    def _dispatch(self, frame: Frame) -> list[ServerEvent]:
-        """One frame, the checks in the order of reference/wire.md, section 6."""
+    def _dispatch(self, kind: Kind, frame: Frame) -> list[ServerEvent]:
+        match kind:
+            case Kind.PING:
+                return [PONG]
+            case Kind.DESCRIPTORS:
+                return self._hang_up("descriptors before the connection was opened")
+            case Kind.CALL:
+                return self._called_with(frame)
+            case Kind.DROPPED:
+                return []
+
+    def _called_with(self, frame: Frame) -> list[ServerEvent]:
+        """One call, the checks in the order of docs/protocol/errors.md, section 5."""
         header = frame.header
-        if remote.is_keepalive(header):
-            if header.procedure == Keepalive.PING:
-                return [Send(remote.keepalive(Keepalive.PONG).pack())]
-            return []
-        if header.type == FrameType.CALL_WITH_FDS:
-            # Its descriptors follow in bytes that no frame counts; before a connection is open
-            # no call takes any.
-            return self._hang_up("descriptors before the connection was opened")
-        if header.type != FrameType.CALL:
-            return []
         if self._turned_away is not None:
             said = Send(self._turned_away.reply_to(header).pack())
             return [said, *self._hang_up(self._turned_away.message)]
@@ -254,12 +266,9 @@ class ServerNegotiation:
 
     def _refusal(self, header: Header) -> Failure | None:
         """Why this call is not looked into at this stage, or None when it is."""
-        if header.program not in _SERVED or header.version != VERSION:
-            return failure.unknown_program(header.program, header.version)
-        if header.status != Status.OK:
-            return failure.unexpected_status(header.status)
-        if not is_callable(header.program, header.procedure):
-            return failure.unknown_procedure(header.procedure)
+        refusal = refusal_of(header, _SERVED)
+        if refusal is not None:
+            return refusal
         if header.program == Program.REMOTE and header.procedure in ANSWERED[self.stage]:
             return None
         if self.stage is Stage.GREETED:
@@ -333,7 +342,7 @@ class ServerNegotiation:
         return [NeedsSasl(None, data)]
 
     def _no_sasl(self) -> Failure:
-        """Ends the attempt. The same answer for every reason (reference/handshake.md, 7)."""
+        """Ends the attempt. The same answer for every reason (docs/protocol/sasl.md, section 2)."""
         self._attempt = Attempt.NONE
         return failure.authentication_failed()
 

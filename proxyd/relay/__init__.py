@@ -1,1 +1,1 @@
-"""The data plane: one epoll thread that moves the bytes of open sessions. Knows no trio."""
+"""The data plane: an epoll thread for plain sessions, one for encrypted ones. Knows no trio."""

@@ -21,24 +21,34 @@ everything that is not plain forwarding hangs on that:
   the first call on that may be answered with some.
 * A frame that is spliced is never read; spans end at its last byte, so the next header is.
 * A guarded call of the client's (guards.py) is taken out before its first byte went on, and the
-  refusal is inserted into the partner flow where a frame ends.
+  refusal is inserted into the partner flow where a frame ends. So is a change that has to be
+  recorded and cannot be, once it has come whole.
 * A header that has come in parts is held back until it is whole: 31 bytes at most.
 
+On the way up a frame goes on when it is whole, so that a client that dies inside of one leaves
+nothing behind; only long stream packets go on as they come, because they can be filled up and the
+stream be aborted (parting.py). A call that announces descriptors goes on when the first one is
+there, a packet of a stream when the call that opens the stream has its reply (ledger.py).
+
 A flow is `stalled` while its destination has not taken what was received; its source is then
-not read, so it never holds more than one scratch buffer or one pipe. It is `paused` while a
+not read, so it never holds more than one scratch buffer or one pipe; beyond that only long calls
+are held, and all of one thread's together are bounded. It is `paused` while a
 refusal waits in its partner: a client that sends refused calls and reads nothing is not read
-either; and while a descriptor is carried.
+either; while a descriptor is carried; and while a stream is being opened whose packets are there.
 """
 
 import os
 from struct import Struct
-from typing import Final
+from typing import Final, NoReturn
 
 from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, Endpoint, HungUp
 from proxyd.endpoint.errands import Errand
-from proxyd.relay.figures import KNOWN, DirectionFigures
+from proxyd.relay.figures import KNOWN, NO_STOPWATCH, DirectionFigures, Stopwatch
 from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards
+from proxyd.relay.ledger import LOOKED_AT, Ledger
 from proxyd.relay.pipes import Pipe, PipeShare
+from proxyd.relay.trail import Trail
+from proxyd.wire import failure
 from proxyd.wire.frame import (
     HEADER,
     HEADER_SIZE,
@@ -50,7 +60,7 @@ from proxyd.wire.frame import (
     Status,
     check_length,
 )
-from proxyd.wire.programs import RETURNING_DESCRIPTORS, Program
+from proxyd.wire.programs import RETURNING_DESCRIPTORS, STREAMS, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
 # Below this a copy is cheaper than three calls and a pipe.
@@ -73,6 +83,9 @@ _SHORT_READS: Final = 16
 # also bounds the refusals that wait for a client that does not read.
 REFUSALS_LIMIT: Final = 100
 
+# Of a change that is not made, because nobody could say later who has made it.
+_UNRECORDED: Final = failure.not_recorded()
+
 _COUNT: Final = Struct(">I")
 _COUNTED_HEADER: Final = HEADER_SIZE + _COUNT.size  # with the number of descriptors behind it
 
@@ -81,23 +94,42 @@ _REMOTE: Final = int(Program.REMOTE)
 _unpack: Final = HEADER.unpack_from
 _CALL: Final = int(FrameType.CALL)
 _CALL_WITH_FDS: Final = int(FrameType.CALL_WITH_FDS)
+_REPLIES: Final = (int(FrameType.REPLY), int(FrameType.REPLY_WITH_FDS))
+_STREAM: Final = int(FrameType.STREAM)
+_CLOSE: Final = int(Remote.CONNECT_CLOSE)
 _ERROR: Final = int(Status.ERROR)
+
+
+class _Held:
+    """A frame on its way up: `missing` bytes of it are to come.
+
+    When none are, it waits for the first of its descriptors.
+    """
+
+    __slots__ = ("content", "missing")
+
+    def __init__(self, content: bytearray, missing: int) -> None:
+        self.content = content
+        self.missing = missing
 
 
 class Flow:
     """From `src` to `dst`. Only the relay thread touches it; other threads read its figures.
 
     `calls` counts CALLs on the way up and REPLYs on the way down, `errors` replies that carry
-    one, `moved` bytes received, `refusals` guarded calls that were answered here.
+    one, `moved` bytes received, `refusals` guarded calls that were answered here, and `denials`
+    changes that could not be recorded.
     """
 
     __slots__ = (
         "_bulk",
+        "_by_procedure",
         "_bytes",
         "_calling",
         "_carrier",
         "_counted",
         "_crowded",
+        "_denied",
         "_dropping",
         "_due",
         "_errors",
@@ -105,48 +137,72 @@ class Flow:
         "_guarded",
         "_guards",
         "_head",
+        "_held",
+        "_ledger",
         "_left",
+        "_lent",
         "_pipe",
         "_piped",
         "_pipes",
         "_refused",
+        "_resumes",
         "_rider_waits",
+        "_seen",
+        "_seen_of",
         "_splice_above",
+        "_stopwatch",
+        "_trail",
         "_unasked",
         "_unsent",
+        "_waits",
+        "_whole",
+        "broken",
         "calls",
         "carries",
         "changed",
+        "denials",
         "done",
         "dst",
         "ended",
         "errand",
         "errors",
+        "exhausted",
         "inserting",
+        "keepalives",
         "last",
         "lost",
         "moved",
         "partner",
+        "passes_end",
         "refusals",
         "src",
         "wants_courier",
     )
 
     def __init__(
-        self, src: Endpoint, dst: Endpoint, pipes: PipeShare, figures: DirectionFigures
+        self,
+        src: Endpoint,
+        dst: Endpoint,
+        pipes: PipeShare,
+        figures: DirectionFigures,
+        ledger: Ledger | None = None,
+        stopwatch: Stopwatch = NO_STOPWATCH,
     ) -> None:
         self.src = src
         self.dst = dst
         self.partner: Flow | None = None
         self._pipes = pipes
         self._frames = figures.frames
+        self._by_procedure = figures.calls
+        self._stopwatch = stopwatch
         self._bytes = figures.bytes
         self._errors = figures.errors
         self._splice_above = SPLICE_ABOVE if src.may_splice and dst.may_splice else NEVER
         self._carrier = int(FrameType.REPLY_WITH_FDS)
         self._counted = int(FrameType.REPLY)
         self._guards = NOTHING_GUARDED.refusals
-        self._guarded = NOTHING_GUARDED.procedures
+        self._ledger = ledger
+        self._guarded = NOTHING_GUARDED.procedures if ledger is None else LOOKED_AT
         self._calling = (_CALL, _CALL_WITH_FDS)
         self._left = 0  # bytes of the present frame that are still to come
         self._due = 0  # descriptors that are still to come behind it
@@ -155,27 +211,44 @@ class Flow:
         self._rider_waits = False  # one has come, and dst may have no room
         self.wants_courier = False  # and has room
         self.errand: Errand | None = None  # the loop's, while one is carried
-        self._head = b""  # a header in parts
+        self._whole = False  # a frame goes on when it is whole
+        self._head = b""  # a header in parts, or whole frames that wait
+        self._held: _Held | None = None
+        self._seen = 0  # bytes of the frame in `_head` or `_held` that were counted,
+        self._seen_of = 0  # and their place in the figures
+        self._lent = 0  # bytes that are held beyond one scratch buffer
+        self._waits = False  # what is in `_head` belongs to a stream that is being opened
+        self._resumes = False  # it may go on now
+        self.passes_end = True  # dst is told when nothing more comes
         self._bulk = 0  # how many more reads stop at a header, to find another long frame
         self._crowded = 0  # how many more reads are short ones
         self._dropping = 0  # bytes of a refused frame that are still to come
+        self._denied = False  # the frame that comes next is refused, whatever it is
+        self._trail: Trail | None = None
         self._refused: Header | None = None
         self.inserting = b""  # a refusal that waits for the end of a frame
         self._unsent = bytearray()
         self._pipe: Pipe | None = None
         self._piped = 0
         self.ended = False  # nothing more comes from src
+        self.exhausted = False  # because it has ended, and not because dst takes no more
+        self.broken = False  # a write to dst has failed
         self.done = False  # and dst has been given all of it, or takes no more
         self.lost = ""  # why dst took no refusal
         self.last = 0  # REMOTE procedure of the frame that began last
         self.changed = False  # what the loop should watch for may be different now
-        self.moved = self.calls = self.errors = self.refusals = 0
+        self.moved = self.calls = self.errors = self.refusals = self.denials = self.keepalives = 0
 
-    def guard(self, guards: Guards = GUARDED, *, readonly: bool = False) -> None:
+    def guard(
+        self, guards: Guards = GUARDED, *, readonly: bool = False, parts: bool = False
+    ) -> None:
         """Makes this the flow from the client: calls go up, and those guarded go no further.
 
         Who may only read has nothing to send that is worth splicing, and passes no descriptors.
+        `parts`: somebody else says to the daemon that nothing follows (parting.py).
         """
+        self._whole = True
+        self.passes_end = not parts
         if readonly:
             self._splice_above = NEVER
             self.carries = False
@@ -184,8 +257,16 @@ class Flow:
         self._counted = _CALL
         self._guards = guards.refusals
         self._guarded = guards.procedures
+        if self._ledger is not None:
+            self._guarded |= LOOKED_AT
         if self.carries:
             self._guarded |= RETURNING_DESCRIPTORS
+
+    def record(self, trail: Trail | None) -> None:
+        """How calls are recorded from the next frame on. After `guard`."""
+        self._trail = trail
+        if trail is not None:
+            self._guarded |= trail.procedures
 
     def pump(self, scratch: memoryview) -> None:
         """Takes once from src, which is readable. Raises HungUp and MalformedFrame.
@@ -195,7 +276,14 @@ class Flow:
         """
         if self._left > self._splice_above and self._splice():
             return
-        if self._head or self._bulk or self.inserting or self._dropping or self._crowded:
+        if (
+            self._head
+            or self._bulk
+            or self.inserting
+            or self._dropping
+            or self._crowded
+            or self._held
+        ):
             self._pump_special(scratch)
             return
         got = self.src.read_into(scratch)
@@ -216,11 +304,15 @@ class Flow:
 
     def _pump_special(self, scratch: memoryview) -> None:
         """A pump while something is held back, about to be inserted or being taken out."""
+        if self._held is not None and not self._unpack_held(self._held, scratch):
+            self._pump_held(self._held, scratch)
+            return
         held = len(self._head)
         got = self._read_special(scratch, held)
         if got > 0:
             self.moved += got
             view = scratch[: held + got]
+            self._count_anew()
             cut = 0 if self._dropping else self._walk(view, len(view))
             long = cut == len(view) <= _SMALL and self._left > self._splice_above
             if not (long and self._splice(view)):
@@ -241,7 +333,45 @@ class Flow:
     @property
     def stalled(self) -> bool:
         """dst has to become writable before anything else happens."""
-        return bool(self._unsent) or self._piped > 0 or self._rider_waits
+        return bool(self._unsent) or self._piped > 0 or self._rider_waits or self._resumes
+
+    @property
+    def waits(self) -> bool:
+        """What src has sent belongs to a stream that is being opened."""
+        return self._waits
+
+    @property
+    def missing(self) -> int:
+        """Bytes that have still to come of the frame whose beginning dst was given."""
+        return self._left
+
+    @property
+    def owes_descriptors(self) -> bool:
+        """dst waits for descriptors behind a frame that it was given."""
+        return bool(self._due) and self._refused is None and self._held is None
+
+    def discarding(self, dst: Endpoint, figures: DirectionFigures) -> "Flow":
+        """Another flow, which goes on where this one stands, for nobody."""
+        other = Flow(self.src, dst, self._pipes, figures, self._ledger)
+        other._left, other._head, other._due = self._left, self._head, self._due
+        other.last, other.calls, other.carries = self.last, self.calls, self.carries
+        other.record(self._trail)
+        return other
+
+    def give(self, wire: bytes | memoryview) -> None:
+        """Bytes of our own, behind all that src has sent. Raises HungUp."""
+        self._give(memoryview(wire))
+
+    def fill_up(self, zeros: memoryview) -> None:
+        """Gives zeros in place of the next bytes that are `missing`. Raises HungUp."""
+        zeros = zeros[: self._left]
+        self._left -= len(zeros)
+        self._give(zeros)
+
+    @property
+    def in_frame(self) -> bool:
+        """A frame has begun and is not over; the packets of streams do not count."""
+        return bool(self._due or (self._left and self.last not in STREAMS))
 
     @property
     def between_frames(self) -> bool:
@@ -249,6 +379,7 @@ class Flow:
         return not (
             self._left
             or self._head
+            or self._held
             or self._due
             or self._dropping
             or self.inserting
@@ -257,8 +388,9 @@ class Flow:
 
     @property
     def paused(self) -> bool:
-        """A refusal that it caused has not found its place yet, or a descriptor is carried."""
-        if self.wants_courier or self.errand is not None:
+        """A refusal that it caused has not found its place yet, a descriptor is carried, or a
+        stream is being opened."""
+        if self.wants_courier or self.errand is not None or self._waits:
             return True
         return self.partner is not None and bool(self.partner.inserting)
 
@@ -272,6 +404,11 @@ class Flow:
             del self._unsent[:sent]
             if self._unsent:
                 return
+        self._give_back_memory()
+        if self._resumes:
+            self._resume()
+            if self.stalled:
+                return
         if self._rider_waits:
             self._rider_waits = False
             self.wants_courier = self.changed = True
@@ -282,23 +419,46 @@ class Flow:
 
     def end(self) -> None:
         """Nothing more comes from src: dst is told so once it has everything."""
-        self.changed = True
+        self.changed = self.exhausted = True
         if not self.ended:
             self.ended = True
             if self._left or self._due:
                 self.inserting = b""  # the frame that it waited for never ends
-            head, self._head = self._head, b""
-            if head and not self._is_guarded(head):
-                self._give(memoryview(head))
+            if self.passes_end:
+                self._give_the_beginning()
+            self._hold_nothing()
         if not self.stalled and not self.done:
             self.done = True
-            self.dst.end_write()
+            if self.passes_end:
+                self.dst.end_write()
+
+    def _give_the_beginning(self) -> None:
+        """Of a frame that is never going to be whole."""
+        if self._head and not self._is_guarded(self._head):
+            self._give(memoryview(self._head))
+        elif self._held is not None:
+            self._give(memoryview(self._held.content))
+
+    def _hold_nothing(self) -> None:
+        self._head, self._waits, self._resumes = b"", False, False
+        if self._held is not None:
+            if not self._held.missing:
+                self._due = 0  # it has not begun
+            self._held = None
+        self._give_back_memory()
+
+    def _give_back_memory(self) -> None:
+        """Once nothing is held that was borrowed for."""
+        if self._lent and not (self._unsent or self._held or self._waits):
+            self._pipes.take_back(self._lent)
+            self._lent = 0
 
     def give_up(self) -> None:
         """dst takes nothing any more: what it was not given is gone, and src is not read."""
         self.changed = self.ended = self.done = True
         # Not clear(): whoever failed to write may still hold a view of it.
         self._unsent = bytearray()
+        self._hold_nothing()
         self.inserting = b""
         self._rider_waits = self.wants_courier = False
         if self.errand is not None:
@@ -315,10 +475,11 @@ class Flow:
         Nearly always nobody is there to be told. But the kernel may have been short of memory, and
         then dst would wait for the rest for ever, and so would whoever waits for its answer.
         """
+        self.broken = True
         self.give_up()
         self.dst.end_write()
 
-    def _walk(self, view: memoryview, got: int) -> int:  # noqa: C901 (calls would cost a tenth)
+    def _walk(self, view: memoryview, got: int) -> int:  # noqa: C901, PLR0912 (calls would cost a tenth)
         """Follows the frames through `got` bytes; returns how many are plain to forward.
 
         Bytes are counted as they come: what a header announces may never follow it.
@@ -332,13 +493,16 @@ class Flow:
             self._bytes[self.last] += at
             self._left = 0
         guarded, begun = self._guarded, 0
+        whole_by = got if self._whole else NEVER
         while at + HEADER_SIZE <= got and not self._due:
-            length, program, _, procedure, kind, _, status = _unpack(view, at)
+            length, program, _, procedure, kind, serial, status = _unpack(view, at)
             if not HEADER_SIZE <= length <= MAX_FRAME:
-                check_length(length)
-            if procedure in guarded and self._stops(program, procedure, kind):
+                return at  # what came in front of it still goes on
+            if at + length > whole_by and (kind != _STREAM or length <= SPLICE_ABOVE):
+                break
+            if kind == self._carrier and not self._announces(view[:got], at, length):
                 return at
-            if kind == self._carrier and not self._expect_descriptors(view[:got], at, length):
+            if procedure in guarded and self._stops(view[at : min(at + length, got)]):
                 return at
             if program == _REMOTE and 0 < procedure < KNOWN:
                 known = procedure
@@ -347,6 +511,12 @@ class Flow:
             self._frames[known] += 1
             if kind == self._counted or kind == self._carrier:  # noqa: PLR1714 (a third faster)
                 self.calls += 1
+                self._by_procedure[known] += 1
+                if self._whole:
+                    if self._stopwatch.serial < 0:
+                        self._stopwatch.start(serial, known)
+                elif serial == self._stopwatch.serial:
+                    self._stopwatch.stop()
                 if status == _ERROR:
                     self.errors += 1
                     self._errors[known] += 1
@@ -409,15 +579,32 @@ class Flow:
             return self._drop(view)
         if self._due:
             raise MalformedFrame("a descriptor is missing behind its frame")
-        if self._is_guarded(view):
+        if len(view) >= LENGTH_SIZE:
+            check_length(int(_COUNT.unpack_from(view)[0]))
+        if self._denied or self._is_guarded(view):
             length, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
-            if kind == _CALL or self._expect_descriptors(view, 0, length):
+            if kind == _CALL or self._expect_descriptors(view, length):
                 self._refused = Header(program, version, procedure, kind, serial)
                 self._dropping = length
                 return view
-        if len(view) >= LENGTH_SIZE:
-            check_length(int(_COUNT.unpack_from(view)[0]))
+        elif len(view) >= HEADER_SIZE:
+            return self._hold(view)
         self._head = bytes(view)
+        return view[:0]
+
+    def _hold(self, view: memoryview) -> memoryview:
+        """Keeps a frame that does not go on now; returns what lies behind it."""
+        length, program, _, procedure, kind, serial, _ = HEADER.unpack_from(view)
+        due = self._announced(view, 0, length) if kind == self._carrier else 0
+        if not self._whole:
+            self._head = bytes(view)  # the number of its descriptors is missing
+        elif length > len(view):
+            self._hold_part(view, length, program, procedure)
+        elif due:
+            self._await_rider(view[:length], due)
+            return view[length:]
+        else:
+            self._hold_whole(view, kind, procedure, serial)
         return view[:0]
 
     def _is_guarded(self, view: memoryview | bytes) -> bool:
@@ -425,21 +612,187 @@ class Flow:
         if len(view) < HEADER_SIZE:
             return False
         _, program, _, procedure, kind, _, _ = HEADER.unpack_from(view)
-        return self._stops(program, procedure, kind)
+        return kind in self._calling and (program, procedure) in self._guards
 
-    def _stops(self, program: int, procedure: int, kind: int) -> bool:
-        """A closer look at a call whose number stands out: whether it goes no further."""
-        if kind not in self._calling:
+    def _hold_part(self, view: memoryview, length: int, program: int, procedure: int) -> None:
+        """Keeps the beginning of a frame until the rest is there."""
+        self._seen = len(view)
+        self._seen_of = procedure if program == _REMOTE and 0 < procedure < KNOWN else 0
+        self._bytes[self._seen_of] += self._seen
+        self._frames[self._seen_of] += 1
+        self._borrow(len(view), length)
+        self._held = _Held(bytearray(view), length - len(view))
+
+    def _borrow(self, count: int, length: int) -> None:
+        if length <= SPLICE_ABOVE:
+            return
+        if not self._pipes.lend(count):
+            raise MalformedFrame(
+                f"no memory is left to hold a call of {length} bytes until it is whole"
+            )
+        self._lent += count
+
+    def _unpack_held(self, held: _Held, scratch: memoryview) -> bool:
+        """A short frame is held like a header, for one read to bring its rest and what follows."""
+        if not held.missing or len(held.content) + held.missing > min(SPLICE_ABOVE, len(scratch)):
             return False
-        if (program, procedure) in self._guards:
+        self._head, self._held = bytes(held.content), None
+        return True
+
+    def _pump_held(self, held: _Held, scratch: memoryview) -> None:
+        got = self.src.read_into(scratch[: min(held.missing, len(scratch)) or 1])
+        if got <= 0:
+            self._got_no_bytes(got)
+            return
+        self.moved += got
+        if not held.missing:
+            raise MalformedFrame("a descriptor is missing behind its frame")
+        self._borrow(got, len(held.content) + held.missing)
+        held.content += scratch[:got]
+        held.missing -= got
+        self._seen += got
+        self._bytes[self._seen_of] += got
+        if not held.missing:
+            self._held = None
+            self._count_anew()
+            self._give_held(held.content)
+
+    def _give_held(self, content: bytearray) -> None:
+        """What was held is whole now, or its first descriptor is there."""
+        with memoryview(content) as view:
+            if not self._walk(view, len(view)):
+                self._sort_out(view, 0)  # held for another reason, or refused
+                self._give_back_memory()
+                return
+            sent = self.dst.write(view)
+        if sent < len(content):
+            del content[:sent]
+            self._unsent = content
+            self.changed = True
+        self._give_back_memory()
+
+    def _count_anew(self) -> None:
+        """The walk is about to see a frame from its beginning whose bytes were counted."""
+        if self._seen:
+            self._bytes[self._seen_of] -= self._seen
+            self._frames[self._seen_of] -= 1
+            self._seen = 0
+
+    def _await_rider(self, view: memoryview, due: int) -> None:
+        """A call that announces descriptors goes on when the first one is there."""
+        self._due = due
+        self._held = _Held(bytearray(view), 0)
+        self._bytes[self._place(view)] += len(view)
+
+    def _board(self, held: _Held) -> None:
+        """The first descriptor is there: its call goes on, and then the descriptor."""
+        self._held = None
+        with memoryview(held.content) as view:
+            _, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
+            if procedure in self._guarded and self._stops(view):
+                if not self._denied:
+                    self._ledger_says_why(kind, procedure, serial)
+                self._refused = Header(program, version, procedure, kind, serial)
+                self._bytes[self._place(view)] -= len(view)
+                self._give_back_memory()
+                return
+            self.last = self._place(view)
+            self._frames[self.last] += 1
+            self._by_procedure[self.last] += 1
+            self.calls += 1
+            self._give(view)
+        self._give_back_memory()
+
+    def _ledger_says_why(self, kind: int, procedure: int, serial: int) -> NoReturn:
+        if self._ledger is not None:
+            self._ledger.check(kind, procedure, serial)
+        raise MalformedFrame("descriptors with a call that takes none")
+
+    def _place(self, view: memoryview) -> int:
+        """Of a frame, in the figures."""
+        _, program, _, procedure, _, _, _ = HEADER.unpack_from(view)
+        if program == _REMOTE and 0 < procedure < KNOWN:
+            return int(procedure)
+        return self._unknown(program)
+
+    def _hold_whole(self, view: memoryview, kind: int, procedure: int, serial: int) -> None:
+        """A frame that would harm a daemon if it went on now."""
+        assert self._ledger is not None
+        self._ledger.check(kind, procedure, serial)
+        if kind in self._calling:
+            # CONNECT_CLOSE beside an open stream: as good as the client's end, which parts.
+            self.end()
+            return
+        self._head = bytes(view)
+        self._waits = self.changed = True
+
+    def resume(self) -> None:
+        """A stream has been opened, or has not: its packets may go on, and what came behind."""
+        if self._waits:
+            self._waits, self._resumes, self.changed = False, True, True
+
+    def _resume(self) -> None:
+        self._resumes = False
+        head, self._head = self._head, b""
+        view = memoryview(head)
+        self._sort_out(view, self._walk(view, len(view)))
+        self.changed = True
+        self._give_back_memory()
+
+    def _stops(self, frame: memoryview) -> bool:
+        """A closer look at a frame whose number stands out: whether it does not go on now.
+
+        `frame` is as much of it as is there: on the way up all, but for long packets of streams.
+        """
+        length, *fields = HEADER.unpack_from(frame)
+        header = Header(*fields)
+        calls, trail = header.type in self._calling, self._trail
+        if calls and (header.program, header.procedure) in self._guards:
             return True
-        if self._unasked and program == _REMOTE and procedure in RETURNING_DESCRIPTORS:
-            self._ask_for_descriptors()
+        if trail is None:
+            return self._stops_by_itself(header)
+        if self._whole:
+            if not calls:
+                return self._stops_by_itself(header)
+            if trail.refuses(header.program, header.procedure):
+                self._denied = True
+                trail.refused(header, frame)
+                return True
+            if self._stops_by_itself(header):
+                return True
+            trail.goes_up(header, frame)
+            return False
+        if header.type in _REPLIES:
+            if trail.waits_for(header, length, len(frame)):
+                return True
+            trail.came_down(header, frame)
+        return self._stops_by_itself(header)
+
+    def _stops_by_itself(self, header: Header) -> bool:
+        """The same, where nobody records it."""
+        procedure, kind, serial = header.procedure, header.type, header.serial
+        if header.program != _REMOTE:
+            return False
+        if procedure not in LOOKED_AT:
+            if self._unasked and kind in self._calling and procedure in RETURNING_DESCRIPTORS:
+                self._ask_for_descriptors()
+            return False
+        if self._ledger is None:
+            return False
+        if self._whole:
+            if self.passes_end and procedure == _CLOSE:
+                return False
+            return not self._ledger.goes_up(kind, procedure, serial)
+        down = self._ledger.came_down(kind, procedure, serial, header.status)
+        if down and self.partner is not None:
+            self.partner.resume()
         return False
 
     def _unknown(self, program: int) -> int:
         """The place in the figures of all that has none of its own. It may ask for descriptors."""
-        if self._unasked and program != Program.KEEPALIVE:
+        if program == Program.KEEPALIVE:
+            self.keepalives += 1
+        elif self._unasked:
             self._ask_for_descriptors()
         return 0
 
@@ -447,26 +800,46 @@ class Flow:
         self._unasked = False
         self.dst.take_descriptors()
 
-    def _expect_descriptors(self, view: memoryview, at: int, length: int) -> bool:
-        """Learns how many descriptors follow; False when the count itself has not come yet."""
+    def _announces(self, view: memoryview, at: int, length: int) -> bool:
+        """Learns how many descriptors follow; False where the frame does not simply go on."""
+        try:
+            due = self._announced(view, at, length)
+        except MalformedFrame:
+            return False  # said once what came in front of it has gone on
+        if due is None or (due and self._whole):
+            return False
+        self._due = due
+        return True
+
+    def _expect_descriptors(self, view: memoryview, length: int) -> bool:
+        """Likewise, of a call that is refused."""
+        due = self._announced(view, 0, length)
+        self._due = due or 0
+        return due is not None
+
+    def _announced(self, view: memoryview, at: int, length: int) -> int | None:
+        """How many descriptors a frame announces; None when the count itself has not come yet."""
         if length < _COUNTED_HEADER:
             raise MalformedFrame("a frame with descriptors that does not count them")
         if at + _COUNTED_HEADER > len(view):
-            return False
+            return None
         due = int(_COUNT.unpack_from(view, at + HEADER_SIZE)[0])
         if due > MAX_DESCRIPTORS:
             raise MalformedFrame(f"{due} descriptors in a frame, {MAX_DESCRIPTORS} are allowed")
         if due and not self.carries:
             raise MalformedFrame("descriptors where none are carried")
-        self._due = due
-        return True
+        return due
 
     def _meet_descriptor(self) -> None:
         """One rides on the next byte of src, which stays there until somebody carries it."""
-        within = self._left or self._dropping  # its frame has not come whole
+        # Its frame has not come whole.
+        within = bool(self._left or self._dropping)
+        within |= self._held is not None and self._held.missing > 0
         if not self._due or within or not self.carries:
             raise MalformedFrame("a descriptor that no frame announced")
         self.changed = True
+        if self._held is not None:
+            self._board(self._held)
         if self._refused is None:
             self._rider_waits = True
         else:
@@ -499,12 +872,20 @@ class Flow:
     def _refuse(self) -> None:
         """A refused frame is gone whole: its caller gets the error in the other direction."""
         refused, self._refused = self._refused, None
-        self.refusals += 1
+        denied, self._denied = self._denied, False
         self.changed = True
+        if denied:
+            self.denials += 1
+        else:
+            self.refusals += 1
         if self.refusals > REFUSALS_LIMIT:
             raise MalformedFrame("calls that are refused, again and again")
-        if refused is not None and self.partner is not None:
-            said = self._guards[refused.program, refused.procedure]
+        if refused is None:
+            return
+        if self._trail is not None and not denied:
+            self._trail.refused(refused)
+        if self.partner is not None:
+            said = _UNRECORDED if denied else self._guards[refused.program, refused.procedure]
             self.partner.insert(said.reply_to(refused).pack())
 
     def insert(self, wire: bytes) -> None:

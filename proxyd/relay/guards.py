@@ -5,7 +5,7 @@ Each session has a table of its own. What every session has is `GUARDED`:
 * CONNECT_SET_IDENTITY would replace what proxyd has told the daemon about its client.
 * CONNECT_OPEN makes a daemon forget the connection that it has open, and obey the next one
   whatever its name says: `qemu+ssh://x/system?command=PROGRAM` makes root's daemon run PROGRAM
-  (reference/found-since.md, section 3). The client's own OPEN was answered before the hand-over.
+  (docs/protocol/opening.md, section 6). The client's own OPEN was answered before the hand-over.
 """
 
 from collections.abc import Mapping

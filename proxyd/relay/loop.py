@@ -1,7 +1,8 @@
 """The epoll turn: adopts pairs, pumps what is readable, flushes what is writable, drops pairs.
 
-One thread runs `run`. The control plane talks to it through three methods that any thread may
-call (`adopt`, `drop`, `stop`): they put something on a deque and wake the loop by an eventfd.
+One thread runs `run`. The control plane talks to it through the methods that any thread may call
+(`adopt`, `drop`, `drop_all_of`, `end_quiet`, `ask`, `stop`): they put something on a deque and wake
+the loop by an eventfd.
 The loop talks back through `report`, called in the relay thread, once for every pair that was
 adopted, when its sockets are closed. No lock is on the path of a byte: figures have one writer.
 
@@ -27,6 +28,11 @@ stalls. Some corners make this less simple than it sounds:
 Ends. A flow that met its end gives on what it holds, says so to its destination, and is done; a
 destination that takes nothing more ends only the flow that writes to it, since what it sent
 before may still be read; a reset ends both. When both flows are done, the pair is closed.
+
+Where there are partings, a daemon is not told that its client has ended. A client that has ended
+its half still gets the replies to its calls. Then, or at once if it reads no more or was thrown
+out, its session is over and reported, and the daemon's connection goes into a parting (parting.py),
+which has the same epoll and is served behind the sessions.
 """
 
 import contextlib
@@ -42,15 +48,22 @@ from typing import Final
 from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.errands import Errand
-from proxyd.relay.figures import Figures
+from proxyd.relay.figures import Clock, Figures
 from proxyd.relay.flow import Flow
+from proxyd.relay.histogram import TURN_NS, Histogram
 from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, UNWATCHED, End, RelayedPair
+from proxyd.relay.parting import MOST, Partings
 from proxyd.relay.pipes import PipePool
+from proxyd.relay.trail import Trail
 from proxyd.wire.programs import Remote
 from proxyd.wire.xdr import MalformedFrame
 
 SCRATCH_SIZE: Final = 65536
 STOPPED: Final = "proxyd stopped"
+_LATE_S: Final = 0.002  # what is due is looked for then, and not a moment too early
+_TIMED_TURN: Final = 16  # each so-manieth is timed
+_MOST_DAEMONS: Final = 64  # libvirt has a dozen; routes may name more
+OTHERS: Final = "other"
 EVENTS_A_TURN: Final = 64  # also what poll() allocates for; more ready ones come next turn
 _READABLE: Final = select.EPOLLIN
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
@@ -63,11 +76,22 @@ class RelayLoop:
     """One relay thread's loop. `report` is called in that thread for each pair that has ended."""
 
     def __init__(
-        self, report: Callable[[RelayedPair], None], *, pipes: PipePool | None = None
+        self,
+        report: Callable[[RelayedPair], None],
+        *,
+        pipes: PipePool | None = None,
+        parting_timeout_s: Callable[[], int] = lambda: 0,
+        partings: int = MOST,
+        name: str = "relay",
     ) -> None:
         self._report = report
         self.pipes = pipes or PipePool()
-        self.figures = Figures()
+        self.name = name
+        self.clock = Clock()
+        self.turn_time = Histogram(TURN_NS)
+        self.figures = Figures()  # of daemons beyond the number that is told apart
+        self.by_daemon = {OTHERS: self.figures}
+        self._turns = 0
         self.bugs = 0  # sessions ended by an error of ours
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -75,6 +99,10 @@ class RelayLoop:
         self._orders: deque[Callable[[], None]] = deque()
         self._ends: dict[int, End] = {}
         self._pairs: dict[int, RelayedPair] = {}
+        self.partings = Partings(
+            self._epoll, self._order, timeout_s=parting_timeout_s, most=partings
+        )
+        self._parting = self.partings.live
         self._pending: set[End] = set()  # may be read, and epoll does not say so
         self._scratch = memoryview(bytearray(SCRATCH_SIZE))
         self._stopping = False
@@ -85,6 +113,14 @@ class RelayLoop:
     def sessions(self) -> int:
         """How many there are. Any thread."""
         return len(self._pairs)
+
+    def figures_of(self, daemon: str) -> Figures:
+        """Where the sessions of a daemon are counted. The thread of the control plane alone."""
+        if daemon not in self.by_daemon:
+            if len(self.by_daemon) > _MOST_DAEMONS:
+                return self.figures
+            self.by_daemon[daemon] = Figures()
+        return self.by_daemon[daemon]
 
     def adopt(self, pair: RelayedPair) -> None:
         """Takes a pair over; its sockets belong to the loop from here on. Any thread."""
@@ -111,8 +147,16 @@ class RelayLoop:
         """Calls it in the relay thread when orders are taken next, if ever. Any thread."""
         self._order(answer)
 
+    def record(self, pair: RelayedPair, trail: Trail | None) -> None:
+        """How the calls of a session that is open are recorded from now on. Any thread."""
+        self._order(lambda: pair.record(trail))
+
+    def part_all(self, reason: str) -> None:
+        """Ends every pair, and lets each daemon know in order. Any thread."""
+        self._order(lambda: self._part_all(reason))
+
     def stop(self, reason: str) -> None:
-        """Ends every pair and then the loop. Any thread."""
+        """Ends every pair, every parting and then the loop, at once. Any thread."""
         self._order(lambda: self._stop(reason))
 
     def run(self) -> None:
@@ -129,8 +173,10 @@ class RelayLoop:
         if again:
             self._pending = set()
             timeout_s = 0
+        if self._parting:
+            timeout_s = self._until_one_is_due(timeout_s)
         ready = self._epoll.poll(timeout_s, EVENTS_A_TURN)
-        now_ns = time.monotonic_ns()
+        self.clock.now_ns = now_ns = time.monotonic_ns()
         for fd, events in ready:
             end = ends.get(fd)
             if end is not None:
@@ -140,12 +186,30 @@ class RelayLoop:
                 # Orders come after the other events: a pair that is adopted may own a number
                 # that an event of this very turn was meant for.
                 woken = True
+            else:
+                self.partings.serve(fd, events, self._scratch)
         for end in again:
             # Events come first: one of them may have ended this very pair.
             if end.mask & _READABLE and end not in self._pending:
                 self._serve(end, _READABLE)
+        if self._parting:
+            self.partings.expire(time.monotonic_ns())
         if woken:
             self._take_orders()
+        self._count_turn()
+
+    def _count_turn(self) -> None:
+        self._turns += 1
+        if not self._turns % _TIMED_TURN:
+            self.turn_time.observe(time.monotonic_ns() - self.clock.now_ns)
+
+    def _until_one_is_due(self, timeout_s: float | None) -> float | None:
+        """How long to wait for events, so that a parting is not late."""
+        first_ns = self.partings.next_end_ns()
+        if first_ns is None:
+            return timeout_s
+        left_s = max(0, first_ns - time.monotonic_ns()) / 1e9 + _LATE_S
+        return left_s if timeout_s is None else min(left_s, timeout_s)
 
     def _order(self, order: Callable[[], None]) -> bool:
         """False when the loop has stopped: its descriptors' numbers may be somebody else's."""
@@ -167,24 +231,21 @@ class RelayLoop:
         try:
             if events == _READABLE and end.mask & _READABLE:
                 reads.pump(self._scratch)  # nearly every event
-            else:
-                self._serve_rarer(end, events)
-        except HungUp as hung_up:
-            self._hung_up(end.pair, reads, hung_up)
-        except MalformedFrame as error:
-            end.pair.offended = end is end.pair.client
-            self._finish(end.pair, f"protocol error from the {end.side}: {error}")
-            return
-        except Exception:  # noqa: BLE001 (the one net of this plane, it logs the traceback)
-            self._own_error(end.pair)
-            return
+            elif not self._serve_rarer(end, events):
+                return
+        except Exception as error:  # noqa: BLE001 (the one net of this plane)
+            if not self._survives(end.pair, reads, error):
+                return
         if reads.changed or end.writes.changed:
             self._settle(end.pair)
         elif end.endpoint.pending:
             self._pending.add(end)
 
-    def _serve_rarer(self, end: End, events: int) -> None:
-        """An endpoint that can be written again, that hung up, or that is not to be read now."""
+    def _serve_rarer(self, end: End, events: int) -> bool:
+        """An endpoint that can be written again, that hung up, or that is not to be read now.
+
+        False when the pair has ended over it.
+        """
         reads, writes = end.reads, end.writes
         if writes.stalled and events & (select.EPOLLOUT | _GONE):
             writes.changed = True
@@ -192,20 +253,37 @@ class RelayLoop:
                 writes.flush()
             except HungUp as hung_up:
                 self._hung_up(end.pair, writes, hung_up)
+            except MalformedFrame as error:  # in what was held back
+                return self._survives(end.pair, writes, error)
         if end.endpoint.reads_when_writable:
             reads.changed = True  # afterwards it waits for input again, or goes on waiting for room
             events |= _READABLE
         if not events & _INPUT:
-            return
+            return True
         if not (reads.ended or reads.stalled or reads.paused):
             reads.pump(self._scratch)
         elif events & _GONE and reads.ended and not writes.done:
             writes.give_up()
+        return True
 
-    def _own_error(self, pair: RelayedPair) -> None:
-        self.bugs += 1
-        log.exception("session %d ended by an error of the relay's own", pair.number)
-        self._finish(pair, "an error of the relay's own")
+    def _survives(self, pair: RelayedPair, flow: Flow, error: Exception) -> bool:
+        """Whether a pair goes on after what one of its flows has met; no other pair notices."""
+        if isinstance(error, HungUp):
+            self._hung_up(pair, flow, error)
+            return True
+        if isinstance(error, MalformedFrame):
+            pair.offended = flow is pair.up
+            side = "client" if pair.offended else "daemon"
+            pair.parts = pair.parts and pair.offended  # who cannot be understood is told nothing
+            self._finish(pair, f"protocol error from the {side}: {error}")
+        else:
+            self.bugs += 1
+            log.error(
+                "session %d ended by an error of the relay's own", pair.number, exc_info=error
+            )
+            pair.parts = False  # nobody knows where it stands
+            self._finish(pair, "an error of the relay's own")
+        return False
 
     def _hung_up(self, pair: RelayedPair, flow: Flow, hung_up: HungUp) -> None:
         side = "client" if (flow is pair.up) != hung_up.while_writing else "daemon"
@@ -235,9 +313,11 @@ class RelayLoop:
             pair.because(CLIENT_CLOSED)  # or asked the daemon to, which was then quicker
         elif pair.down.ended:
             pair.because(DAEMON_CLOSED)
-        if pair.done:
+        if pair.done or pair.stuck or (pair.leaving and pair.answered):
             self._finish(pair, "")
             return
+        if pair.leaving:
+            pair.down.changed = True  # each event is looked at for whether that was the last reply
         for flow in (pair.up, pair.down):
             if flow.wants_courier:
                 self._have_carried(pair, flow)
@@ -262,7 +342,11 @@ class RelayLoop:
             pair.offended = flow is pair.up  # which costs somebody innocent a moment, once
             self._finish(pair, f"its descriptor was not passed on: {reason}")
             return
-        flow.carried()
+        try:
+            flow.carried()
+        except Exception as error:  # noqa: BLE001 (as for what an event brings)
+            if not self._survives(pair, flow, error):
+                return
         pair.active_ns = time.monotonic_ns()
         self._settle(pair)
 
@@ -309,6 +393,10 @@ class RelayLoop:
             if pair.is_quiet(now_ns):
                 self._finish(pair, reason)
 
+    def _part_all(self, reason: str) -> None:
+        for pair in list(self._pairs.values()):
+            self._finish(pair, reason)
+
     def _finish(self, pair: RelayedPair, reason: str) -> None:
         """The end of a pair. Nothing that goes wrong here may keep other pairs from moving."""
         if self._pairs.pop(pair.number, None) is None:
@@ -326,17 +414,28 @@ class RelayLoop:
         self._end(pair)
 
     def _end(self, pair: RelayedPair) -> None:
-        for last_step in (pair.close, lambda: self._report(pair)):
+        for last_step in (self._close_sides, self._report):
             try:
-                last_step()
+                last_step(pair)
             except Exception:
                 self.bugs += 1
                 log.exception("session %d: an error of the relay's own at its end", pair.number)
 
+    def _close_sides(self, pair: RelayedPair) -> None:
+        if not pair.may_part or not self.partings.timeout_s() or self._stopping:
+            if pair.trail is not None:
+                pair.trail.end()
+            pair.close()
+            return
+        try:
+            self.partings.begin(pair, time.monotonic_ns())
+        finally:
+            pair.close_client()
+
     def _stop(self, reason: str) -> None:
-        for pair in list(self._pairs.values()):
-            self._finish(pair, reason)
         self._stopping = True
+        self._part_all(reason)
+        self.partings.end_all()
 
     def _close(self) -> None:
         with self._lock:

@@ -8,10 +8,12 @@ under `number`.
 from typing import Final
 
 from proxyd.endpoint.contract import Endpoint
-from proxyd.relay.figures import Figures
+from proxyd.relay.figures import Clock, Figures, Stopwatch
 from proxyd.relay.flow import Flow
 from proxyd.relay.guards import GUARDED, Guards
+from proxyd.relay.ledger import Ledger
 from proxyd.relay.pipes import PipePool
+from proxyd.relay.trail import Trail
 from proxyd.wire.programs import STREAMS
 
 CLIENT_CLOSED: Final = "the client closed the connection"
@@ -45,18 +47,25 @@ class RelayedPair:
     """Made by the control plane, then the relay thread's alone until it is reported ended.
 
     Other threads may read `up`'s and `down`'s figures and `active_ns` at any time. `owner` is who
-    pays for what the session holds: a user of this host or an address (Client.peer).
+    pays for what the session holds: a user of this host or an address (Client.peer). `daemon` is
+    the path of its socket, and `parts` whether it is told in order that its client is gone
+    (parting.py) instead of being shown how that went.
     """
 
     __slots__ = (
         "active_ns",
         "backend",
         "client",
+        "daemon",
         "down",
+        "ledger",
         "number",
         "offended",
         "owner",
+        "parts",
         "reason",
+        "stopwatch",
+        "trail",
         "up",
     )
 
@@ -68,18 +77,28 @@ class RelayedPair:
         *,
         pipes: PipePool,
         figures: Figures,
+        clock: Clock | None = None,
         now_ns: int,
         owner: str = "",
+        daemon: str = "",
+        parts: bool = False,
         readonly: bool = False,
         guards: Guards = GUARDED,
+        trail: Trail | None = None,
     ) -> None:
         self.number = number
         self.owner = owner
+        self.daemon = daemon
+        self.parts = parts
+        self.ledger = Ledger()
         share = pipes.of(owner)
-        self.up = Flow(client, backend, share, figures.up)
-        self.down = Flow(backend, client, share, figures.down)
-        self.up.guard(guards, readonly=readonly)
+        self.stopwatch = stopwatch = Stopwatch(figures.call_time, clock or Clock())
+        self.up = Flow(client, backend, share, figures.up, self.ledger, stopwatch)
+        self.down = Flow(backend, client, share, figures.down, self.ledger, stopwatch)
+        self.up.guard(guards, readonly=readonly, parts=parts)
         self.down.carries = self.up.carries
+        self.trail: Trail | None = None
+        self.record(trail)
         self.up.partner, self.down.partner = self.down, self.up
         self.client = End(self, client, self.up, self.down, "client")
         self.backend = End(self, backend, self.down, self.up, "daemon")
@@ -92,9 +111,49 @@ class RelayedPair:
         if not self.reason:
             self.reason = reason
 
+    def record(self, trail: Trail | None) -> None:
+        """How calls are recorded from here on; None: not at all."""
+        if trail is not None and self.trail is not None:
+            trail.goes_on_from(self.trail)
+        self.trail = trail
+        self.up.record(trail)
+        self.down.record(trail)
+
     @property
     def done(self) -> bool:
         return self.up.done and self.down.done
+
+    @property
+    def may_part(self) -> bool:
+        """The daemon is there, and both sides know where they stand."""
+        up, down = self.up, self.down
+        return (
+            self.parts
+            and not (down.exhausted or up.broken or up.owes_descriptors)
+            and up.errand is down.errand is None
+        )
+
+    @property
+    def stuck(self) -> bool:
+        """The client takes nothing any more, and what it has sent waits for the daemon's answer,
+        which nobody reads."""
+        return self.parts and self.down.done and self.up.waits
+
+    @property
+    def leaving(self) -> bool:
+        """The client sends nothing more, and the daemon is not told so."""
+        return self.parts and self.up.done and not (self.down.done or self.down.exhausted)
+
+    @property
+    def answered(self) -> bool:
+        """A client that is leaving has got the replies to its calls."""
+        down = self.down
+        return down.calls >= self.up.calls and not (down.stalled or down.in_frame)
+
+    @property
+    def unanswered(self) -> int:
+        """Calls that wait for their replies."""
+        return max(0, self.up.calls - self.down.calls)
 
     def is_quiet(self, now_ns: int) -> bool:
         """No call waits for its reply, no frame is on its way, no stream runs."""
@@ -108,8 +167,12 @@ class RelayedPair:
     def close(self) -> None:
         """Gives up what is still on its way and closes both sockets, whatever one of them says."""
         self.up.give_up()
-        self.down.give_up()
         try:
-            self.client.endpoint.close()
+            self.close_client()
         finally:
             self.backend.endpoint.close()
+
+    def close_client(self) -> None:
+        """Likewise of the client's side alone."""
+        self.down.give_up()
+        self.client.endpoint.close()

@@ -1,4 +1,5 @@
-"""Pipes for splicing: taken when a long frame is under way, given back empty."""
+"""What a flow borrows for a long frame: pipes for splicing, taken when one is under way and given
+back empty, and memory for a call that is held until it is whole."""
 
 import contextlib
 import fcntl
@@ -7,12 +8,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
+from proxyd.wire.frame import MAX_FRAME
+
 # About a stream packet. More gains nothing, and what a slow reader leaves in here counts.
 PIPE_SIZE: Final = 262144
 # A user beyond his share gets pipes of one page: copying is faster than those.
 SMALLEST: Final = 65536
 IDLE_LIMIT: Final = 8  # pipes kept for the next long frame
 MOST: Final = 64  # as many of PIPE_SIZE as the kernel lets a user without privileges have
+# Memory for calls that are longer than a flow's own buffer: two of the longest that may be. Calls
+# longer than 4 MiB, the longest string, have not been seen.
+MOST_HELD: Final = 2 * MAX_FRAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +35,19 @@ class Pipe:
 
 
 class PipePool:
-    """Used by one thread. There are at most `most` pipes, two descriptors each.
+    """Used by one thread. There are at most `most` pipes, two descriptors each, and at most
+    `most_held` bytes of memory.
 
-    A pipe is held for as long as its reader likes. So nobody gets one who has as many as are left
+    Both are held for as long as somebody else likes. So nobody gets one who has as many as are left
     for all others: some are left whoever comes, and a single user has half of them at the most.
     """
 
-    def __init__(self, most: int = MOST) -> None:
+    def __init__(self, most: int = MOST, *, most_held: int = MOST_HELD) -> None:
         self._most = most
         self._idle: list[Pipe] = []
         self._held = Counter[str]()
+        self._most_bytes = most_held
+        self._bytes = Counter[str]()
 
     def of(self, owner: str) -> "PipeShare":
         return PipeShare(self, owner)
@@ -63,6 +72,18 @@ class PipePool:
     def throw_away(self, pipe: Pipe, owner: str) -> None:
         self._released(owner)
         pipe.close()
+
+    def lend(self, count: int, owner: str) -> bool:
+        """Whether so many bytes may be held for `owner`; then they are to be given back."""
+        if self._bytes[owner] + count > self._most_bytes - self._bytes.total():
+            return False
+        self._bytes[owner] += count
+        return True
+
+    def take_back(self, count: int, owner: str) -> None:
+        self._bytes[owner] -= count
+        if not self._bytes[owner]:
+            del self._bytes[owner]
 
     def _released(self, owner: str) -> None:
         self._held[owner] -= 1
@@ -89,6 +110,12 @@ class PipeShare:
 
     def throw_away(self, pipe: Pipe) -> None:
         self._pool.throw_away(pipe, self._owner)
+
+    def lend(self, count: int) -> bool:
+        return self._pool.lend(count, self._owner)
+
+    def take_back(self, count: int) -> None:
+        self._pool.take_back(count, self._owner)
 
 
 def _made() -> Pipe | None:

@@ -4,21 +4,22 @@ import errno
 import logging
 import os
 import socket
+import stat
 from typing import Final
 
 import trio
 
-from proxyd.auth.peercred import peer_pid
+from proxyd.autostart.starter import NotStarted, Starter
 from proxyd.config.routes import Destination
 from proxyd.config.shortage import explained
+from proxyd.endpoint.ancillary import refuse_descriptors
 from proxyd.endpoint.contract import HungUp
-from proxyd.endpoint.passing import refuse_descriptors
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.negotiation.backend import BackendNegotiation
 from proxyd.negotiation.events import DaemonOpened, DaemonRefused, Send
 from proxyd.negotiation.identity import ClientIdentity
+from proxyd.peer.credentials import peer_pid
 from proxyd.session.conversation import Conversation
-from proxyd.session.starting import NotStarted, Starter
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 from proxyd.wire.remote import OpenArguments
@@ -142,10 +143,22 @@ def _refuse_ourselves(sock: socket.socket, destination: Destination) -> None:
         )
 
 
+def _guarded(path: str) -> str:
+    """Whom a socket lets in, as far as that can be seen."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    mode = stat.S_IMODE(found.st_mode)
+    return f", the socket has mode {mode:04o}, uid {found.st_uid}, gid {found.st_gid}"
+
+
 def _unreachable(destination: Destination, error: OSError) -> Failure:
     number = error.errno or errno.EIO
     hint = ""
     if number in {errno.ENOENT, errno.ECONNREFUSED} and destination.unit:
         hint = f" (to start it: systemctl start {destination.unit})"
+    if number in {errno.EACCES, errno.EPERM}:
+        hint = f" (asked by proxyd as uid {os.geteuid()}{_guarded(destination.path)})"
     text = explained(error, f"Failed to connect socket to '{destination.path}'")
     return failure.system_error(number, f"{text}{hint}")

@@ -23,10 +23,10 @@ from typing import Final
 
 import trio
 
-from proxyd.config.listening import Transport
+from proxyd.admission.admission import Admission
+from proxyd.config.transports import BY_NETWORK, Transport
 from proxyd.endpoint.couriers import COURIERS
-from proxyd.session.admission import Admission
-from proxyd.session.episodes import Episodes
+from proxyd.log.episodes import Episodes
 from proxyd.session.line import Caller, Line
 
 _LOOK_EVERY_S: Final = 0.1  # whether somebody has become silent enough to make way
@@ -230,7 +230,7 @@ class Doorstep:
         )
 
     def _waiting_by_network(self) -> int:
-        return self.standing[Transport.TCP].count + self.standing[Transport.TLS].count
+        return sum(self.standing[transport].count for transport in BY_NETWORK)
 
     def _standing_by(self, caller: Caller) -> Line:
         return self.standing[caller.door.transport]

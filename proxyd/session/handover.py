@@ -13,12 +13,15 @@ from typing import Final
 
 import trio
 
+from proxyd.config.addresses import daemon_at
+from proxyd.endpoint.ancillary import ROOT
 from proxyd.endpoint.contract import Endpoint
 from proxyd.endpoint.couriers import COURIERS
-from proxyd.endpoint.passing import ROOT
 from proxyd.relay.loop import STOPPED, RelayLoop
 from proxyd.relay.pair import RelayedPair
+from proxyd.relay.parting import MOST as MOST_PARTINGS
 from proxyd.relay.pipes import MOST, PipePool
+from proxyd.relay.trail import Trail
 
 # Sockets in whose queue descriptors are left find a courier in this time, which starts in 30 ms.
 _SETTLES_S: Final = 1.0
@@ -35,17 +38,33 @@ class Relay:
 
     There is one thread for bytes that are passed on as they are, and one for those that are
     encrypted on the way: a token of 64 KiB takes libkrb5 0.8 ms, which nobody else should wait for.
-    `pipes` is how many there may be at one time.
+    `pipes` is how many there may be at one time, `partings` likewise of each thread, and
+    `parting_timeout_s` gives how long one may take; 0 is not at all.
     """
 
-    def __init__(self, on_end: Callable[[RelayedPair], None], *, pipes: int = MOST) -> None:
+    def __init__(
+        self,
+        on_end: Callable[[RelayedPair], None],
+        *,
+        pipes: int = MOST,
+        partings: int = MOST_PARTINGS,
+        parting_timeout_s: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._on_end = on_end
         self._token = trio.lowlevel.current_trio_token()
         self._running = [_Thread("relay", self._token), _Thread("relay-crypto", self._token)]
         # Bytes that are encrypted on the way go through no pipe.
-        self._plain = RelayLoop(self._report, pipes=PipePool(pipes))
-        self._crypto = RelayLoop(self._report, pipes=PipePool(0))
-        self.loops = (self._plain, self._crypto)
+        self._parting_timeout_s = parting_timeout_s
+        self._plain, self._crypto = self.loops = tuple(
+            RelayLoop(
+                self._report,
+                pipes=PipePool(most),
+                parting_timeout_s=parting_timeout_s,
+                partings=partings,
+                name=name,
+            )
+            for name, most in (("plain", pipes), ("encrypted", 0))
+        )
         COURIERS.on_hanging = self._end_all_of
 
     async def run(self) -> None:
@@ -76,7 +95,9 @@ class Relay:
         *,
         now_ns: int,
         owner: str,
+        daemon: str = "",
         readonly: bool,
+        trail: Trail | None = None,
     ) -> RelayedPair:
         """Makes the pair of an open session and gives it to a relay thread."""
         loop = self._plain if client.may_splice else self._crypto
@@ -85,10 +106,14 @@ class Relay:
             client,
             backend,
             pipes=loop.pipes,
-            figures=loop.figures,
+            figures=loop.figures_of(daemon_at(daemon)),
+            clock=loop.clock,
             now_ns=now_ns,
             owner=owner,
+            daemon=daemon,
+            parts=self._parting_timeout_s() > 0,
             readonly=readonly,
+            trail=trail,
         )
         loop.adopt(pair)
         return pair
@@ -97,6 +122,11 @@ class Relay:
         """Ends a session at once, on both sides; one that has ended already is fine."""
         for loop in self.loops:
             loop.drop(number, reason)
+
+    def record(self, pair: RelayedPair, trail: Trail | None) -> None:
+        """Has the calls of a live session recorded in another way from now on, or not at all."""
+        loop = self._plain if pair.client.endpoint.may_splice else self._crypto
+        loop.record(pair, trail)
 
     def _end_all_of(self, owner: str) -> None:
         """What this user has passed cannot be closed. Root has other ways to do harm."""
@@ -109,6 +139,16 @@ class Relay:
         """Ends the sessions that have no call under way, since proxyd stops."""
         for loop in self.loops:
             loop.end_quiet(STOPPED)
+
+    def part_all(self) -> None:
+        """Ends all sessions; the daemons are told in order, as long as the threads go on."""
+        for loop in self.loops:
+            loop.part_all(STOPPED)
+
+    @property
+    def partings(self) -> int:
+        """Daemons' connections whose client is gone, on their way to an orderly end."""
+        return sum(len(loop.partings.live) for loop in self.loops)
 
     async def answers(self) -> None:
         """Returns when each thread has taken an order; never, if one is stuck or has ended."""

@@ -4,8 +4,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from proxyd.config.listening import Door
-from proxyd.session.holder import Holder
+from proxyd.admission.holder import Holder
+from proxyd.config.listeners import Door
+from proxyd.session.entrance import Entrance
 
 
 @dataclass(eq=False, slots=True)
@@ -13,7 +14,7 @@ class Caller:
     """Owns its socket until it has a place. `since` is trio's time."""
 
     sock: socket.socket
-    door: Door
+    entrance: Entrance
     holder: Holder
     since: float
     spoken: bool = False  # its first byte is there
@@ -21,6 +22,10 @@ class Caller:
 
     def __post_init__(self) -> None:
         self.descriptor = self.sock.fileno()
+
+    @property
+    def door(self) -> Door:
+        return self.entrance.door
 
     def __str__(self) -> str:
         return f"{self.door.name}, from {self.holder.name}"

@@ -1,27 +1,27 @@
 """Being turned away: who is over a limit of his own is told so at once, and is gone in a second.
 
 So many are told at one time, and few of them of one holder; they count in no limit but this one.
-The rest is closed without a word, and so is whoever would have to be told by TLS: a handshake is
-worth more than the news.
+The rest is closed without a word, and so is whoever has a handshake to make first, which is worth
+more than the news.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import trio
 
-from proxyd.config.listening import Transport
-from proxyd.endpoint.contract import HungUp
+from proxyd.admission.holder import Holder
+from proxyd.endpoint.contract import Endpoint, HungUp
 from proxyd.endpoint.couriers import COURIERS
-from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
+from proxyd.endpoint.plain import PlainEndpoint
+from proxyd.log.episodes import Episodes
 from proxyd.negotiation.events import Send
 from proxyd.negotiation.server import ServerNegotiation
 from proxyd.session.conversation import Conversation
-from proxyd.session.episodes import Episodes
-from proxyd.session.holder import Holder
+from proxyd.session.leaving import Part, part_at_once
 from proxyd.session.line import Caller
 from proxyd.wire.failure import Failure
 from proxyd.wire.programs import AuthMethod
@@ -35,11 +35,13 @@ log = logging.getLogger("rpc.netserver")
 class Refusals:
     """Those who are being told. `most` is how many may be, of all holders."""
 
-    def __init__(self, most: int, episodes: Episodes) -> None:
+    def __init__(self, most: int, episodes: Episodes, part: Part = part_at_once) -> None:
         self.most = most
         self.total = 0  # who were turned away since the start, told or not
         self._episodes = episodes
+        self._part = part
         self._told = Counter[Holder]()
+        self.on_denied: Callable[[Caller, str], None] = _nobody_records
 
     @contextmanager
     def place(self, holder: Holder) -> Iterator[bool]:
@@ -58,20 +60,31 @@ class Refusals:
         """Of a log line: the first one of an episode is to be seen."""
         return logging.WARNING if self._episodes.begins((holder, "refused")) else logging.DEBUG
 
-    async def tell(self, caller: Caller, refusal: Failure) -> None:
-        """Answers the first call of a caller, whose socket belongs to this, and closes it."""
-        log.log(self.level(caller.holder), "%s: turned away: %s", caller, refusal.message)
+    async def tell(self, caller: Caller, refusal: Failure, why: str = "") -> None:
+        """Answers the first call of a caller, whose socket belongs to this, and closes it.
+
+        `why` is for the log, where it says more than a stranger is told.
+        """
+        log.log(self.level(caller.holder), "%s: turned away: %s", caller, why or refusal.message)
+        self.on_denied(caller, why or refusal.message)
+        endpoint: Endpoint | None = None
         try:
             with self.place(caller.holder) as may:
-                if may and caller.door.transport is not Transport.TLS:
-                    await _answer_first_call(caller, refusal)
+                if may and caller.door.transport.traits.shakes_hands:
+                    endpoint = PlainEndpoint(caller.sock)  # its hello is not understood any more
+                elif may:
+                    endpoint = caller.entrance.greet(caller.sock).endpoint
+                    await _answer_first_call(caller, endpoint, refusal)
+        except OSError:  # it was reset before it was looked at
+            endpoint = None
         finally:
-            COURIERS.close(caller.sock)
+            if endpoint is None:
+                COURIERS.close(caller.sock)
+            else:
+                self._part(endpoint, caller.holder)
 
 
-async def _answer_first_call(caller: Caller, refusal: Failure) -> None:
-    local = caller.door.transport is Transport.UNIX
-    endpoint = UnixEndpoint(caller.sock) if local else PlainEndpoint(caller.sock)
+async def _answer_first_call(caller: Caller, endpoint: Endpoint, refusal: Failure) -> None:
     machine = ServerNegotiation(
         method=AuthMethod.NONE, readonly=caller.door.readonly, turned_away=refusal
     )
@@ -84,3 +97,7 @@ async def _answer_first_call(caller: Caller, refusal: Failure) -> None:
                         await conversation.send(event.wire)
         except HungUp as error:
             log.debug("%s: gone before it was told: %s", caller, error.reason)
+
+
+def _nobody_records(_caller: Caller, _reason: str) -> None:
+    """Until somebody does."""

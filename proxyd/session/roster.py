@@ -10,12 +10,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxyd.config.listening import Door, Transport
+from proxyd.admission.admission import Admission
+from proxyd.admission.offences import Offences
+from proxyd.admission.place import Place
+from proxyd.audit.record import Event, Who
+from proxyd.audit.writer import Audit
+from proxyd.config.addresses import daemon_at
+from proxyd.config.listeners import Door, authentication
+from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
+from proxyd.negotiation.terms import TlsTerms
 from proxyd.relay.pair import RelayedPair
-from proxyd.session.admission import Admission
-from proxyd.session.offences import Offences
-from proxyd.session.place import Place
+from proxyd.session.recording import who
+from proxyd.session.tally import Tally
 
 CLOSED_BY_ADMINISTRATOR: Final = "closed by an administrator"
 
@@ -34,10 +41,13 @@ class Client:
     address: str = ""  # of the network: HOST:PORT
     identity: ClientIdentity = field(default_factory=ClientIdentity)
     known: bool = False  # `identity` is what there is to be known, which may be nothing
+    certificate: str = ""  # what its certificate proves: see listening.by_certificate
+    mechanism: str = ""  # of SASL, once it has served
     readonly: bool  # whether it may only look; by its door, or because it asked for no more
     uri: str = ""
     backend: str = ""
     pair: RelayedPair | None = None
+    tls: TlsTerms | None = None
     # Ends the session at once, on both sides, and says why; harmless when it has ended.
     end: Callable[[str], None]
 
@@ -53,6 +63,26 @@ class Client:
     def known_identity(self) -> ClientIdentity | None:
         return self.identity if self.known else None
 
+    @property
+    def authentication(self) -> str:
+        """What its word is taken on; "" as long as nobody knows who it is."""
+        if not self.known:
+            return ""
+        return authentication(self.door, self.certificate, self.mechanism)
+
+    @property
+    def recorded(self) -> Who:
+        """What the audit says of it."""
+        return who(
+            self.identity,
+            number=self.number,
+            listener=self.door.name,
+            address=self.address,
+            readonly=self.readonly,
+            uri=self.uri,
+            backend=self.backend,
+        )
+
     def close(self) -> None:
         """An administrator wants it gone."""
         self.end(CLOSED_BY_ADMINISTRATOR)
@@ -65,12 +95,23 @@ class Client:
 class Roster:
     """The clients of one server. Numbers start at 1 and only grow."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, audit: Audit | None = None) -> None:
         self.admission = admission
+        self.audit = audit or Audit()
         self.offences = Offences()
+        self.tally = Tally()
         self.clients: dict[int, Client] = {}
         self.unopened = 0  # clients that ended before they had a session
+        self.backends: set[str] = set()  # where sessions were opened, by the sockets' paths
+        self._calls_over = 0  # of sessions that have ended
         self._last = 0
+
+    @property
+    def calls(self) -> int:
+        """Of all sessions since the start. A call is what a session's own count takes for one:
+        neither keepalive nor a packet of a stream."""
+        pairs = [client.pair for client in self.clients.values()]
+        return self._calls_over + sum(pair.up.calls for pair in pairs if pair is not None)
 
     def arrived(self, door: Door, place: Place, *, end: Callable[[str], None]) -> Client:
         self._last += 1
@@ -95,8 +136,16 @@ class Roster:
         client.pair, client.end = pair, end
         client.place.end = end
         self.admission.opened(client.place)
+        self.backends.add(client.backend)
+        self.tally.session_opened(client.door.name, daemon_at(client.backend))
+        self.audit.put(Event.OPENED, client.recorded)
         log.info(
-            "session %d opened: %s, %s at %s", client.number, client, client.uri, client.backend
+            "session %d opened: %s, %s at %s%s",
+            client.number,
+            client,
+            client.uri,
+            client.backend,
+            f", {client.tls}" if client.tls else "",
         )
 
     def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
@@ -105,7 +154,8 @@ class Roster:
         # It held the session that holds the client, and with it all that the peer has sent.
         client.end = client.place.end = _has_ended
         self.admission.left(client.place)
-        seconds = (time.monotonic_ns() - client.started_ns) / 1e9
+        lasted_ns = time.monotonic_ns() - client.started_ns
+        seconds = lasted_ns / 1e9
         pair = client.pair
         if pair is None:
             self.unopened += 1
@@ -118,6 +168,13 @@ class Roster:
                 seconds,
             )
         else:
+            self._calls_over += pair.up.calls
+            self.tally.session_ended(daemon_at(client.backend), lasted_ns)
+            self.audit.put(
+                Event.ENDED,
+                client.recorded,
+                {"reason": reason, "seconds": seconds, "calls": pair.up.calls},
+            )
             refused = (
                 f", {pair.up.refusals} attempts to replace its identity or connection refused"
                 if pair.up.refusals

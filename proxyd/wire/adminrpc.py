@@ -1,8 +1,8 @@
 """The ADMIN calls: arguments and results as bytes, both ways.
 
-Source: reference/admin.md, section 2. Where two procedures have the same shape they share a class.
-Reading raises MalformedFrame, for a count above its bound too; writing more than a bound allows
-raises ValueError.
+Source: docs/protocol/admin.md, section 2. Where two procedures have the same shape they share a
+class. Reading raises MalformedFrame, for a count above its bound too; writing more than a bound
+allows raises ValueError.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """The error that a reply carries, and one constructor for each that proxyd reports.
 
-Source: reference/wire.md, section 6 (layout, codes, how the fields are filled) and section 7.
+Source: docs/protocol/errors.md.
 The texts are proxyd's own where a client does not look at them; `virsh` prints `message`.
 """
 
@@ -45,7 +45,7 @@ class Domain(IntEnum):
     ADMIN = 62
 
 
-# What libvirt puts in front of the detail, by code (reference/wire.md, section 6).
+# What libvirt puts in front of the detail, by code (docs/protocol/errors.md, section 3).
 _PREFIX: Final[dict[int, str]] = {
     ErrorCode.INTERNAL_ERROR: "internal error: ",
     ErrorCode.NO_SUPPORT: "this function is not supported by the connection driver: ",
@@ -118,12 +118,19 @@ def system_error(errno: int, text: str, domain: Domain = Domain.RPC) -> Failure:
 
 
 def authentication_required() -> Failure:
-    # Deliberately 39 and not 45, and to the letter: reference/wire.md, section 6.
+    # Deliberately 39 and not 45, and to the letter: docs/protocol/errors.md, section 5.
     return _ordinary(ErrorCode.RPC, Domain.RPC, "authentication required")
 
 
 def authentication_failed(detail: str = "authentication failed") -> Failure:
     return _ordinary(ErrorCode.AUTH_FAILED, Domain.RPC, detail)
+
+
+def not_served(way: str) -> Failure:
+    """Of a way in that is broken; what is broken is not for whoever comes by it."""
+    return authentication_failed(
+        f"clients by {way} are not served at present (on that host, proxyd status says why)"
+    )
 
 
 def polkit_denied(action: str) -> Failure:
@@ -195,7 +202,7 @@ def _signed(word: int) -> int:
 
 
 def unknown_procedure(procedure: int) -> Failure:
-    # Clients test for this very beginning: reference/wire.md, section 6.
+    # Clients test for this very beginning: docs/protocol/errors.md, section 4.
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"unknown procedure: {procedure}")
 
 
@@ -248,6 +255,16 @@ def identity_is_fixed() -> Failure:
     )
 
 
+def not_recorded() -> Failure:
+    """What a change gets that has to be recorded while that is not possible."""
+    return _ordinary(
+        ErrorCode.ACCESS_DENIED,
+        Domain.REMOTE,
+        "the proxy's audit log cannot be written and proxyd_audit_required is set, so nothing may"
+        " be changed now; reading goes on",
+    )
+
+
 def no_server(detail: str, domain: Domain) -> Failure:
     return _ordinary(ErrorCode.NO_SERVER, domain, detail)
 
@@ -257,7 +274,7 @@ def no_client(detail: str, domain: Domain) -> Failure:
 
 
 def unsupported_flags(flags: int, procedure: str) -> Failure:
-    # The one kind of error without a prefix: reference/wire.md, section 6.
+    # The one kind of error without a prefix: docs/protocol/errors.md, section 2.
     text = f"unsupported flags ({flags:#x}) in function {procedure}"
     return Failure(ErrorCode.INVALID_ARG, Domain.ADMIN, text, procedure, "flags", int1=0, int2=0)
 

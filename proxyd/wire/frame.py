@@ -1,7 +1,7 @@
 """Frames: length word, header, and a buffer that cuts a byte stream into them.
 
-Source: reference/wire.md, section 1. All integers are big-endian; the length word counts
-itself; a frame is at least its header.
+Source: docs/protocol/frames.md, sections 1 to 3. All integers are big-endian; the length word
+counts itself; a frame is at least its header.
 """
 
 from enum import IntEnum

@@ -1,4 +1,4 @@
-"""Typed parameters: named values with a type tag (reference/wire.md, section 2)."""
+"""Typed parameters: named values with a type tag (docs/protocol/xdr.md, section 4)."""
 
 from enum import IntEnum
 from typing import Final, NamedTuple

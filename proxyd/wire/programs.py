@@ -1,7 +1,7 @@
 """Programs and the procedures that proxyd itself answers, makes or guards.
 
-Source: reference/wire.md, section 5, and reference/procedures.tsv. Every procedure's name is
-in `names.py`; here stand only those that code refers to.
+Source: docs/protocol/frames.md, section 4, and docs/protocol/procedures.tsv. Every procedure's name
+is in `names.py`; here stand only those that code refers to.
 """
 
 from enum import IntEnum
@@ -36,7 +36,7 @@ class Remote(IntEnum):
     CONNECT_SET_IDENTITY = 419
 
 
-# Those REMOTE calls that open a stream (reference/procedures.tsv).
+# Those REMOTE calls that open a stream (docs/protocol/procedures.tsv).
 STREAMS: Final = frozenset(
     {
         148,  # DOMAIN_MIGRATE_PREPARE_TUNNEL
@@ -46,16 +46,17 @@ STREAMS: Final = frozenset(
         211,  # DOMAIN_SCREENSHOT
         215,  # DOMAIN_MIGRATE_PREPARE_TUNNEL3
         296,  # DOMAIN_OPEN_CHANNEL
+        304,  # DOMAIN_MIGRATE_PREPARE_TUNNEL3_PARAMS, which libvirt's protocol file does not say
     }
 )
 
 
-# REMOTE calls that are answered with descriptors (reference/wire.md, section 4).
+# REMOTE calls that are answered with descriptors (docs/protocol/descriptors.md, section 2).
 RETURNING_DESCRIPTORS: Final = frozenset({343})  # DOMAIN_OPEN_GRAPHICS_FD
 
 
 class Admin(IntEnum):
-    """All that there are (reference/admin.md, section 2)."""
+    """All that there are (docs/protocol/admin.md, section 2)."""
 
     CONNECT_OPEN = 1
     CONNECT_CLOSE = 2
@@ -80,11 +81,13 @@ class Admin(IntEnum):
 
 
 class Own(IntEnum):
-    """All of proxyd's own program (ownrpc.py)."""
+    """All of proxyd's own program (wire/proxyd_program.py)."""
 
     STATUS = 1
     LIST_CLIENTS = 2
     CLOSE_CLIENT = 3
+    RELOAD = 4
+    METRICS = 5
 
 
 class Keepalive(IntEnum):

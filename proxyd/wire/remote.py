@@ -1,6 +1,8 @@
 """The REMOTE calls that proxyd answers or makes: arguments and results as bytes.
 
-Source: reference/wire.md, sections 3, 8 and 11, and reference/routing.md, sections 1 and 5.
+Source: docs/protocol/frames.md, section 5, docs/protocol/streams.md, section 3,
+docs/protocol/opening.md, section 2, and docs/protocol/identity.md, section 3; examples in
+docs/protocol/worked-frames.md.
 """
 
 from collections.abc import Sequence

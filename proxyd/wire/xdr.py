@@ -1,4 +1,4 @@
-"""XDR primitives, both ways, every bound checked before use (reference/wire.md, section 2).
+"""XDR primitives, both ways, every bound checked before use (docs/protocol/xdr.md, section 1).
 
 The reader is a cursor over one payload. It never copies more than the peer really sent: a
 length or count is compared with what is left before anything of that size is made.

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxyd.admin.host import Refused
 from proxyd.admin.procedures import answer
+from proxyd.admin.view import CallRefused
 from proxyd.wire import adminrpc
 from proxyd.wire.params import Param, ParamType
 
@@ -15,7 +15,7 @@ async def ask(host, procedure, arguments=None):
 
 async def refused(host, procedure, arguments):
     """The failure that the call gets."""
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(CallRefused) as refusal:
         await ask(host, procedure, arguments)
     return refusal.value.failure
 

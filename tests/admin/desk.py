@@ -3,12 +3,12 @@
 import functools
 import socket
 
-from proxyd.admin.serving import AdminServices, serve_visitor
+from proxyd.admin.visit import VisitServices, serve_visitor
 from proxyd.admin.visitors import AdminServer
 from proxyd.wire import adminrpc, remote
 from proxyd.wire.adminrpc import Flags
 from proxyd.wire.programs import Admin, Keepalive
-from tests.fakes.admin import FakeHost
+from tests.fakes.admin import FakeView
 from tests.session.desk import Caller, KnownNames, effective
 
 TIMEOUT_S = 30
@@ -31,10 +31,10 @@ class Desk:
 
     def __init__(self, nursery, names=None):
         self.server = AdminServer(max_clients=100)
-        self.host = FakeHost(self.server)
-        self.services = AdminServices(
+        self.host = FakeView(self.server)
+        self.services = VisitServices(
             server=self.server,
-            host=self.host,
+            view=self.host,
             names=names or KnownNames(),
             timeout_s=lambda: TIMEOUT_S,
         )

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import trio
 
-from proxyd.admin.serving import AdminServices, serve_visitor
+from proxyd.admin.visit import VisitServices, serve_visitor
 from proxyd.admin.visitors import AdminServer
-from proxyd.config.listening import Door
-from proxyd.session.accepting import accept_clients
-from proxyd.session.names import NameService
+from proxyd.config.listeners import Door
+from proxyd.peer.names import NameService
+from proxyd.session.accept_loop import accept_clients
 from proxyd.wire.programs import AuthMethod
-from tests.fakes.admin import FakeHost
+from tests.fakes.admin import FakeView
 
 DEADLINE_S = 10
 DOOR = Door(name="admin", method=AuthMethod.NONE, readonly=False, own_uid_only=True)
@@ -24,7 +24,7 @@ class LiveAdmin:
 
     def __init__(self, path, name):
         self.path = path
-        self.host = FakeHost(name=name)
+        self.host = FakeView(name=name)
         self.ready = threading.Event()
         self._name = name
 
@@ -32,8 +32,8 @@ class LiveAdmin:
         server = AdminServer(max_clients=20)
         self.host.more = (server,)
         self.token = trio.lowlevel.current_trio_token()
-        services = AdminServices(
-            server=server, host=self.host, names=NameService(), timeout_s=lambda: DEADLINE_S
+        services = VisitServices(
+            server=server, view=self.host, names=NameService(), timeout_s=lambda: DEADLINE_S
         )
         with socket.socket(socket.AF_UNIX) as listener, trio.CancelScope() as self.scope:
             listener.setblocking(False)

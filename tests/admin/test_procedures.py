@@ -3,10 +3,11 @@
 import pytest
 import trio
 
-from proxyd.admin.host import Limits, PoolBounds
-from proxyd.admin.procedures import AT_ONCE, WAITING
-from proxyd.config.listening import Transport
+from proxyd.admin.procedures import ACTS, act_of
+from proxyd.admin.proxyd_program import OWN_ACTS
+from proxyd.admin.view import Limits, PoolBounds
 from proxyd.config.logstrings import parse_filters, parse_outputs
+from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.wire import adminrpc, failure
 from proxyd.wire.adminrpc import (
@@ -24,9 +25,9 @@ from proxyd.wire.adminrpc import (
     SetTimeout,
 )
 from proxyd.wire.params import Param, ParamType
-from proxyd.wire.programs import Admin
+from proxyd.wire.programs import Admin, Own
 from tests.admin.asking import ask, counts, numbers, refused, shown
-from tests.fakes.admin import LIB_VERSION, NO_FILE, FakeHost, FakeServer
+from tests.fakes.admin import LIB_VERSION, NO_FILE, FakeServer, FakeView
 
 NOBODY = ClientEntry("virtproxyd", 77)
 ELSEWHERE = ClientEntry("libvirtd", 1)
@@ -34,15 +35,28 @@ ELSEWHERE = ClientEntry("libvirtd", 1)
 
 @pytest.fixture
 def host():
-    return FakeHost(FakeServer("admin"))
+    return FakeView(FakeServer("admin"))
 
 
 def test_every_procedure_but_open_and_close_is_carried_out_here():
-    assert AT_ONCE.keys() | WAITING.keys() == {*Admin} - {
-        Admin.CONNECT_OPEN,
-        Admin.CONNECT_CLOSE,
+    assert set(ACTS) == set(Admin) - {Admin.CONNECT_OPEN, Admin.CONNECT_CLOSE}
+    assert set(OWN_ACTS) == set(Own)
+
+
+def test_what_changes_something_is_known():
+    known = [each for each in (*ACTS, *OWN_ACTS) if act_of(each).changes]
+    assert {each.name for each in known} == {
+        "SERVER_SET_THREADPOOL_PARAMETERS",
+        "CLIENT_CLOSE",
+        "SERVER_SET_CLIENT_LIMITS",
+        "CONNECT_SET_LOGGING_OUTPUTS",
+        "CONNECT_SET_LOGGING_FILTERS",
+        "SERVER_UPDATE_TLS_FILES",
+        "CONNECT_SET_DAEMON_TIMEOUT",
+        "CONNECT_DAEMON_SHUTDOWN",
+        "CLOSE_CLIENT",
+        "RELOAD",
     }
-    assert not AT_ONCE.keys() & WAITING.keys()
 
 
 async def test_the_version_is_that_of_the_libvirt_it_stands_for(host):
@@ -211,6 +225,13 @@ async def test_a_client_of_the_network_is_shown_with_address_and_certificate(hos
         ("sock_addr", "STRING", "[::1]:40000"),
         ("tls_x509_dname", "STRING", "CN=kvm1"),
     ]
+
+
+async def test_only_of_a_tls_client_is_shown_what_its_word_is_taken_on(host):
+    shown_info = await info(host, transport=Transport.TLS, address="x:1", authentication="x509")
+    assert ("authentication", "STRING", "x509") in shown_info
+    others = await info(host, authentication="polkit")
+    assert [name for name, _, _ in others] == [name for name, _, _ in await info(host)]
 
 
 async def test_numbers_above_two_billion_are_shown_as_an_int_can(host):
@@ -437,7 +458,7 @@ async def test_a_log_file_that_cannot_be_opened_is_a_system_error(host):
     assert (*numbers(said), said.int1) == (38, 0, 2)
 
 
-@pytest.mark.parametrize("procedure", {*AT_ONCE, *WAITING} - {Admin.CONNECT_GET_LIB_VERSION})
+@pytest.mark.parametrize("procedure", set(ACTS) - {Admin.CONNECT_GET_LIB_VERSION})
 async def test_arguments_that_are_cut_cannot_be_decoded(host, procedure):
     class Cut:
         def pack(self):

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from proxyd.admin.host import Pool
+from proxyd.admin.view import Pool
 from proxyd.wire import adminrpc, remote
 from proxyd.wire.adminrpc import (
     ClientEntry,

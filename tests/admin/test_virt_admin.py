@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from proxyd.admin.host import Limits, PoolBounds
 from proxyd.admin.pool import check_unchanged, fixed_pool
-from proxyd.config.listening import Transport
+from proxyd.admin.view import Limits, PoolBounds
 from proxyd.config.logstrings import format_filters, format_outputs
+from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.wire import failure
 from tests.admin.live import live_admin

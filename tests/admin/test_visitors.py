@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.admin.host import Limits, PoolBounds, Refused
+from proxyd.admin.view import CallRefused, Limits, PoolBounds
 from proxyd.admin.visitors import AdminServer
-from proxyd.config.listening import Transport
+from proxyd.config.transports import Transport
 
 pytestmark = pytest.mark.usefixtures("no_descriptor_leaks")
 
@@ -69,7 +69,7 @@ async def test_a_new_limit_lets_those_in_who_wait(server, arrive, nursery):
 
 
 def test_a_limit_that_would_lock_everybody_out_is_refused(server):
-    with pytest.raises(Refused, match="lock everybody out") as no:
+    with pytest.raises(CallRefused, match="lock everybody out") as no:
         server.set_limits(Limits(max_clients=0, max_anonymous=0))
     assert (no.value.failure.code, no.value.failure.domain) == (8, 0)
     assert server.limits == Limits(max_clients=2, max_anonymous=0)
@@ -78,12 +78,12 @@ def test_a_limit_that_would_lock_everybody_out_is_refused(server):
 def test_the_pool_is_the_one_thread_that_answers(server):
     assert (server.pool.workers, server.pool.free_workers) == (1, 0)
     server.set_pool(PoolBounds(min_workers=1, max_workers=1, prio_workers=0))
-    with pytest.raises(Refused, match="minWorkers and maxWorkers are 1"):
+    with pytest.raises(CallRefused, match="minWorkers and maxWorkers are 1"):
         server.set_pool(PoolBounds(min_workers=1, max_workers=2, prio_workers=0))
 
 
 async def test_there_are_no_certificates_to_load(server):
-    with pytest.raises(Refused, match="no TLS listener") as no:
+    with pytest.raises(CallRefused, match="no TLS listener") as no:
         await server.update_tls()
     assert (no.value.failure.code, no.value.failure.domain) == (1, 7)
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from proxyd.daemon.asking import Connection, NoAnswer, Refusal
+from proxyd.cli.admin_client import Connection, NoAnswer, Refusal
 from proxyd.wire.frame import Status
 from proxyd.wire.remote import OPEN_READONLY
 from tests.bed.command import held_open
@@ -60,6 +60,7 @@ MOST_CALM_TICKS: Final = 2  # of 10 ms
 WATCHDOG_S: Final = 3.0
 COURIER = "of a child: python"
 DRAIN_S: Final = 1
+PARTING_S: Final = 2
 
 # The goals. The machine's own hiccups are in the margins.
 MOST_SLOWER: Final = 2.0
@@ -261,6 +262,8 @@ def scene(
             "proxyd_routes": [f"test={backend}", f"lxc={hostile_daemon or path}"],
             "unix_sock_rw_perms": "0777",
             "proxyd_drain_timeout": DRAIN_S,
+            # The sink never answers: what is left of a session there is given up after this time.
+            "proxyd_parting_timeout": PARTING_S,
             "log_level": 3,  # as it is by itself
             **(config or {}),
         }

@@ -44,7 +44,8 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
         "PATH": SYSTEM_PATH,
         "LC_ALL": "C",
-        "HOME": "/nonexistent",
+        # Where not even root can make one: who needs a home is given one.
+        "HOME": "/proc/nonexistent",
         # A client that finds no daemon would start one of its own, which nobody here would stop.
         "LIBVIRT_AUTOSTART": "0",
         **(more or {}),

@@ -6,15 +6,16 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from tests.bed.command import STOP_DEADLINE_S, as_user, clean_environment, end_process
+from tests.bed.command import STOP_DEADLINE_S, as_user, clean_environment
 from tests.bed.waiting import wait_until
 
 START_DEADLINE_S: Final = 30.0
+FAULT_AFTER_S: Final = 5.0  # what is under way then is no longer the usual end of a daemon
 SOCKET_PATH_LIMIT: Final = 107  # sun_path of sockaddr_un, without the final NUL
 
 # Every daemon of this run, so that a failed test can show what they logged.
@@ -63,6 +64,25 @@ def accepts(sock: Path) -> bool:
     return True
 
 
+def serves(sock: Path) -> bool:
+    """Whether somebody listens there and has dealt with a client who came and left.
+
+    Who merely listens may still be opening other files and starting threads.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(sock))
+            probe.shutdown(socket.SHUT_WR)
+            probe.settimeout(START_DEADLINE_S)
+            while probe.recv(4096):
+                pass
+        except ConnectionResetError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
 class Daemon:
     """A process that writes DIR/log and DIR/output and is stopped by its pid."""
 
@@ -88,7 +108,7 @@ class Daemon:
         environment: Mapping[str, str],
         user: int | None = None,
     ) -> None:
-        """Start it and wait until it accepts on sock; if it does not, the error tells its story."""
+        """Start it and wait until it serves on sock; if it does not, the error tells its story."""
         if len(os.fsencode(sock)) > SOCKET_PATH_LIMIT:
             raise ValueError(f"longer than {SOCKET_PATH_LIMIT} bytes: {sock}")
         assert not self.running, f"{self.name} runs already"
@@ -115,9 +135,9 @@ class Daemon:
 
     def _wait_for(self, sock: Path) -> None:
         wait_until(
-            lambda: accepts(sock) or not self.running,
+            lambda: serves(sock) or not self.running,
             START_DEADLINE_S,
-            f"{self.name} accepts on {sock}",
+            f"{self.name} serves on {sock}",
         )
         if not self.running:
             raise ChildProcessError(f"{self.name} ended with {self.status} at start")
@@ -146,9 +166,24 @@ class Daemon:
             self._process.kill()
             self._process.wait()
 
-    def stop(self) -> int | None:
-        """SIGTERM and wait; one that has to be killed in the end is an error."""
-        if self._process is not None and not end_process(self._process):
+    def stop(self, known_fault: Callable[[int], bool] = lambda _: False) -> int | None:
+        """SIGTERM and wait; one that has to be killed in the end is an error.
+
+        Unless it hangs by a fault of its own, which known_fault recognizes by the pid: that one is
+        killed without further ado.
+        """
+        if self._process is None or self._process.poll() is not None:
+            return self.status
+        self._process.terminate()
+        # One signal only: a second one may mean another thing to it.
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(FAULT_AFTER_S)
+        known = known_fault(self.pid)
+        if not known:
+            with suppress(subprocess.TimeoutExpired):
+                return self._process.wait(STOP_DEADLINE_S - FAULT_AFTER_S)
+        self.kill()
+        if not known:
             late = TimeoutError(f"{self.name} ran on {STOP_DEADLINE_S:g} s after SIGTERM")
             late.add_note(self.story())
             raise late
@@ -158,7 +193,7 @@ class Daemon:
         """What it logged so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def story(self, lines: int = 200) -> str:
+    def story(self, lines: int = 40) -> str:
         """The end of its log and of its output, for somebody who wonders what went wrong."""
         output = self.output.read_text(errors="replace") if self.output.exists() else ""
         last = self.log_text().splitlines()[-lines:]

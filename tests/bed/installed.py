@@ -22,7 +22,7 @@ LEGACY: Final = "qemu+unix:///system?mode=legacy"  # by libvirt-sock, whatever e
 # What pip would write.
 COMMAND: Final = f"""#!{HOME}/bin/python
 import sys
-from proxyd.daemon.cli import main
+from proxyd.cli.main import main
 sys.exit(main())
 """
 

@@ -94,6 +94,10 @@ class Kdc:
         self._run(["kinit", "-c", str(path), "-k", "-t", str(keytab), *options, principal])
         return path
 
+    def prepare(self, tickets: Path, service: str) -> None:
+        """Adds a ticket for that service, which needs no KDC then."""
+        self._run(["kvno", "-c", str(tickets), service])
+
     def _next(self, what: str) -> Path:
         self._count += 1
         return self.directory / f"{self._count}.{what}"

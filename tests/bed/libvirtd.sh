@@ -1,39 +1,26 @@
 #!/usr/bin/env bash
-# Become root's libvirtd with nothing shared but the files below the directory given.
+# Become root's libvirtd with nothing shared but the files below the directory given; what follows
+# it are arguments of the daemon's.
 # Called in mount and network namespaces of its own (see libvirtd.py), so that no mount, no bridge
 # and no firewall rule of it is seen outside, and all of it is gone when the last process is.
 set -euo pipefail
 directory=$1
+shift
 
-# Mount an empty tmpfs on $1, also where the host has no such directory and is not to get one:
-# then the parent becomes a tmpfs too, into which all that the real one holds is mounted.
-private() {
-    local parent real shown
-    if [ ! -d "$1" ]; then
-        parent=$(dirname "$1")
-        mount --rbind "$parent" /mnt
-        mount -t tmpfs -o mode=755 tmpfs "$parent"
-        for real in /mnt/* /mnt/.[!.]*; do
-            shown=$parent/${real#/mnt/}
-            if [ -L "$real" ]; then
-                cp -P "$real" "$shown"
-            elif [ -d "$real" ]; then
-                mkdir -p "$shown" # libmount makes /run/mount by itself
-                mount --rbind "$real" "$shown"
-            elif [ -e "$real" ]; then
-                : >"$shown"
-                mount --bind "$real" "$shown"
-            fi
-        done
-        umount --lazy /mnt
-        mkdir "$1"
-    fi
-    mount -t tmpfs -o mode=755 tmpfs "$1"
-}
+. "$(dirname -- "${BASH_SOURCE[0]}")/private.sh"
 
 for each in /etc/libvirt /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt; do
     private "$each"
 done
+
+# Others have asked QEMU what it can, which takes seconds; libvirt looks whether that holds here.
+if [ -n "${PROXYD_TESTS_QEMU-}" ]; then
+    mkdir -p /var/cache/libvirt/qemu/capabilities
+    mount --bind "$PROXYD_TESTS_QEMU" /var/cache/libvirt/qemu/capabilities
+fi
+
+# Debian 13's names a keytab that is nowhere here. Without it cyrus takes what Kerberos is set to.
+[ ! -d /etc/sasl2 ] || private /etc/sasl2
 
 # /sys shows the network of the namespace that mounted it. Without the host's control groups in it
 # no domain leaves a group behind either.
@@ -64,4 +51,4 @@ cgroup_controllers = []
 hugetlbfs_mount = []
 CONF
 
-exec libvirtd -f "$directory/conf" -p "$directory/pid"
+exec libvirtd -f "$directory/conf" -p "$directory/pid" "$@"

@@ -23,13 +23,14 @@ from typing import Final, Self
 
 from tests.bed.command import Finished, clean_environment, end_process, held_open, run_to_end
 from tests.bed.daemon import START_DEADLINE_S, STARTED, ConfigValue, accepts, conf_text
-from tests.bed.libvirtd import NAMESPACE_SCRIPT, NO_BUS
+from tests.bed.libvirtd import CAPABILITIES, NAMESPACE_SCRIPT, NO_BUS, shared
 from tests.bed.waiting import wait_until
 
 HOST_CHECKOUT: Final = Path(__file__).resolve().parents[2]
 CHECKOUT: Final = Path("/opt/checkout")  # and what follows, in the machine
 ENVIRONMENT: Final = Path("/opt/python")
 PYTHON: Final = ENVIRONMENT / "bin" / "python"
+KNOWN: Final = "/opt/qemu"  # what other daemons of the run have found out
 LIBVIRTD: Final = "/opt/behind"
 BOOT_DEADLINE_S: Final = 60.0
 STOP_DEADLINE_S: Final = 30.0
@@ -103,6 +104,11 @@ class Machine:
             "--notify-ready=yes",
             f"--bind-ro={escaped(HOST_CHECKOUT)}:{CHECKOUT}",
             f"--bind-ro={escaped(Path(sys.prefix))}:{ENVIRONMENT}",
+            *(
+                f"--bind={known}:{at}"
+                for known in shared().values()
+                for at in (KNOWN, CAPABILITIES)
+            ),
             # With one, no boot is the first, at which all that is installed would be enabled.
             f"--bind-ro={escaped(self.directory / 'machine-id')}:/etc/machine-id",
             # What the host's administrator has enabled.
@@ -232,10 +238,11 @@ def start_libvirtd(machine: Machine, *daemons: str) -> None:
     machine.write(f"{LIBVIRTD}/conf", conf_text(settings))
     for directory in (f"{LIBVIRTD}/x", "/run/libvirt"):
         machine.run("mkdir", "--parents", directory).succeeded()
-    bus = [f"--setenv={name}={value}" for name, value in NO_BUS.items()]
+    environment = {**NO_BUS, **dict.fromkeys(shared(), KNOWN)}
+    given = [f"--setenv={name}={value}" for name, value in environment.items()]
     script = str(CHECKOUT / NAMESPACE_SCRIPT.resolve().relative_to(HOST_CHECKOUT))
     command = ["unshare", "--mount", "--net", "bash", script, LIBVIRTD]
-    machine.run("systemd-run", "--unit=behind.service", *bus, "--", *command).succeeded()
+    machine.run("systemd-run", "--unit=behind.service", *given, "--", *command).succeeded()
     served = f"{LIBVIRTD}/x/libvirt-sock"
     try:
         wait_until(

@@ -99,7 +99,7 @@ class Template:
     key: str = "P-256"  # or P-384, P-521, RSA-<bits>, Ed25519, Ed448
     extensions: tuple[Extension, ...] = ()
     begins: dt.timedelta = -DAY
-    ends: dt.timedelta = 30 * DAY
+    ends: dt.timedelta = 60 * DAY
     digest: str = "SHA256"
     version: int = 3
     serial: int | None = None
@@ -116,7 +116,7 @@ class ListTemplate:
     revoked: tuple[Template, ...] = ()
     extensions: tuple[Extension, ...] = ()
     begins: dt.timedelta = -DAY
-    ends: dt.timedelta | None = 30 * DAY
+    ends: dt.timedelta | None = 60 * DAY
     digest: str = "SHA256"
 
 

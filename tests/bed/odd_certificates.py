@@ -61,7 +61,7 @@ def certificate(
     age: dt.timedelta = DAY,
     signer: ec.EllipticCurvePrivateKey = KEY,
 ) -> bytes:
-    """Valid from `age` ago for 30 days; its own issuer unless there is another."""
+    """Valid from `age` ago for 60 days; its own issuer unless there is another."""
     subject = name() if subject is None else subject
     entries = tuple(extensions)
     begins = dt.datetime.now(dt.UTC) - age
@@ -71,7 +71,7 @@ def certificate(
         tlv(INTEGER, serial),
         ALGORITHM,
         subject if issuer is None else issuer,
-        tlv(SEQUENCE, utc_time(begins), utc_time(begins + 30 * DAY)),
+        tlv(SEQUENCE, utc_time(begins), utc_time(begins + 60 * DAY)),
         subject,
         public_key,
         tlv(EXTENSIONS_FIELD, tlv(SEQUENCE, *entries)) if entries else b"",

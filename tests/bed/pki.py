@@ -77,7 +77,7 @@ class Pki:
         *,
         key: Key | None = None,
         begins: dt.timedelta = -DAY,
-        ends: dt.timedelta = 30 * DAY,
+        ends: dt.timedelta = 60 * DAY,
     ) -> Issued:
         """A server's certificate for host names and addresses."""
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
@@ -93,7 +93,7 @@ class Pki:
         self,
         *subject: tuple[str, str],
         begins: dt.timedelta = -DAY,
-        ends: dt.timedelta = 30 * DAY,
+        ends: dt.timedelta = 60 * DAY,
     ) -> Path:
         """A client's certificate, in a directory for ?pkipath=."""
         directory = self._next_directory("client")

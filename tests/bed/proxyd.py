@@ -17,9 +17,9 @@ ON_AN_OLD_KERNEL: Final = (
     "-c",
     """
 import sys
-from proxyd.daemon.cli import main
-from proxyd.endpoint import passing
-passing.SO_PASSRIGHTS = 9999
+from proxyd.cli.main import main
+from proxyd.endpoint import ancillary
+ancillary.SO_PASSRIGHTS = 9999
 sys.exit(main())
 """,
 )

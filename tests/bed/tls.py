@@ -1,7 +1,7 @@
 """Knocking at a TLS listener, libvirt's or ours, with any certificate and without checks.
 
 A server of libvirt's kind answers a completed handshake with exactly one byte when the client may
-come in, and hangs up when it may not (reference/handshake.md, section 4). What the client thinks
+come in, and hangs up when it may not (docs/protocol/tls.md, section 1). What the client thinks
 of the server's certificate is left out: virsh would refuse half of what the tests show it.
 """
 
@@ -119,6 +119,15 @@ def patient(sock: socket.socket) -> socket.socket:
 @contextmanager
 def libvirtd_door(directory: Path, config: Mapping[str, ConfigValue]) -> Iterator[Door]:
     """A libvirtd that listens for TLS; ChildProcessError when it does not start."""
+    with listening_libvirtd(directory, config) as libvirtd:
+        yield Door(lambda: patient(connected_beside(libvirtd.pid)), libvirtd.daemon.log_text)
+        # There is nothing of it to be kept.
+        libvirtd.kill()
+
+
+@contextmanager
+def listening_libvirtd(directory: Path, config: Mapping[str, ConfigValue]) -> Iterator[Libvirtd]:
+    """The same, as a daemon: it listens at LIBVIRTD_ADDRESS of its own network namespace."""
     programs = directory / "bin"
     programs.mkdir()
     # It listens only when the command line says so, too.
@@ -134,7 +143,7 @@ def libvirtd_door(directory: Path, config: Mapping[str, ConfigValue]) -> Iterato
         wait_until(lambda: is_decided(libvirtd), DEADLINE_S, "libvirtd listens or has ended")
         if not libvirtd.daemon.running:
             raise ChildProcessError(f"libvirtd ended with {libvirtd.daemon.status}")
-        yield Door(lambda: patient(connected_beside(libvirtd.pid)), libvirtd.daemon.log_text)
+        yield libvirtd
 
 
 def is_decided(libvirtd: Libvirtd) -> bool:

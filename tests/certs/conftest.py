@@ -23,7 +23,7 @@ class Answer:
     def complaint(self):
         """The one line on stderr, without the program's name."""
         (line,) = self.err.splitlines()
-        return line.removeprefix("python -m certs: ")
+        return line.removeprefix("proxyd certs: ")
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from certs.authority import Authority
 from certs.keys import parse_key
 from certs.places import flat
-from tests.auth.minting import (
+from tests.certs.conftest import CA_NAME, HOST
+from tests.pki.minting import (
     CONSTRAINTS_OF_LEAF,
     DAY,
     FOR_CLIENTS,
@@ -22,7 +23,6 @@ from tests.auth.minting import (
     pem,
     purposes,
 )
-from tests.certs.conftest import CA_NAME, HOST
 
 YEAR = 365 * DAY
 
@@ -141,8 +141,8 @@ CA, CRL = (lambda s: s.places.ca), (lambda s: s.places.crl)
 CA_KEY, LEDGER = (lambda s: s.store.key), (lambda s: s.store.ledger)
 SERVER, SERVER_KEY = (lambda s: s.server.certificate), (lambda s: s.server.key)
 CLIENT, CLIENT_KEY = (lambda s: s.client.certificate), (lambda s: s.client.key)
-NEW_SERVER = "issue a new one (python -m certs server"
-NEW_CLIENT = "issue a new one (python -m certs client"
+NEW_SERVER = "issue a new one (proxyd certs server"
+NEW_CLIENT = "issue a new one (proxyd certs client"
 
 # What is done; the file; words of the finding; words of what mends it, {} for the file.
 DAMAGES = {
@@ -150,7 +150,7 @@ DAMAGES = {
         lambda s: s.places.ca.unlink(),
         CA,
         "there is no such file",
-        "python -m certs init",
+        "proxyd certs init",
     ),
     "garbage for a CA": (
         lambda s: s.places.ca.write_text("junk"),
@@ -162,19 +162,19 @@ DAMAGES = {
         ca_of_the_past,
         CA,
         'the certificate of "CN=Example CA" expired on ',
-        "make a new CA (python -m certs init) and issue all certificates anew",
+        "make a new CA (proxyd certs init) and issue all certificates anew",
     ),
     "no certificate beside the server's key": (
         lambda s: s.server.certificate.unlink(),
         SERVER,
         "there is no such file",
-        "python -m certs server",
+        "proxyd certs server",
     ),
     "no key beside the server's certificate": (
         lambda s: s.server.key.unlink(),
         SERVER_KEY,
         "there is no such file",
-        "python -m certs server",
+        "proxyd certs server",
     ),
     "a server's certificate cut short": (
         lambda s: os.truncate(s.server.certificate, 200),
@@ -253,31 +253,31 @@ DAMAGES = {
         lambda s: s.at(9).refresh_list(days=2),
         CRL,
         "expired on ",
-        "make a new one (python -m certs crl) and reload",
+        "make a new one (proxyd certs crl) and reload",
     ),
     "a revocation list of another CA": (
         lambda s: s.places.crl.write_bytes(pem(s.another_ca().refresh_list())),
         CRL,
         'the revocation list of "CN=Other CA" is signed by no CA in ',
-        "python -m certs crl",
+        "proxyd certs crl",
     ),
     "garbage for a revocation list": (
         lambda s: s.places.crl.write_text("junk"),
         CRL,
         "it is not PEM",
-        "python -m certs crl",
+        "proxyd certs crl",
     ),
     "a revocation list that lacks one": (
         forget_a_revocation,
         CRL,
         "it lacks 1 of the certificates that this CA has revoked",
-        "python -m certs crl --dir ",
+        "proxyd certs crl --dir ",
     ),
     "no revocation list at all after a revocation": (
         lambda s: s.places.crl.unlink(),
         CRL,
         "it lacks 1 of the certificates that this CA has revoked",
-        "python -m certs crl --dir ",
+        "proxyd certs crl --dir ",
     ),
     "a server's key for everybody": (
         lambda s: s.server.key.chmod(0o644),

@@ -18,8 +18,8 @@ from certs.failures import CannotDo
 from certs.keys import KINDS
 from certs.names import Attributes
 from certs.places import flat, tree
-from proxyd.auth.dname import subject_of
-from proxyd.auth.fitness import Purpose, flaws_of_authority, flaws_of_leaf
+from proxyd.pki.dname import subject_of
+from proxyd.pki.fitness import Purpose, flaws_of_authority, flaws_of_leaf
 from tests.certs.conftest import CA_NAME, HOST
 
 DAY = dt.timedelta(days=1)
@@ -97,7 +97,7 @@ def test_nothing_outlives_its_ca(root):
 
 def test_an_expired_ca_issues_nothing(root):
     Authority.create(root, name=CA_NAME, days=10, clock=lambda: now() - 20 * DAY)
-    with pytest.raises(CannotDo, match=r"cacert\.pem expired on .* UTC; make a new CA \(python"):
+    with pytest.raises(CannotDo, match=r"cacert\.pem expired on .* UTC; make a new CA \(proxyd"):
         Authority.open(root).client("joe")
     assert not tree(root).client.key.exists()
 

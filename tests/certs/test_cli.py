@@ -15,12 +15,13 @@ from certs.authority import Authority
 from certs.cli import main
 from certs.options import PROGRAM, parser
 from certs.places import flat
+from proxyd.invocation import own_command
 from tests.bed.command import clean_environment
 from tests.certs.conftest import HOST
 
 SOURCES = Path(package.__file__).parents[1]
 README = Path(package.__file__).with_name("README.md")
-VERBS = ("init", "server", "client", "revoke", "crl", "list", "check")
+VERBS = ("init", "server", "client", "renew", "revoke", "crl", "list", "check")
 DEADLINE_S = 30
 
 
@@ -105,7 +106,8 @@ def test_an_empty_list_says_so(certs, authority, root):
 def test_a_command_line_with_a_space_in_it_can_be_copied(certs, tmp_path):
     root = tmp_path / "my pki"
     said = certs("init", "--dir", root).out
-    (server,) = re.findall(r"^    python -m certs (server .*)$", said, re.MULTILINE)
+    command = re.escape(f"{own_command()} certs")
+    (server,) = re.findall(rf"^    {command} (server .*)$", said, re.MULTILINE)
     assert certs(*shlex.split(server.replace("HOST", HOST))).status == 0
 
 
@@ -181,7 +183,7 @@ def test_without_a_ca_each_verb_says_how_to_make_one(certs, root, verb):
     assert answer.status == 1
     assert answer.complaint == (
         f"there is no {root}/CA/private/cakey.pem; name the --dir of your CA, or make one there:"
-        f" python -m certs init --dir {root}"
+        f" {own_command()} certs init --dir {root}"
     )
 
 
@@ -231,11 +233,11 @@ def test_a_file_in_the_place_of_a_directory_is_told(certs, tmp_path):
         (["crl", "--dir", "x", "--json"], "unrecognized arguments: --json"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_status_2(certs, arguments, says):
+def test_a_command_line_that_makes_no_sense_is_status_2_or_3_of_a_check(certs, arguments, says):
     answer = certs(*arguments)
-    assert answer.status == 2
+    assert answer.status == (3 if arguments[:1] == ["check"] else 2)
     assert answer.out == ""
-    assert answer.err.startswith("usage: python -m certs ")
+    assert answer.err.startswith("usage: proxyd certs ")
     assert says in answer.err
 
 
@@ -243,17 +245,18 @@ def test_a_command_line_that_makes_no_sense_is_status_2(certs, arguments, says):
 def test_every_verb_explains_itself(certs, verb):
     answer = certs(verb, "--help")
     assert answer.status == 0
-    assert answer.out.startswith(f"usage: python -m certs {verb} ")
+    assert answer.out.startswith(f"usage: proxyd certs {verb} ")
     assert verb in certs("--help").out
 
 
 def commands_in(text):
     """Every line of our command in a text, without comments."""
-    for line in re.findall(r"^ *python -m certs (.*?)(?: {8}.*)?$", text, re.MULTILINE):
+    command = rf"(?:proxyd|{re.escape(own_command())}) certs"
+    for line in re.findall(rf"^ *{command} (.*?)(?: {{8}}.*)?$", text, re.MULTILINE):
         yield shlex.split(line, comments=True)
 
 
-@pytest.mark.parametrize("text", ["README", *VERBS[1:4], "check", ""])
+@pytest.mark.parametrize("text", ["README", *VERBS[1:5], "check", ""])
 def test_every_command_that_is_written_down_is_understood(certs, text):
     said = README.read_text() if text == "README" else certs(*text.split(), "--help").out
     examples = said if text == "README" else said[said.index("examples:") :]
@@ -296,3 +299,79 @@ def test_ctrl_c_is_status_130(capsys, monkeypatch, root):
     monkeypatch.setattr(Authority, "open", interrupted)
     assert main(["list", "--dir", str(root)]) == 130
     assert capsys.readouterr().err == f"{PROGRAM}: interrupted\n"
+
+
+# Renewing
+
+
+def names_in(out):
+    return next(line for line in out.splitlines() if line.startswith("names"))
+
+
+def test_a_renewed_certificate_says_the_same_and_each_name_once(certs, check, root):
+    certs("init", "--dir", root)
+    more = ["--dns", HOST, "--ip", "192.0.2.1", "--key", "rsa:2048", "-O", "Example"]
+    first = certs("server", "--dir", root, HOST, *more, "--days", "20")
+    key = (root / "libvirt/private/serverkey.pem").read_bytes()
+    assert check("--dir", root)[1]["problems"] != []  # it ends soon
+    renewed = certs("renew", "--dir", root)
+    assert (renewed.status, renewed.err) == (0, "")
+    assert names_in(renewed.out) == names_in(first.out) == f"names    {HOST}, 192.0.2.1"
+    assert "subject  O=Example,CN=" in renewed.out
+    assert (root / "libvirt/private/serverkey.pem").read_bytes() != key
+    status, found = check("--dir", root, "--host", HOST)
+    assert (status, found["problems"]) == (0, [])
+    assert "RSA" in found["known"][1]["text"]
+
+
+def test_a_clients_is_renewed_in_its_own_directory(certs, root, tmp_path):
+    certs("init", "--dir", root)
+    certs("client", "--dir", root, "joe", "--flat", tmp_path / "joe")
+    before = (tmp_path / "joe/clientcert.pem").read_bytes()
+    assert certs("renew", "--dir", root, tmp_path / "joe/clientcert.pem").status == 0
+    assert (tmp_path / "joe/clientcert.pem").read_bytes() != before
+
+
+def test_what_cannot_be_renewed_is_one_line(certs, root, tmp_path):
+    certs("init", "--dir", root)
+    certs("init", "--dir", tmp_path / "other")
+    certs("server", "--dir", tmp_path / "other", HOST)
+    theirs = tmp_path / "other/libvirt/servercert.pem"
+    assert "was not issued by this CA" in certs("renew", "--dir", root, theirs).complaint
+    assert certs("renew", "--dir", root).complaint.startswith("there is no /")
+    odd = tmp_path / "odd.pem"
+    odd.write_bytes(theirs.read_bytes())
+    assert "the name that" in certs("renew", "--dir", tmp_path / "other", odd).complaint
+
+
+# What to do on the host
+
+
+def test_the_advice_after_a_servers_certificate_fits_a_host_of_either_kind(certs, root):
+    certs("init", "--dir", root)
+    out = certs("server", "--dir", root, HOST).out
+    lines = [line.strip() for line in out.splitlines()]
+    start = lines.index("systemctl stop virtproxyd.service")
+    assert lines[start + 1] == "systemctl enable --now virtproxyd-tls.socket"
+    assert any(line.startswith("systemctl try-reload-or-restart virtproxyd ") for line in lines)
+    assert "listen_tls = 1 in virtproxyd.conf, and start it anew" in out
+    assert "; then systemctl reload" not in out
+
+
+def test_every_line_that_is_to_be_pasted_is_one_for_a_shell(certs, root, tmp_path):
+    certs("init", "--dir", root)
+    certs("client", "--dir", root, "ann", "--flat", tmp_path / "ann")
+    for words in (
+        ["server", "--dir", root, HOST],
+        ["client", "--dir", root, "joe"],
+        ["renew", "--dir", root],
+        ["revoke", "--dir", root, "ann"],
+        ["crl", "--dir", root],
+    ):
+        out = certs(*words).out
+        lines = [line for line in out.splitlines() if line.startswith("    ")]
+        commands = [line for line in lines if "tls_allowed_dn_list" not in line]
+        assert commands
+        for line in commands:
+            assert line.split()[0] in {"systemctl", "scp", "tar", "virsh", "proxyd"}, line
+            subprocess.run(["bash", "-n", "-c", line], check=True, timeout=DEADLINE_S)

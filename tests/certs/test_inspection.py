@@ -9,6 +9,7 @@ import pytest
 
 from certs.inspection import inspect
 from certs.places import OF_A_USER, flat, own_site, site_in, tree
+from proxyd.invocation import pasteable
 from tests.certs.conftest import HOST
 from tests.certs.damage import DAMAGES, WARNINGS, Tree, forget_a_revocation
 
@@ -71,12 +72,13 @@ def test_the_document_is_the_same_each_time(certs, sound):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_found_with_its_file_and_what_mends_it(check, sound, damage):
     harm, where, text, fix = DAMAGES[damage]
+    fix = pasteable(fix)
     harm(sound)
 
     status, document = check("--dir", sound.root, "--host", HOST)
 
     path = where(sound)
-    assert status == 1
+    assert status == 2
     assert document["fine"] is False
     assert any(
         text in each["text"] and fix.format(path) in each["fix"] and each["fatal"]
@@ -87,12 +89,13 @@ def test_damage_is_found_with_its_file_and_what_mends_it(check, sound, damage):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_people_are_told_of_it_in_lines(certs, sound, damage):
     harm, where, text, fix = DAMAGES[damage]
+    fix = pasteable(fix)
     harm(sound)
 
     answer = certs("check", "--dir", sound.root, "--host", HOST)
 
     path = where(sound)
-    assert answer.status == 1
+    assert answer.status == 2
     lines = answer.out[answer.out.index(f"PROBLEM  {path}\n") :].split("\n\n")[0]
     assert f"\n       ! {text}" in lines or text in lines
     assert fix.format(path) in lines
@@ -106,7 +109,7 @@ def test_what_mends_a_revocation_list_mends_it(check, sound):
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [(HOST, 0), ("192.0.2.7", 0), ("other.example.org", 1), ("192.0.2.8", 1), ("host", 1)],
+    [(HOST, 0), ("192.0.2.7", 0), ("other.example.org", 2), ("192.0.2.8", 2), ("host", 2)],
 )
 def test_a_host_that_the_certificate_does_not_cover_is_a_problem(check, sound, host, status):
     sound.authority.server(HOST, names=["192.0.2.7"], force=True)
@@ -124,7 +127,7 @@ def test_a_role_has_to_be_there_when_it_is_asked_for(check, authority, tmp_path,
     issue("x.example.org", to=flat(tmp_path / "x"))
     assert check("--dir", tmp_path / "x")[0] == 0
     status, document = check("--dir", tmp_path / "x", "--role", role)
-    assert status == 1
+    assert status == 2
     missing = {each["path"] for each in document["problems"]}
     assert missing == {str(tmp_path / "x" / f"{role}{what}.pem") for what in ("cert", "key")}
 
@@ -140,7 +143,7 @@ def test_a_directory_that_is_none_is_a_problem(check, tmp_path, make, says):
     path = tmp_path / "x"
     make(path)
     status, document = check("--dir", path)
-    assert status == 1
+    assert status == 2
     assert [(each["path"], each["text"]) for each in document["problems"]] == [(str(path), says)]
 
 
@@ -148,11 +151,11 @@ def test_a_directory_that_is_none_is_a_problem(check, tmp_path, make, says):
 
 
 @pytest.mark.parametrize("case", WARNINGS)
-def test_a_warning_is_told_and_is_no_failure(check, sound, case):
+def test_a_warning_is_told_and_is_status_1(check, sound, case):
     change, where, text = WARNINGS[case]
     change(sound)
     status, document = check("--dir", sound.root)
-    assert status == 0
+    assert status == 1
     assert [
         (text in each["text"], each["fatal"], each["path"]) for each in document["problems"]
     ] == [(True, False, str(where(sound)))]
@@ -220,5 +223,89 @@ def test_a_fifo_in_the_place_of_a_file_keeps_nobody_waiting(check, sound):
     sound.places.ca.unlink()
     os.mkfifo(sound.places.ca)
     status, document = check("--dir", sound.root)
-    assert status == 1
+    assert status == 2
     assert "it is no regular file" in problems_in(document, sound.places.ca)[0]["text"]
+
+
+# Several identities
+
+
+def numbered(sound, number, pair):
+    """A pair of files with this number, with what is in another one."""
+    for path in (pair.certificate, pair.key):
+        copy = path.with_name(path.name.replace(".pem", f"{number}.pem"))
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(path.stat().st_mode)
+        yield copy
+
+
+def test_every_identity_is_looked_at(check, sound):
+    server, key = numbered(sound, 0, sound.server)
+    client, _ = numbered(sound, 0, sound.client)
+    key.chmod(0o644)
+
+    status, document = check("--dir", sound.root, "--host", HOST)
+
+    known = [each["path"] for each in document["known"]]
+    assert {str(server), str(client)} <= set(known)
+    assert problems_in(document, key)
+    (same,) = problems_in(document, server)
+    assert "no client is shown it" in same["text"]
+    assert status == 2  # for the key, which all may read
+
+
+def test_half_an_identity_is_a_problem_with_what_is_missing(check, sound):
+    certificate, key = numbered(sound, 0, sound.server)
+    key.unlink()
+    status, document = check("--dir", sound.root, "--host", HOST)
+    (missing,) = problems_in(document, key)
+    assert status == 2
+    assert f"there is no such file, but there is {certificate}" in missing["text"]
+
+
+def test_an_identity_behind_a_gap_is_a_warning(check, sound):
+    certificate, _ = numbered(sound, 2, sound.server)
+    status, document = check("--dir", sound.root, "--host", HOST)
+    (gap,) = problems_in(document, certificate)
+    assert status == 1
+    assert "it is not used" in gap["text"]
+    assert "servercert0.pem" in gap["text"]
+
+
+def test_of_a_client_s_identities_too(check, sound):
+    certificate, _ = numbered(sound, 2, sound.client)
+    status, document = check("--dir", sound.root, "--host", HOST)
+    (gap,) = problems_in(document, certificate)
+    assert status == 1
+    assert "clientcert0.pem" in gap["text"]
+
+
+def test_what_lies_behind_a_gap_alone_is_no_identity_and_is_told(check, sound):
+    """proxyd does not start with that either."""
+    certificate, _ = numbered(sound, 1, sound.server)
+    sound.server.certificate.unlink()
+    sound.server.key.unlink()
+    status, document = check("--dir", sound.root, "--host", HOST)
+    (gap,) = problems_in(document, certificate)
+    (missing,) = problems_in(document, sound.server.certificate)
+    assert status == 2
+    assert "it is not used" in gap["text"]
+    assert "there is no such file" in missing["text"]
+
+
+def test_numbered_ones_alone_make_a_server(check, sound):
+    certificate, _ = numbered(sound, 0, sound.server)
+    sound.server.certificate.unlink()
+    sound.server.key.unlink()
+    status, document = check("--dir", sound.root, "--host", HOST, "--role", "server")
+    assert status == 0
+    assert str(certificate) in [each["path"] for each in document["known"]]
+
+
+def test_the_server_s_files_are_tried_under_a_priority(check, certs, sound):
+    only_rsa = "NORMAL:-VERS-TLS1.3:-ECDHE-ECDSA"
+    status, document = check("--dir", sound.root, "--host", HOST, "--tls-priority", only_rsa)
+    (useless,) = problems_in(document, sound.server.certificate)
+    assert status == 2
+    assert f'no client can use its P-256 key with tls_priority = "{only_rsa}"' in useless["text"]
+    assert certs("check", "--dir", sound.root, "--tls-priority", "NONSENSE").status == 3

@@ -1,9 +1,10 @@
 """Keys: kinds, and those that other programs have written."""
 
-from base64 import encodebytes
+from base64 import b64decode, encodebytes
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.backends.openssl.backend import backend
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -12,9 +13,11 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from OpenSSL import crypto
 
 from certs.failures import CannotDo
 from certs.keys import DEFAULT_KIND, KINDS, key_pem, kind_like, new_key, parse_key
+from proxyd.pki.private_key import for_openssl, load_private_key
 
 FILE = Path("/some where/key.pem")
 P256 = bytes.fromhex("06082a8648ce3d030107")  # the OID
@@ -100,3 +103,75 @@ def test_a_key_that_signs_nothing_for_tls_is_told():
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     with pytest.raises(CannotDo, match="holds a key of a kind that signs no certificates for TLS"):
         parse_key(pem, FILE)
+
+
+ML_DSA = ["ml-dsa-44", "ml-dsa-65", "ml-dsa-87"]
+
+
+def expanded(kind):
+    """A key in the form that `openssl genpkey` writes, and its seed.
+
+    pyOpenSSL is the only one here that writes it.
+    """
+    key = new_key(kind)
+    with pytest.warns(DeprecationWarning, match="dump_privatekey"):
+        pem = crypto.dump_privatekey(crypto.FILETYPE_PEM, for_openssl(key))
+    return key, pem
+
+
+def without_seed(pem):
+    """What is left when the seed is forgotten."""
+    der = b64decode(b"".join(pem.splitlines()[1:-1]))
+    head, rest = der[:20], der[62:]
+    inner = b"\x04\x82" + len(rest).to_bytes(2, "big") + rest
+    body = head[4:] + inner
+    return pem_of(b"\x30\x82" + len(body).to_bytes(2, "big") + body, "PRIVATE KEY")
+
+
+@pytest.mark.parametrize("kind", ML_DSA)
+def test_an_ml_dsa_key_of_openssl_is_read_although_it_holds_more_than_the_seed(kind):
+    key, pem = expanded(kind)
+    assert len(pem) > 20 * len(key_pem(key))
+    assert key_pem(parse_key(b"some text\n" + pem, FILE)) == key_pem(key)
+
+
+@pytest.mark.parametrize("kind", ML_DSA)
+def test_a_bare_seed_is_read(kind):
+    key = new_key(kind)
+    head = b"\x30\x32" + b64decode(b"".join(key_pem(key).splitlines()[1:-1]))[2:18]
+    pem = pem_of(head + b"\x04\x20" + key.private_bytes_raw(), "PRIVATE KEY")
+    assert key_pem(parse_key(pem, FILE)) == key_pem(key)
+
+
+@pytest.mark.parametrize("kind", ML_DSA)
+def test_an_ml_dsa_key_without_its_seed_serves_but_issues_nothing(kind):
+    key, pem = expanded(kind)
+    loaded = load_private_key(without_seed(pem))
+    assert loaded.public_key() == key.public_key()
+    assert for_openssl(loaded).bits() == for_openssl(key).bits()
+    with pytest.raises(CannotDo, match="holds an ML-DSA key without its seed"):
+        parse_key(without_seed(pem), FILE)
+
+
+@pytest.mark.parametrize("kind", ML_DSA)
+@pytest.mark.parametrize("cut", [30, 40, 61, 100, 2000])
+def test_an_ml_dsa_key_that_is_cut_off_is_told(kind, cut):
+    _, pem = expanded(kind)
+    der = b64decode(b"".join(pem.splitlines()[1:-1]))
+    with pytest.raises(CannotDo, match="holds no private key in PEM"):
+        parse_key(pem_of(der[:cut], "PRIVATE KEY"), FILE)
+
+
+def test_an_encrypted_ml_dsa_key_is_told_like_any_other():
+    pem = new_key("ml-dsa-44").private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+    )
+    with pytest.raises(CannotDo, match=r"is encrypted; decrypt it \(umask 077; openssl pkey"):
+        parse_key(pem, FILE)
+
+
+@pytest.mark.parametrize("kind", ML_DSA)
+def test_a_library_that_knows_no_ml_dsa_is_told_with_what_to_install(kind, monkeypatch):
+    monkeypatch.setattr(backend, "mldsa_supported", lambda: False)
+    with pytest.raises(CannotDo, match=rf"makes no {kind} keys; install its wheel \(pip install"):
+        new_key(kind)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certs.ledger import Ledger, Record, Revocation, as_json, from_json, spelled_serial
-from proxyd.auth.fitness import Purpose
+from proxyd.pki.fitness import Purpose
 
 DAY = dt.timedelta(days=1)
 NOW = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)

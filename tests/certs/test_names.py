@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from certs.authority import Authority
 from certs.failures import CannotDo
 from certs.names import Attributes, covers, host_names, may_name, subject_for
-from proxyd.auth.dname import distinguished_name, subject_of
+from proxyd.pki.dname import distinguished_name, subject_of
 
 LABEL = "a" * 63
 LONGEST = ".".join([LABEL, LABEL, LABEL, "a" * 61])

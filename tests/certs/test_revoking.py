@@ -11,7 +11,7 @@ from certs.authority import LIST_DAYS, Authority
 from certs.failures import CannotDo
 from certs.places import flat
 from certs.revoking import REASONS
-from tests.auth.minting import (
+from tests.pki.minting import (
     CONSTRAINTS_OF_CA,
     DAY,
     NOW,

@@ -2,14 +2,23 @@
 
 import pytest
 
+from proxyd.config.agreement import clashes_of
 from proxyd.config.grammar import ConfigError
-from proxyd.config.loading import load
+from proxyd.config.sources import load
+from proxyd.config.transports import Transport
 
 FILES = {key: f'{key} = "/{key}"' for key in ("key_file", "cert_file", "ca_file", "crl_file")}
 
 
 def settings(*lines):
     return load("\n".join(lines), "f", privileged=True).settings
+
+
+def of_tls(*lines):
+    """What keeps TLS clients from being served, and no others."""
+    loaded = load("\n".join(["listen_tls = 1", *lines]), "f", privileged=True)
+    assert not list(clashes_of(loaded.settings, Transport.TCP))
+    return list(clashes_of(loaded.settings, Transport.TLS))
 
 
 def refusal(*lines):
@@ -41,11 +50,30 @@ def test_there_are_no_more_anonymous_clients_than_clients():
     ],
 )
 def test_key_certificate_and_ca_are_set_together(given, missing):
-    message = refusal(*(FILES[key] for key in given))
-    assert message.endswith(
-        f"expected {missing} beside {given[0]}: the three are set together or none"
-    )
-    assert message.startswith("f:1:")
+    clash, *_ = of_tls(*(FILES[key] for key in given))
+    assert clash.expected == (f"{missing} beside {given[0]}: the three are set together or none")
+    assert clash.key == given[0]
+
+
+@pytest.mark.parametrize("given", [["key_file"], ["ca_file", "crl_file"], ["crl_file"]])
+@pytest.mark.parametrize("value", ["/x", ""])
+def test_where_nobody_comes_by_tls_its_files_are_passed_over_as_libvirt_does(given, value):
+    loaded = load("".join(f'{key} = "{value}"\n' for key in given), "f", privileged=True)
+    assert all("as long as listen_tls = 0" in doubt.text for doubt in loaded.doubts)
+    assert all(doubt.is_ignored for doubt in loaded.doubts)
+
+
+@pytest.mark.parametrize("key", ["key_file", "cert_file"])
+def test_without_a_certificate_or_its_key_nobody_can_be_served(key):
+    three = {each: f"/{each}" for each in ("key_file", "cert_file", "ca_file")} | {key: ""}
+    (clash,) = of_tls(*(f'{each} = "{path}"' for each, path in three.items()))
+    assert clash.key == key
+    assert clash.expected.startswith(f"{key} to be a path")
+
+
+def test_a_ca_that_is_empty_is_a_choice_and_a_revocation_list_that_is_none():
+    assert not of_tls('key_file = "/k"', 'cert_file = "/c"', 'ca_file = ""', 'crl_file = ""')
+    assert not of_tls('crl_file = ""')
 
 
 def test_key_certificate_and_ca_may_come_with_and_without_a_revocation_list():
@@ -55,9 +83,11 @@ def test_key_certificate_and_ca_may_come_with_and_without_a_revocation_list():
 
 
 def test_a_revocation_list_alone_is_refused_because_libvirt_would_not_use_it():
-    assert refusal(FILES["crl_file"]) == (
-        "f:1:12: expected key_file, cert_file and ca_file beside crl_file; without them put the"
-        " list where the CA's certificate is, as cacrl.pem"
+    (clash,) = of_tls(FILES["crl_file"])
+    assert (clash.key, clash.expected) == (
+        "crl_file",
+        "key_file, cert_file and ca_file beside crl_file; without them put the list where the"
+        " CA's certificate is, as cacrl.pem",
     )
 
 

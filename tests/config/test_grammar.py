@@ -1,4 +1,4 @@
-"""Every row of reference/config.md section 2, as data."""
+"""Every row of docs/protocol/configuration.md, section 2, as data."""
 
 import pytest
 

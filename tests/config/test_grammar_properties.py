@@ -2,7 +2,7 @@
 
 import string
 from contextlib import suppress
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -95,7 +95,7 @@ def test_every_string_that_parses_can_be_rendered(text):
     ids=lambda text: repr(text[:8]),
 )
 def test_a_long_text_takes_time_in_proportion_to_its_length(text):
-    start = perf_counter()
+    start = process_time()
     with suppress(ConfigError):
         parse(text, "f")
-    assert perf_counter() - start < GENEROUS_S
+    assert process_time() - start < GENEROUS_S

@@ -1,4 +1,6 @@
+import re
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxyd.config.globs import matches
 from proxyd.config.logstrings import (
+    CATEGORIES,
     LogFilter,
     LogLevel,
     LogOutput,
@@ -15,7 +18,11 @@ from proxyd.config.logstrings import (
     parse_filters,
     parse_level,
     parse_outputs,
+    unfed_outputs,
+    unheard_filters,
 )
+
+ROOT = Path(__file__).parents[2] / "proxyd"
 
 TARGETS = st.text(min_size=1).filter(lambda text: not set(text) & {" ", ":"})
 LEVELS = st.sampled_from(LogLevel)
@@ -170,3 +177,42 @@ def test_the_debug_variable_takes_numbers_and_words(text, level):
 def test_the_debug_variable_takes_nothing_else(text):
     with pytest.raises(LogStringError, match="a level is a number from 1 to 4 or debug, info"):
         parse_level(text)
+
+
+def test_the_categories_are_those_of_the_program():
+    used = {
+        name
+        for path in ROOT.rglob("*.py")
+        for name in re.findall(r'getLogger\("([^"]+)"\)', path.read_text())
+    }
+    assert used == set(CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    ("filters", "unheard"),
+    [
+        ("1:rpc 4:util", []),
+        ("1:qemu 3:remote 4:libvirt", ["qemu", "libvirt"]),
+        ("1:net*client", []),
+        ("1:*", []),
+        ("", []),
+    ],
+)
+def test_filters_that_no_category_fits_are_known(filters, unheard):
+    assert unheard_filters(parse_filters(filters)) == unheard
+
+
+@pytest.mark.parametrize(
+    ("level", "filters", "outputs", "unfed"),
+    [
+        (3, "", "1:stderr 3:file:/x", ["1:stderr"]),
+        (3, "1:rpc", "1:stderr", []),
+        (3, "4:rpc", "2:stderr", ["2:stderr"]),
+        (1, "", "1:stderr", []),
+        (4, "", "4:stderr", []),
+        (2, "3:rpc", "", []),
+    ],
+)
+def test_outputs_that_ask_for_more_than_there_is_are_known(level, filters, outputs, unfed):
+    found = unfed_outputs(level, parse_filters(filters), parse_outputs(outputs))
+    assert found == list(parse_outputs(" ".join(unfed)))

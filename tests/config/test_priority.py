@@ -23,6 +23,7 @@ from proxyd.config.priority import (
     check_priority,
     parse_priority,
 )
+from proxyd.tls.offers import limit_offers
 from tests.bed.command import run_to_end
 from tests.fakes.tls import certified_key
 
@@ -279,11 +280,21 @@ def test_a_cipher_brings_suites_with_what_is_there():
         ("NORMAL:+CURVE-SECP192R1", "+CURVE-SECP192R1", "too small"),
         ("NORMAL:+CTYPE-RAWPK", "+CTYPE-RAWPK", "X.509"),
         ("NORMAL:-CTYPE-X509", "-CTYPE-X509", "cannot be translated"),
-        ("NORMAL:-GROUP-X25519", "-GROUP-X25519", "cannot be translated"),
-        ("NORMAL:-CURVE-ALL:+CURVE-SECP384R1", "-CURVE-ALL", "cannot be translated"),
-        ("NORMAL:-SIGN-ALL:+SIGN-RSA-SHA256", "-SIGN-ALL", "cannot be translated"),
-        ("NONE:+VERS-TLS1.3:+GROUP-X25519", "+GROUP-X25519", "write +GROUP-ALL"),
-        ("NONE:+VERS-TLS1.3:+SIGN-RSA-SHA256", "+SIGN-RSA-SHA256", "write +SIGN-ALL"),
+        ("NORMAL:-GROUP-ALL", "-GROUP-ALL", "no group, such as"),
+        ("NORMAL:-CURVE-ALL", "-CURVE-ALL", "no group, such as"),
+        ("NORMAL:-SIGN-ALL", "-SIGN-ALL", "no signature, such as"),
+        (
+            "NORMAL:-VERS-TLS1.2:-SIGN-ALL:+SIGN-RSA-SHA256",
+            "-SIGN-ALL",
+            "TLS 1.3 needs a group and a signature (not SIGN-RSA-SHA",
+        ),
+        (
+            "NORMAL:-VERS-TLS1.3:-GROUP-EC-ALL:-DHE-RSA",
+            "-DHE-RSA",
+            "ECDHE-RSA a curve and RSA",
+        ),
+        ("NORMAL:+GROUP-X25519-KYBER768", "+GROUP-X25519-KYBER768", "is not in OpenSSL"),
+        ("NORMAL:+SIGN-DSA-SHA256", "+SIGN-DSA-SHA256", "is not offered"),
         ("LEGACY:%FORCE_ETM", "%FORCE_ETM", "CBC"),
         ("NORMAL:%FORCE_SESSION_HASH", "%FORCE_SESSION_HASH", "-VERS-TLS1.2"),
         ("NORMAL:%NO_EXTENSIONS", "%NO_EXTENSIONS", "cannot be translated"),
@@ -350,6 +361,7 @@ def test_letters_that_only_resemble_others_are_not_understood():
     assert "is not understood" in str(refusal("NORMAL:-ſHA1"))  # its capital is a plain S
 
 
+@pytest.mark.system  # gnutls-cli
 def test_every_word_that_could_concern_a_suite_of_gnutls_is_known():
     words = {word for _, *parts in all_of_gnutls() for word in parts if word}
     words |= {f"VERS-{name}" for name in ("SSL3.0", "TLS1.0", "TLS1.1", "TLS1.2", "TLS1.3")}
@@ -389,6 +401,8 @@ def test_the_check_says_what_was_expected():
 
 FLAGS = ["%COMPAT", "%PROFILE_HIGH", "%PROFILE_ULTRA", "%FORCE_ETM", "%NONSENSE"]
 MORE = ["CIPHER-ALL", "KX-ALL", "MAC-ALL", "VERS-ALL", "VERS-TLS-ALL", "GROUP-X25519", "3DES-CBC"]
+MORE += ["GROUP-ALL", "CURVE-ALL", "GROUP-EC-ALL", "GROUP-DH-ALL", "GROUP-X25519-MLKEM768"]
+MORE += ["SIGN-ALL", "SIGN-ML-DSA-65", "SIGN-RSA-SHA256", "SIGN-ECDSA-SHA384"]
 WORDS = st.one_of(
     st.sampled_from([*LEVELS, *FLAGS, "NONE", "@SYSTEM", "@A,SYSTEM", "@A", ""]),
     st.builds("{}{}".format, st.sampled_from("+-!"), st.sampled_from([*PARTS, *LEVELS, *MORE])),
@@ -428,6 +442,7 @@ def configured(policy, method=SSL.TLS_SERVER_METHOD):
     context.set_max_proto_version(policy.highest)
     context.set_cipher_list(policy.ciphers.encode())
     context.set_tls13_ciphersuites(policy.suites.encode())
+    limit_offers(context, policy)
     return context
 
 
@@ -476,6 +491,7 @@ OLD_CLIENT = f"NONE:+VERS-TLS1.2:+AES-128-CBC:+SHA1:+RSA:+DHE-RSA:{REST}"  # muc
 RHEL_7_CLIENT = f"NONE:+VERS-TLS1.2:+AES-128-GCM:+AES-128-CBC:+SHA1:+AEAD:+ECDHE-RSA:+RSA:{REST}"
 
 
+@pytest.mark.system  # gnutls-cli
 @pytest.mark.parametrize(
     ("text", "client", "expected"),
     [
@@ -509,6 +525,7 @@ def test_a_real_client_ends_with_what_is_allowed(text, client, expected):
     assert negotiated_with_gnutls(context, client) == expected
 
 
+@pytest.mark.system  # gnutls-cli
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -566,7 +583,12 @@ def test_openssl_uses_every_suite_that_is_told_to_it(text, profile):
 def test_the_unused_half_is_never_negotiated():
     policy = parse_priority("NORMAL:-VERS-TLS1.2")
     assert policy == TlsPolicy(
-        lowest=TLS_1_3, highest=TLS_1_3, ciphers=NORMAL.ciphers, suites=NORMAL.suites
+        lowest=TLS_1_3,
+        highest=TLS_1_3,
+        ciphers=NORMAL.ciphers,
+        suites=NORMAL.suites,
+        groups=NORMAL.groups,
+        signatures=NORMAL.signatures,
     )
     client = SSL.Context(SSL.TLS_CLIENT_METHOD)
     client.set_max_proto_version(TLS_1_2)

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyd.config.loading import load, with_environment, with_verbose
 from proxyd.config.report import report, report_json
 from proxyd.config.settings import SPECS
+from proxyd.config.sources import load, with_environment, with_verbose
 
 FULL = """
 listen_tcp = 1
@@ -70,6 +70,12 @@ def test_a_report_of_defaults_says_that_nothing_is_set():
     assert report(loaded()).startswith("# Nothing is set.\n\n# As by default:\n")
 
 
+def test_what_has_no_effect_says_so():
+    lines = [" ".join(line.split()) for line in report(loaded("audit_level = 2")).splitlines()]
+    assert "audit_level = 2 # /etc/x.conf:1 (no effect here)" in lines
+    assert "ovs_timeout = 5 # default (no effect here)" in lines
+
+
 def test_what_a_file_cannot_say_is_a_comment():
     lines = [" ".join(line.split()) for line in report(loaded()).splitlines()]
     assert "#listen_addr = unset # default" in lines
@@ -98,12 +104,20 @@ def test_the_report_for_programs_has_values_and_origins_and_doubts():
     result = json.loads(report_json(loaded(FULL + "max_client = 1")))
     settings = result["settings"]
     assert list(settings) == list(SPECS)
-    assert settings["listen_tcp"] == {"value": 1, "origin": "/etc/x.conf:2"}
+    assert settings["listen_tcp"] == {
+        "value": 1,
+        "origin": "/etc/x.conf:2",
+        "takes_effect": "start",
+    }
     assert settings["unix_sock_rw_perms"]["value"] == "0770"
     assert settings["sasl_allowed_username_list"]["value"] == ["a", 'b"c']
     assert settings["tls_allowed_dn_list"]["value"] == []
     assert settings["keepalive_interval"]["value"] == -1
-    assert settings["host_uuid"] == {"value": None, "origin": "default"}
+    assert settings["host_uuid"] == {
+        "value": None,
+        "origin": "default",
+        "takes_effect": "never",
+    }
     assert settings["tcp_min_ssf"]["value"] == 112
     assert result["doubts"] == [
         {
@@ -112,13 +126,14 @@ def test_the_report_for_programs_has_values_and_origins_and_doubts():
             "column": 1,
             "key": "max_client",
             "text": 'unknown key "max_client" (did you mean "max_clients"?)',
+            "is_ignored": False,
         }
     ]
 
 
 def test_the_report_for_programs_has_also_what_no_file_can_say():
     settings = json.loads(report_json(loaded()))["settings"]
-    assert settings["tcp_min_ssf"] == {"value": 56, "origin": "default"}
+    assert settings["tcp_min_ssf"] == {"value": 56, "origin": "default", "takes_effect": "reload"}
 
 
 @given(st.text())

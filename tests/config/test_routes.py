@@ -1,4 +1,5 @@
-"""Every row of reference/routing.md section 2 as data, and everything that a name may not do."""
+"""Every row of docs/protocol/routing.md, section 2, as data, and everything that a name may not
+do."""
 
 import pytest
 
@@ -190,7 +191,7 @@ def test_any_other_transport_is_refused(transport, rest):
 
 
 def test_an_empty_transport_is_refused():
-    # reference/routing.md, section 2: an unknown transport is an error of code 8.
+    # docs/protocol/routing.md, section 1: an unknown transport is an error of code 8.
     assert refusal("qemu+:///system").code == 8
 
 
@@ -242,7 +243,7 @@ def test_a_forgotten_slash_is_answered_with_the_right_name(scheme, host, rest):
 
 @pytest.mark.parametrize("name", ["qemu://system", "vbox://session", "vz://system"])
 def test_a_forgotten_slash_has_the_numbers_of_the_reference(name):
-    # reference/routing.md, section 2: code 1 domain 0.
+    # docs/protocol/routing.md, section 1: code 1 domain 0.
     assert numbers(refusal(name)) == (1, 0)
 
 
@@ -460,13 +461,13 @@ def test_a_text_without_a_scheme_has_no_driver(name):
 
 @pytest.mark.parametrize("name", ["/system:x", "./a:b", "//host:16509/system", "?a=b:c", "#a:b"])
 def test_a_colon_further_on_makes_no_scheme(name):
-    # reference/routing.md, section 2: a URI without a scheme is code 5 domain 0.
+    # docs/protocol/routing.md, section 1: a URI without a scheme is code 5 domain 0.
     assert numbers(refusal(name)) == (5, 0)
 
 
 @pytest.mark.parametrize("name", ["a b", "é", "%", "a\n", "\x00"])
 def test_what_is_no_uri_is_so_even_without_a_colon(name):
-    # reference/routing.md, section 2: unparsable is code 1 domain 45.
+    # docs/protocol/routing.md, section 1: unparsable is code 1 domain 45.
     assert numbers(refusal(name)) == (1, 45)
 
 

@@ -4,10 +4,11 @@ import posixpath
 import random
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxyd.config.routes import MAX_NAME, Destination, RoutingTable, Unroutable, parse_name
+from tests.bed.examples import examples
 
 SYSTEM_DIR = "/run/libvirt"
 SESSION_DIR = "/run/user/1000/libvirt"
@@ -88,14 +89,14 @@ def keys_of(query):
 
 
 @given(TABLES, NAMES, st.booleans())
-@settings(max_examples=200)
+@examples(200)
 def test_any_text_leads_somewhere_or_is_refused(table, name, readonly):
     went = resolved(table, name, readonly=readonly)
     assert went is None or isinstance(went, Destination)
 
 
 @given(TABLES, NAMES)
-@settings(max_examples=500)
+@examples(500)
 def test_what_goes_on_names_no_host_no_transport_and_nothing_that_acts(table, name):
     went = resolved(table, name)
     if went is None:
@@ -112,7 +113,7 @@ def test_what_goes_on_names_no_host_no_transport_and_nothing_that_acts(table, na
 
 @given(TABLES, NAMES)
 @example(RoutingTable(privileged=True, system_dir=SYSTEM_DIR, session_dir=SESSION_DIR), "xen:")
-@settings(max_examples=500)
+@examples(500)
 def test_what_goes_on_is_plain_text_and_leads_to_the_same_place(table, name):
     went = resolved(table, name)
     if went is None:
@@ -126,7 +127,7 @@ def test_what_goes_on_is_plain_text_and_leads_to_the_same_place(table, name):
 
 
 @given(TABLES, NAMES, st.booleans())
-@settings(max_examples=300)
+@examples(300)
 def test_a_socket_lies_directly_in_its_directory_or_is_the_configured_path(table, name, readonly):
     went = resolved(table, name, readonly=readonly)
     if went is None or went.path in table.routes.values():
@@ -146,7 +147,7 @@ def test_a_scheme_of_any_spelling_stays_a_part_of_the_sockets_name(scheme, reado
 
 
 @given(st.text(st.sampled_from("%65/:?&=+x#;"), min_size=MAX_NAME // 2, max_size=2 * MAX_NAME))
-@settings(max_examples=20)
+@examples(20)
 def test_long_nonsense_is_refused_or_goes_on(name):
     table = RoutingTable(privileged=True, system_dir=SYSTEM_DIR, session_dir=SESSION_DIR)
     went = resolved(table, "qemu:///" + name)

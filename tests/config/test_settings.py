@@ -1,10 +1,14 @@
-"""Every key of reference/config.md section 1: its default, what it takes and what it refuses."""
+"""Every key of docs/protocol/configuration.md, section 1: its default, what it takes and what it
+refuses."""
 
 import pytest
 
+from proxyd.config.agreement import clashes_of
 from proxyd.config.grammar import ConfigError
-from proxyd.config.loading import load
-from proxyd.config.settings import SPECS, Settings, resolve
+from proxyd.config.kinds import When
+from proxyd.config.settings import SPECS, Settings, keys, resolve
+from proxyd.config.sources import load
+from proxyd.config.transports import BY_NETWORK
 
 SWITCHES = [
     "listen_tls",
@@ -40,8 +44,23 @@ I32 = "a whole number from -2147483648 to 2147483647"
 
 def setting(key, text):
     loaded = load(f"{key} = {text}\n", "f", privileged=True)
-    assert loaded.doubts == ()
+    assert {doubt.key for doubt in loaded.doubts} <= set(keys(When.NEVER))
     return getattr(loaded.settings, key)
+
+
+def of_use(key, text):
+    """What is said of a value where somebody comes by what it is for; without, it is a doubt."""
+    (transport,) = (each for each in BY_NETWORK if each.traits.listen in SPECS[key].use.switches)
+    loaded = load(f"{key} = {text}\n", "f", privileged=True)
+    (clash,) = clashes_of(loaded.settings, transport)
+    (doubt,) = loaded.doubts
+    assert clash.key == doubt.key == key
+    passed_over = f"it does not matter as long as {transport.traits.listen} = 0"
+    assert doubt.text == f"expected {clash.expected}; {passed_over}"
+    assert doubt.is_ignored
+    on = load(f"{transport.traits.listen} = 1\n{key} = {text}\n", "f", privileged=True)
+    assert on.doubts == ()
+    return clash.expected
 
 
 def refusal(text):
@@ -144,6 +163,7 @@ def test_the_full_access_socket_is_open_to_all_only_where_polkit_guards_it(text,
 def test_the_keys_only_proxyd_knows_are_named_so():
     ours = [key for key in SPECS if key.startswith("proxyd_")]
     assert ours == [
+        "proxyd_strict_start",
         "proxyd_sasl_mechanisms",
         "proxyd_keytab",
         "proxyd_passwords",
@@ -152,6 +172,11 @@ def test_the_keys_only_proxyd_knows_are_named_so():
         "proxyd_max_clients_per_peer",
         "proxyd_handshake_timeout",
         "proxyd_drain_timeout",
+        "proxyd_parting_timeout",
+        "proxyd_metrics_listen",
+        "proxyd_audit",
+        "proxyd_audit_output",
+        "proxyd_audit_required",
         "proxyd_backend_dir",
         "proxyd_routes",
     ]
@@ -268,8 +293,9 @@ def test_unix_clients_prove_who_they_are_in_three_ways(key):
 def test_network_clients_prove_who_they_are_in_two_ways(key):
     assert [setting(key, f'"{word}"') for word in ("none", "sasl")] == ["none", "sasl"]
     assert refused_value(key, '"SASL"') == 'to be "none" or "sasl" (in lower case), not "SASL"'
-    assert refused_value(key, '"polkit"') == (
-        'to be "none" or "sasl" (polkit knows only users of this host: UNIX sockets), not "polkit"'
+    assert of_use(key, '"polkit"') == (
+        f'{key} to be "none" or "sasl" (polkit knows only users of this host: UNIX sockets),'
+        ' not "polkit"'
     )
 
 
@@ -282,8 +308,89 @@ def test_a_port_is_a_number_or_a_service(key, text):
 @pytest.mark.parametrize("key", ["tls_port", "tcp_port"])
 @pytest.mark.parametrize("text", ["", "65536", "-1", "9" * 5000, "16 509", "/x", "é"])
 def test_a_port_is_nothing_else(key, text):
-    expected = "to be a port from 0 (any free one) to 65535 or a service's name, not "
-    assert refused_value(key, f'"{text}"').startswith(expected)
+    expected = f"{key} to be a port from 0 (any free one) to 65535 or a service's name, not "
+    assert of_use(key, f'"{text}"').startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", "an address or a host name (leave the key out for all addresses)"),
+        ("[::1]", "an address without brackets, such as ::1"),
+        ("[::1]:16514", "an address without brackets, such as ::1"),
+        ("127.0.0.1:16509", "an address or a host name alone (the ports are tls_port and"),
+        ("localhost:16509", "an address or a host name alone (the ports are tls_port and"),
+        ("999.1.1.1", "an IPv4 address such as 192.0.2.1"),
+        ("1.2.3.4.5", "an IPv4 address such as 192.0.2.1"),
+        ("192.0.2.", "an IPv4 address such as 192.0.2.1"),
+        ("9" * 5000, "an IPv4 address such as 192.0.2.1"),
+        ("fe80::g", "an IPv6 address such as ::1"),
+        ("192.0.2.0/24", "one address or host name, and nothing else beside it"),
+        ("192.0.2.1,192.0.2.2", "one address or host name, and nothing else beside it"),
+    ],
+)
+@pytest.mark.parametrize("switch", ["listen_tls", "listen_tcp"])
+def test_what_cannot_be_an_address_is_a_clash_where_somebody_listens(switch, text, wanted):
+    loaded = load(f'{switch} = 1\nlisten_addr = "{text}"\n', "f", privileged=True)
+    (transport,) = (each for each in BY_NETWORK if each.traits.listen == switch)
+    (clash,) = clashes_of(loaded.settings, transport)
+    assert clash.key == "listen_addr"
+    assert clash.expected.startswith(f"listen_addr to be {wanted}")
+    assert loaded.doubts == ()
+    (doubt,) = load(f'listen_addr = "{text}"\n', "f", privileged=True).doubts
+    assert (doubt.key, doubt.is_ignored) == ("listen_addr", True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0.0.0.0",
+        "127.1",
+        "192.0.2.1",
+        "::",
+        "::1",
+        "fe80::1%eth0",
+        "::ffff:192.0.2.1",
+        "localhost",
+        "host-1.example.org",
+        "a_b",
+        "*",
+    ],
+)
+def test_what_may_be_an_address_is_for_the_resolver_to_say(text):
+    loaded = load(f'listen_tls = 1\nlisten_addr = "{text}"\n', "f", privileged=True)
+    assert not [each for way in BY_NETWORK for each in clashes_of(loaded.settings, way)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "unix_sock_dir",
+        "log_outputs",
+        "log_filters",
+        "tls_priority",
+        "proxyd_keytab",
+        "proxyd_passwords",
+        "proxyd_backend_dir",
+    ],
+)
+def test_a_text_that_is_there_and_empty_counts_as_unset(key):
+    loaded = load(f'listen_tls = 1\n{key} = ""\n', "f", privileged=True)
+    assert getattr(loaded.settings, key) is None
+    (doubt,) = loaded.doubts
+    assert str(doubt) == f"f:2:1: {key} is empty, which counts as unset"
+    assert doubt.is_ignored
+
+
+def test_every_text_says_what_an_empty_one_means():
+    """Each of them is one of four: unset, refused, passed over until it is used, or a choice."""
+    meant = {"key_file", "cert_file", "ca_file", "crl_file"}  # agreement.py, load_tls.py
+    for key, spec in SPECS.items():
+        if spec.kind.name != "a string" or key in meant:
+            continue
+        use = spec.use
+        refused = spec.check("") is not None or use.check("") is not None
+        assert refused or use.empty_is_unset, key
 
 
 def test_access_drivers_are_none_and_polkit():

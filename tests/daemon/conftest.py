@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyd.daemon.signals import SIGNALS, block_signals
+from proxyd.process.signals import SIGNALS, block_signals
 from tests.bed.waiting import wait_until
 
 

@@ -1,27 +1,22 @@
 """What a live daemon is made of, for tests of one part of it: no listener, no signal, no thread."""
 
-from proxyd.admin.visitors import AdminServer
-from proxyd.config.listening import Door
-from proxyd.daemon.hosting import LiveHost, ProxyServer
-from proxyd.daemon.idle import IdleExit
-from proxyd.daemon.in_force import InForce, Options
-from proxyd.daemon.loaded import Source
+from dataclasses import replace
+
+from proxyd.config.listeners import Door
+from proxyd.daemon.assemble import assemble
+from proxyd.daemon.entrances import load_offerings, load_tls_for
+from proxyd.daemon.in_force import Current, InForce, Options
+from proxyd.daemon.load_config import Source
 from proxyd.daemon.log_settings import LogSettings
-from proxyd.daemon.logoutputs import LogPlaces
-from proxyd.daemon.logs import Logs
-from proxyd.daemon.notify import Notifier
 from proxyd.daemon.places import Places, routing_table
-from proxyd.daemon.reload import Reloader
-from proxyd.daemon.reporting import Reporter
-from proxyd.session.admission import Admission
-from proxyd.session.handover import Relay
-from proxyd.session.roster import Roster
+from proxyd.log.logs import Logs
+from proxyd.log.outputs import LogPlaces
+from proxyd.process.systemd_notify import Notifier
 from proxyd.wire.programs import AuthMethod
 from tests.session.desk import seated
 
 DEADLINE_S = 10
 UNIX_DOOR = Door(name="libvirt-sock", method=AuthMethod.NONE, readonly=False, own_uid_only=False)
-STARTED_AT = 1700000000.0
 
 
 def options(directory, *, privileged=True):
@@ -45,7 +40,7 @@ def options(directory, *, privileged=True):
 
 
 class Parts:
-    """The parts of a daemon, put together as running.py does it. To be made within trio.
+    """The parts of a daemon, put together as it does, and not running. To be made within trio.
 
     `text` is its configuration; `stopped` are the reasons why somebody wanted it to end.
     """
@@ -56,52 +51,46 @@ class Parts:
         self.configure(text)
         self.options = options(directory, privileged=privileged)
         loaded = self.options.source.load()
-        self.in_force = InForce(
-            settings=loaded.settings,
-            at_start=loaded.settings,
-            routes=routing_table(loaded.settings, self.options.places),
-            tls=None,
-            offerings={},
-            descriptor_room=descriptor_room,
+        places = self.options.places
+        self.current = Current(
+            InForce(
+                settings=loaded.settings,
+                at_start=loaded.settings,
+                routes=routing_table(loaded.settings, places),
+                tls=load_tls_for(loaded.settings, places),
+                offerings=load_offerings(loaded.settings, places)[0],
+                descriptor_room=descriptor_room,
+            )
         )
-        self.admission = Admission(max_clients=100, max_anonymous=20)
-        self.roster = Roster(self.admission)
-        self.admin = AdminServer(max_clients=50)
-        self.relay = Relay(self.roster.relay_ended)
         self.logs = LogSettings(
             Logs(places=LogPlaces(journal=str(directory / "no-journal"))), self.options
         )
         self.stopped = []
-        admissions = (self.admission, self.admin.admission)
-        self.idle = IdleExit(0, admissions, lambda: self.stopped.append("idle"))
-        self.reloader = Reloader(
-            self.in_force,
+        made = assemble(
+            self.current,
             self.options,
             self.logs,
-            admissions,
             announced=(notifier or Notifier()).reloading,
-        )
-        self.reporter = Reporter(
-            in_force=self.in_force,
-            options=self.options,
-            roster=self.roster,
-            admin=self.admin,
-            relay=self.relay,
-            logs=self.logs,
-            idle=self.idle,
-            reloader=self.reloader,
-            started_at=STARTED_AT,
-        )
-        self.server = ProxyServer(self.in_force, self.roster, self.relay, self.reloader)
-        self.host = LiveHost(
-            self.server,
-            self.admin,
-            roster=self.roster,
-            logs=self.logs,
-            idle=self.idle,
-            reporter=self.reporter,
             stop=self.stopped.append,
+            end=lambda: self.stopped.append("idle"),
         )
+        self.made = made
+        self.admission, self.roster, self.relay = made.admission, made.roster, made.relay
+        self.admin, self.idle, self.reloader = made.admin, made.idle, made.reloader
+        self.host = made.admin_services.view
+        self.reporter = self.host._reporter
+        self.server = self.host.servers()[0]
+        # Fewer than by default, so that a test can reach the end of them.
+        self.admission.change(max_clients=100, max_anonymous=20)
+        self.admin.admission.change(max_clients=50, max_anonymous=0)
+
+    @property
+    def in_force(self):
+        return self.current.now
+
+    def put_in_force(self, **parts):
+        """As a reload does, of some parts alone."""
+        self.current.now = replace(self.current.now, **parts)
 
     def configure(self, text):
         self.conf.write_text(f'log_outputs = "1:file:{self.directory}/log"\n{text}')
@@ -114,4 +103,5 @@ class Parts:
         """What was opened, given back; nothing of it ran in a thread of its own but the log."""
         for loop in self.relay.loops:
             loop._close()
+        assert self.roster.audit.close(DEADLINE_S)
         assert self.logs.logs.close(DEADLINE_S)

@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from proxyd.admission.admission import Admission
 from proxyd.daemon.idle import IdleExit
-from proxyd.session.admission import Admission
 from tests.session.desk import SOMEBODY
 
 PLACES = {}

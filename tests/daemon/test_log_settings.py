@@ -2,16 +2,17 @@
 
 import logging
 import threading
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 
 from proxyd.config.logstrings import LogFilter, LogLevel, LogOutput, parse_filters, parse_outputs
-from proxyd.daemon.exits import Exit, StartFailed
 from proxyd.daemon.log_settings import LogSettings
-from proxyd.daemon.logoutputs import LogOutputError, LogPlaces
-from proxyd.daemon.logs import Logs
+from proxyd.log.logs import Logs
+from proxyd.log.outputs import LogOutputError, LogPlaces
+from proxyd.process.exit_status import Exit, StartFailed
 from tests.bed.waiting import wait_until
 from tests.daemon.parts import DEADLINE_S, options
 
@@ -91,7 +92,7 @@ async def test_no_outputs_are_the_default_one(settings):
     assert settings.outputs == (LogOutput(LogLevel.WARNING, "stderr"),)
 
 
-@pytest.mark.parametrize("where", ["/nonexistent/log", "."])
+@pytest.mark.parametrize("where", ["/proc/nonexistent/log", "."])
 async def test_an_output_that_cannot_be_opened_changes_nothing(settings, tmp_path, where):
     before = settings.level, settings.filters, settings.outputs
     unopenable = [LogOutput(1, "file", "another"), LogOutput(1, "file", where)]
@@ -162,3 +163,17 @@ async def test_of_two_changes_at_one_time_none_undoes_the_other(settings, tmp_pa
 
     assert settings.outputs == (LogOutput(LogLevel.DEBUG, "file", f"{tmp_path}/new"),)
     assert settings.filters == tuple(parse_filters("1:auth"))
+
+
+@pytest.mark.parametrize(("privileged", "mode"), [(True, 0o755), (False, 0o700)])
+def test_the_directory_of_the_usual_log_file_is_made(tmp_path, monkeypatch, privileged, mode):
+    monkeypatch.setattr("proxyd.daemon.log_settings.journal_is_available", lambda: False)
+    asked = options(tmp_path, privileged=privileged)
+    log_file = tmp_path / "cache" / "libvirt" / "virtproxyd.log"
+    asked = replace(asked, background=True, places=replace(asked.places, log_file=str(log_file)))
+    configure(tmp_path, "")
+    made = LogSettings(Logs(places=LogPlaces(journal=str(tmp_path / "no-journal"))), asked)
+    made.start(asked.source.load())
+    assert made.logs.close(DEADLINE_S)
+    assert log_file.exists()
+    assert log_file.parent.stat().st_mode & 0o777 == mode

@@ -1,6 +1,6 @@
 import pytest
 
-from proxyd.config.loading import load
+from proxyd.config.sources import load
 from proxyd.daemon.places import Places, places_of, routing_table
 
 USER = {"HOME": "/home/fred"}

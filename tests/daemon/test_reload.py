@@ -12,8 +12,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from proxyd.daemon import reload
-from proxyd.daemon.exits import StartFailed
-from proxyd.daemon.notify import Notifier
+from proxyd.process.exit_status import StartFailed
+from proxyd.process.systemd_notify import Notifier
 from tests.bed.daemon import short_directory
 from tests.bed.pki import Pki
 from tests.bed.waiting import wait_until
@@ -76,7 +76,7 @@ async def test_what_the_file_says_is_in_force_afterwards_and_remembered(parts, l
     assert [each.pattern for each in parts.logs.filters] == ["*rpc*"]
     last = parts.reloader.last
     assert (last.succeeded, last.text) == (True, f"configuration reloaded from {parts.conf}")
-    assert before <= last.at_s <= time.time()
+    assert before <= last.at <= time.time()
 
 
 async def test_nothing_is_remembered_before_the_first(parts):
@@ -179,6 +179,8 @@ async def test_a_setting_that_is_built_into_the_sockets_stays_with_a_warning(par
     assert parts.in_force.settings.max_clients == 70
     (line,) = (text for text in log.messages if "takes a restart" in text)
     assert line.startswith("unix_sock_rw_perms has changed in the file")
+    said = parts.reloader.last.text  # which status shows
+    assert said.endswith("; what changed of unix_sock_rw_perms waits for a restart")
 
 
 # Certificates alone

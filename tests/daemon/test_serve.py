@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from proxyd.daemon.in_force import Options
-from proxyd.daemon.loaded import Source
+from proxyd.daemon.load_config import Source
 from proxyd.daemon.places import Places
 from proxyd.daemon.serve import run_daemon
 from tests.bed.command import run_to_end
@@ -83,11 +83,12 @@ class Stage:
         return run_daemon(self.options(**options))
 
     def left(self):
-        """What is there besides the configuration, the log and the run-time directory."""
+        """What is there besides the configuration, log, audit and the run-time directory."""
+        stays = {self.conf, self.log, self.directory / "virtproxyd-audit.log", self.runtime_dir}
         return sorted(
             str(each.relative_to(self.directory))
             for each in self.directory.rglob("*")
-            if each not in {self.conf, self.log, self.runtime_dir}
+            if each not in stays
         )
 
 
@@ -104,7 +105,8 @@ def meanwhile(stage, act, *, number=signal.SIGTERM):
 
     def other_thread():
         try:
-            wait_until(lambda: accepts(stage.sock), 10, "the daemon serves")
+            last = stage.sock.with_name("virtproxyd-admin-sock")  # of those that it makes
+            wait_until(lambda: last.exists() and accepts(stage.sock), 10, "the daemon serves")
             told.append(act())
         finally:
             os.kill(os.getpid(), number)
@@ -253,7 +255,8 @@ def test_doubts_about_the_configuration_are_in_the_log(stage):
 
 SIGNALLED = """
 import os, sys
-from proxyd.daemon import cli, entrances
+from proxyd.daemon import entrances
+from proxyd.cli import main as cli
 original = entrances.open_unix_listener
 def and_a_signal(spec):
     opened = original(spec)
@@ -320,6 +323,29 @@ def test_a_users_run_time_directory_that_cannot_be_made_names_the_variable(stage
     assert "or set XDG_RUNTIME_DIR" in capfd.readouterr().err
 
 
+def test_a_run_time_directory_that_nothing_lies_in_is_not_made(stage):
+    stage.runtime_dir.write_text("in the way")
+    own = stage.directory / "own"
+    own.mkdir()
+    stage.sock = own / "libvirt-sock"
+    stage.configure(unix_sock_dir=str(own))
+    with meanwhile(stage, lambda: "it serves") as told:
+        assert stage.run(privileged=False) == 0
+    assert told == ["it serves"]
+    assert stage.runtime_dir.read_text() == "in the way"
+
+
+def test_a_run_time_directory_is_made_for_the_pid_file_alone(stage):
+    own = stage.directory / "own"
+    own.mkdir()
+    stage.sock = own / "libvirt-sock"
+    stage.configure(unix_sock_dir=str(own))
+    pid_file = stage.runtime_dir / "virtproxyd.pid"
+    with meanwhile(stage, pid_file.exists) as told:
+        assert stage.run(privileged=False, pid_file=str(pid_file)) == 0
+    assert told == [True]
+
+
 def test_a_pid_file_that_cannot_be_made_is_status_1(stage, capfd):
     assert status_of(stage, pid_file=str(stage.directory / "missing" / "pid")) == 1
     assert "no such directory" in capfd.readouterr().err
@@ -335,7 +361,9 @@ def test_a_log_that_cannot_be_opened_is_status_1_and_takes_nothing(stage, capfd)
 
 
 def test_a_listener_that_nobody_could_come_in_by_is_status_6(stage, capfd):
-    stage.configure(listen_tcp=1, proxyd_keytab=str(stage.directory / "missing"))
+    stage.configure(
+        listen_tcp=1, proxyd_keytab=str(stage.directory / "missing"), proxyd_strict_start=1
+    )
     assert status_of(stage) == 6
     said = capfd.readouterr().err
     assert 'auth_tcp = "sasl": no SASL mechanism can serve clients by TCP; GSSAPI' in said

@@ -3,7 +3,7 @@ import shlex
 
 import pytest
 
-from proxyd.daemon.cli import build_parser
+from proxyd.cli.main import build_parser
 from proxyd.daemon.places import places_of
 from proxyd.deploy.completion import bash_completion
 from tests.bed.command import run_to_end

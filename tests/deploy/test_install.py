@@ -15,6 +15,7 @@ from tests.deploy.installing import (
 )
 
 SERVICE = f"{UNITS}/virtproxyd.service"
+NEWER = "/usr/bin/false"  # what another version has in the unit
 ENVIRONMENT = "etc/default/virtproxyd"
 CONFIG = "etc/libvirt/virtproxyd.conf"
 MANIFEST = "var/lib/proxyd/installed.json"
@@ -98,8 +99,8 @@ def test_a_second_installation_changes_nothing(installed, capsys):
 
 
 def test_a_newer_proxyd_replaces_what_is_as_it_was_put_there(installed, capsys):
-    run_install("--destdir", str(installed), host=a_host(systemd=255))
-    assert "Type=notify-reload\n" in (installed / SERVICE).read_text()
+    run_install("--destdir", str(installed), program=NEWER)
+    assert f"ExecReload={NEWER} reload\n" in (installed / SERVICE).read_text()
     assert f"update  /{SERVICE}\n" in capsys.readouterr().out
     assert not list(installed.rglob("*.proxyd-new"))
 
@@ -264,10 +265,10 @@ def test_an_update_that_was_interrupted_goes_on_the_next_time(installed, monkeyp
         replaced(source, target)
 
     monkeypatch.setattr(os, "replace", fail_at_the_service)
-    assert run_install("--destdir", str(installed), host=a_host(systemd=255)) == 1
+    assert run_install("--destdir", str(installed), program=NEWER) == 1
     monkeypatch.undo()
-    assert run_install("--destdir", str(installed), host=a_host(systemd=255)) == 0
-    assert "Type=notify-reload\n" in (installed / SERVICE).read_text()
+    assert run_install("--destdir", str(installed), program=NEWER) == 0
+    assert f"ExecReload={NEWER} reload\n" in (installed / SERVICE).read_text()
     assert not list(installed.rglob("*.proxyd-new"))
 
 
@@ -358,6 +359,59 @@ def test_a_service_is_stopped_before_its_unit_goes(root):
 
     assert run_uninstall(host=a_host(root=root, booted=True, run=run)) == 0
     assert there == [("disable", True), ("daemon-reload", False)]
+
+
+PACKAGES = "usr/lib/systemd/system"
+ENABLED = "etc/systemd/system/sockets.target.wants/virtproxyd.socket"
+
+
+@pytest.fixture
+def c_proxy(root):
+    """A host with libvirt's own virtproxyd, of which one socket is enabled."""
+    for name in layout.SYSTEM_UNITS:
+        (root / PACKAGES).mkdir(parents=True, exist_ok=True)
+        (root / PACKAGES / name).write_text("[Unit]\n")
+    (root / ENABLED).parent.mkdir(parents=True)
+    (root / ENABLED).symlink_to(f"/{PACKAGES}/virtproxyd.socket")
+    return root
+
+
+def only(*units):
+    """A systemd in which these are active, and nothing else is or is enabled."""
+    every = [*layout.SYSTEM_UNITS, "libvirtd.socket", "libvirtd.service"]
+    no = {f"systemctl is-active --quiet {name}": "no" for name in every if name not in units}
+    return Commands(no | {"systemctl is-enabled": "no"})
+
+
+def test_whose_units_had_these_names_has_them_again_as_they_were(c_proxy):
+    before = only("virtproxyd.socket", "virtproxyd.service")
+    assert run_install(host=a_host(root=c_proxy, booted=True, run=before)) == 0
+    run_install(host=a_host(root=c_proxy, booted=True, run=only()))  # an upgrade
+    after = only()
+    assert run_uninstall(host=a_host(root=c_proxy, booted=True, run=after)) == 0
+    assert [each for each in after.run if "is-" not in each][1:] == [
+        f"mkdir -p /{ENABLED.rpartition('/')[0]}",
+        f"ln -sfn /{PACKAGES}/virtproxyd.socket /{ENABLED}",
+        "systemctl daemon-reload",
+        "systemctl start virtproxyd.socket",
+    ]
+
+
+def test_they_are_not_started_beside_a_libvirtd_that_serves(c_proxy, capsys):
+    run_install(host=a_host(root=c_proxy, booted=True, run=only("virtproxyd.socket")))
+    after = only("libvirtd.socket")
+    assert run_uninstall(host=a_host(root=c_proxy, booted=True, run=after)) == 0
+    assert [each for each in after.run if "is-" not in each][1:] == ["systemctl daemon-reload"]
+    assert "libvirtd serves here" in capsys.readouterr().out
+
+
+def test_what_comes_next_depends_on_the_host(root, capsys):
+    host = a_host(root=root, booted=True, next_lines=lambda: ["# so", "proxyd switch --to modular"])
+    assert run_install("--json", host=host) == 0
+    then = json.loads(capsys.readouterr().out)["then"]
+    assert [then[0], then[1].rpartition("switch")[2]] == ["# so", " --to modular"]
+    assert run_install("--json", "--destdir", str(root / "other")) == 0
+    assert "systemctl enable" not in capsys.readouterr().out
 
 
 def test_a_service_that_cannot_be_stopped_keeps_its_units(root, capsys):

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from proxyd.daemon.cli import build_parser
+from proxyd.cli.main import build_parser
 from proxyd.daemon.places import places_of
 from proxyd.deploy.manpage import man_page
 from tests.bed.command import run_to_end

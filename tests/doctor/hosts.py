@@ -4,17 +4,21 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from proxyd.config.settings import resolve
-from proxyd.doctor.addresses import Address, Process, port_name
-from proxyd.doctor.answering import Answer, Reply
 from proxyd.doctor.state import (
+    Address,
+    Answer,
     Backend,
     Configuration,
     HostState,
     PolkitState,
+    Process,
+    Reply,
+    Step,
+    Way,
+    port_name,
 )
 from proxyd.doctor.systemctl import Unit
 from proxyd.doctor.unitnames import PORTS, PROXY, legacy_paths, sockets_of, suffixes_of, units_of
-from proxyd.doctor.ways import Step, Way
 
 RUN = "/run/libvirt"
 CONF = "/etc/libvirt/virtproxyd.conf"
@@ -146,9 +150,9 @@ def backends(answer=Answer.ANSWERS, **more):
     return tuple((found | more).values())
 
 
-def configuration(*, trouble="", doubts=(), **settings):
+def configuration(*, trouble="", doubts=(), changed=(), **settings):
     made = replace(resolve({}, privileged=True), **settings)
-    return Configuration(path=CONF, settings=made, trouble=trouble, doubts=doubts)
+    return Configuration(path=CONF, settings=made, trouble=trouble, doubts=doubts, changed=changed)
 
 
 def step(path, owner="root:root", mode=0o755, *, directory=True):

@@ -18,6 +18,8 @@ if verb == "show":
     sys.exit()
 with open({log!r}, "a") as log:
     print(verb, *names, file=log)
+if verb == "daemon-reload":
+    sys.exit()
 if {failing!r} and {failing!r} in " ".join([verb, *names]):
     print("Job failed.", file=sys.stderr)
     sys.exit(1)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,29 +13,33 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from certs.authority import Authority
-from proxyd.auth.files import CertificateFiles
-from proxyd.auth.keytab import Keytab
-from proxyd.auth.passwords import PasswordFile
-from proxyd.config.loading import load
 from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import resolve
+from proxyd.config.sources import load
 from proxyd.doctor import command as doctor
-from proxyd.doctor.addresses import Process, look_at, program_of
-from proxyd.doctor.answering import Answer, ask, ask_all
+from proxyd.doctor.addresses import look_at
+from proxyd.doctor.backends import ask, ask_all
+from proxyd.doctor.files import way_to
 from proxyd.doctor.gather import gather
-from proxyd.doctor.proofs import look_at_polkit, look_at_sasl, look_at_tls
-from proxyd.doctor.state import Mode
+from proxyd.doctor.polkit import look_at_polkit
+from proxyd.doctor.sasl import look_at_sasl
+from proxyd.doctor.state import Answer, Mode, Process, program_of
 from proxyd.doctor.surroundings import Surroundings, Unready
 from proxyd.doctor.systemctl import NoSystemd, parse_show, show
-from proxyd.doctor.ways import way_to
+from proxyd.doctor.tls import look_at_tls
+from proxyd.pki.files import CertificateFiles
+from proxyd.sasl.keytab import Keytab
+from proxyd.sasl.passwords import PasswordFile
 from proxyd.wire import remote
 from proxyd.wire.failure import internal
 from proxyd.wire.frame import Header
 from proxyd.wire.programs import VERSION, Program, Remote
 from tests.bed.daemon import short_directory
 from tests.bed.libvirtd import Libvirtd
+from tests.bed.pki import Pki
 from tests.bed.polkit import Polkitd, PrivateBus
 from tests.doctor.hosts import daemon, unit
 from tests.doctor.scripted import Systemctl
@@ -215,7 +220,9 @@ def test_a_socket_is_its_process(directory):
     assert (found.there, found.listening, found.hidden) == (True, 1, False)
     (owner,) = found.owners
     assert owner.pid == os.getpid()
-    assert "pytest" in owner.command
+    # pytest's, or that of one of its workers.
+    words = Path("/proc/self/cmdline").read_text().split("\0")
+    assert owner.command.startswith(f"{shlex.quote(words[0])} {shlex.quote(words[1])}")
 
 
 def test_a_socket_is_found_through_symbolic_links_and_with_spaces(directory):
@@ -374,7 +381,7 @@ def test_a_real_libvirtd_in_a_network_of_its_own_answers_and_is_named():
 @pytest.mark.system
 def test_an_ordinary_user_is_told_what_cannot_be_seen():
     script = (
-        "import sys; from proxyd.doctor.answering import ask;"
+        "import sys; from proxyd.doctor.backends import ask;"
         "from proxyd.doctor.addresses import look_at;"
         "(found,) = look_at(paths=[sys.argv[1]], ports=[]);"
         "print(ask(sys.argv[1], deadline_s=10).answer, found.hidden)"
@@ -402,12 +409,14 @@ def test_certificates_are_looked_at_when_somebody_listens_for_tls(tmp_path):
     assert look_at_tls(around(tmp_path), resolve({}, privileged=True), {}) is None
     missing = look_at_tls(around(tmp_path), settings, {})
     assert missing.asked_by == "listen_tls = 1"
-    assert missing.directory == str(tmp_path / "pki")
+    assert (missing.directory, missing.there) == ("", frozenset())  # no CA that could issue any
     assert [problem.fatal for problem in missing.problems] == [True] * 3
     authority = Authority.create(tmp_path / "pki", name="CA")
     issued = authority.server("host.example", names=["192.0.2.1"])
     found = look_at_tls(around(tmp_path), settings, {})
     assert found.problems == ()
+    assert found.directory == str(tmp_path / "pki")
+    assert found.there == {way.path for way in found.files}
     assert found.until == f"{issued.certificate.not_valid_after_utc:%Y-%m-%d}"
     assert found.files == (
         way_to(f"{tmp_path}/pki/CA/cacert.pem", secret=False),
@@ -523,7 +532,8 @@ def test_the_real_polkit_is_asked_for_its_actions(monkeypatch):
 def test_a_whole_host_is_gathered(systemctl, directory, monkeypatch):
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={directory}/bus")
     systemctl.know(daemon("virtqemud") | daemon("virtproxyd", but=("-tcp", "-tls")))
-    text = 'proxyd_routes = [ "test=/nowhere/sock" ]\ntcp_port = "1234"\nmax_client = 3'
+    text = 'proxyd_routes = [ "test=/nowhere/sock" ]\ntcp_port = "1234"\n'
+    text += "max_client = 3\nmax_workers = 7"
     (directory / "virtproxyd.conf").write_text(text)
     with (
         answering(directory / "virtqemud-sock", reply([0])),
@@ -544,6 +554,7 @@ def test_a_whole_host_is_gathered(systemctl, directory, monkeypatch):
         (("test",), "/nowhere/sock")
     ]
     assert 'unknown key "max_client"' in state.configuration.doubts[0]
+    assert "max_workers has no effect here" in state.configuration.ignored[0]
     (configuration,) = state.configuration.files
     assert configuration == way_to(f"{directory}/virtproxyd.conf", secret=True)
     assert configuration.steps[-1].path == f"{directory}/virtproxyd.conf"
@@ -598,3 +609,82 @@ def test_a_deadline_must_make_sense(given, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--wait", given])
     assert "seconds above 0" in capsys.readouterr().err
+
+
+def test_every_identity_is_told_of_and_tried(tmp_path):
+    pki = Pki(tmp_path / "pki")
+    pairs = [pki.server(), pki.server(key=ed25519.Ed25519PrivateKey.generate())]
+    files = CertificateFiles(
+        ca=str(pki.ca_file),
+        crl=None,
+        pairs=tuple((str(each.cert_file), str(each.key_file)) for each in pairs),
+    )
+    settings = replace(resolve({}, privileged=True), listen_tls=True)
+
+    def looked(**changes):
+        given = around(tmp_path, certificate_files=lambda _: files)
+        return look_at_tls(given, replace(settings, **changes), {})
+
+    found = looked()
+    assert found.problems == ()
+    assert [each.rpartition(", until ")[0] for each in found.identities] == [
+        f'{pairs[0].cert_file}: P-256, "CN=localhost"',
+        f'{pairs[1].cert_file}: Ed25519, "CN=localhost"',
+    ]
+    useless = looked(tls_priority="NORMAL:-VERS-TLS1.3:-ECDHE-ECDSA").problems
+    assert [(each.path, each.fatal) for each in useless] == [
+        (str(each.cert_file), True) for each in pairs
+    ]
+    given_up = looked(tls_priority="NORMAL:+RSA", tls_no_verify_certificate=True).problems
+    assert [each.path for each in given_up] == [
+        'tls_priority = "NORMAL:+RSA"',
+        "tls_no_verify_certificate = 1",
+    ]
+    assert not any(each.fatal for each in given_up)
+
+
+@pytest.mark.parametrize("in_its_place", ["", "a file", "another's socket that is closed"])
+def test_a_path_that_leads_to_its_listener_no_more_is_told_of(directory, in_its_place):
+    path = directory / "sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        (before,) = look_at(paths=[str(path)], ports=[])
+        path.unlink()
+        if in_its_place == "a file":
+            path.touch()
+        elif in_its_place:
+            with socket.socket(socket.AF_UNIX) as other:
+                other.bind(str(path))
+        (after,) = look_at(paths=[str(path)], ports=[])
+    assert (before.lost, before.there, before.listening) == (False, True, 1)
+    assert (after.lost, after.there, after.listening) == (True, in_its_place != "", 1)
+    assert [owner.pid for owner in after.owners] == [os.getpid()]
+
+
+def test_a_listener_in_another_ones_place_is_not_lost(directory):
+    path = directory / "sock"
+    with socket.socket(socket.AF_UNIX) as first, socket.socket(socket.AF_UNIX) as second:
+        for each in (first, second):
+            path.unlink(missing_ok=True)
+            each.bind(str(path))
+            each.listen()
+        (found,) = look_at(paths=[str(path)], ports=[])
+    assert (found.lost, found.listening) == (False, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"tls_priority": "no such thing"}, "tls_priority"),
+        ({"cert_file": "/x"}, "cert_file"),
+        ({"cert_file": "", "key_file": "/k", "ca_file": "/ca"}, "cert_file"),
+        ({"crl_file": "/x"}, "crl_file"),
+    ],
+)
+def test_settings_that_break_tls_are_found_before_any_file_is_looked_for(tmp_path, changes, key):
+    settings = resolve({"listen_tls": True, **changes}, privileged=True)
+    found = look_at_tls(around(tmp_path), settings, {})
+    assert {problem.path for problem in found.problems} == {key}
+    assert all(problem.fatal for problem in found.problems)
+    assert found.files == ()

@@ -5,18 +5,19 @@ them anew and fails, so that nobody forgets to read them.
 """
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proxyd.auth.problems import fatal, warning
-from proxyd.doctor.addresses import Process
-from proxyd.doctor.answering import Answer
+from proxyd.cli.main import build_parser
+from proxyd.daemon.places import places_of
 from proxyd.doctor.findings import exit_status
-from proxyd.doctor.judge import judge
+from proxyd.doctor.gather import judge
 from proxyd.doctor.report import report, report_json
-from proxyd.doctor.state import PolkitState, SaslState, TlsState
+from proxyd.doctor.state import Answer, Mode, PolkitState, Process, SaslState, TlsState
+from proxyd.pki.problems import fatal, warning
 from tests.doctor.hosts import (
     C_PROXY,
     CONF,
@@ -369,17 +370,18 @@ HOSTS = [
             tls=TlsState(
                 asked_by="virtproxyd-tls.socket",
                 directory="/etc/pki",
+                there=frozenset({"/etc/pki/libvirt/servercert.pem"}),
                 problems=(
                     fatal(
                         "/etc/pki/libvirt/servercert.pem",
                         "the certificate of CN=host expired on 2026-11-01 00:00:00 UTC",
-                        "issue a new one (python -m certs server)",
+                        "issue a new one (proxyd certs server)",
                     ),
                     warning(
                         "/etc/pki/CA/cacrl.pem",
                         "the revocation list of CN=ca expired on 2026-11-02 00:00:00 UTC, and"
                         " clients of that CA are refused",
-                        "make a new one (python -m certs crl) and reload",
+                        "make a new one (proxyd certs crl) and reload",
                     ),
                     warning(
                         "/etc/pki/CA/cacert.pem",
@@ -414,6 +416,57 @@ HOSTS = [
             ),
             polkit=PolkitState(
                 asked_by='auth_unix_ro = "polkit"', missing=("org.libvirt.unix.manage",)
+            ),
+        ),
+    ),
+    (
+        "a_certificate_of_a_ca_that_is_elsewhere",
+        2,
+        host(
+            units=units(MODULAR_UNITS, PROXY_UNITS, TLS_UNIT),
+            tls=TlsState(
+                asked_by="virtproxyd-tls.socket",
+                there=frozenset({"/etc/pki/libvirt/servercert.pem"}),
+                problems=(
+                    fatal(
+                        "/etc/pki/libvirt/servercert.pem",
+                        "the certificate of CN=host expired on 2026-11-01 00:00:00 UTC",
+                        "issue a new one (proxyd certs server)",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    (
+        "a_switch_that_has_not_ended",
+        2,
+        host(
+            units=units(MODULAR_UNITS, down("virtproxyd"), down("libvirtd")),
+            addresses=addresses(),
+            switching=Mode.MODULAR,
+        ),
+    ),
+    (
+        "a_socket_file_that_was_removed",
+        2,
+        host(
+            addresses=addresses(
+                SYSTEMD,
+                PROXYD,
+                rw=replace(held(f"{RUN}/libvirt-sock", SYSTEMD, PROXYD, there=False), lost=True),
+            )
+        ),
+    ),
+    (
+        "libvirtd_failed_on_a_modular_host",
+        1,
+        host(
+            units=units(
+                MODULAR_UNITS,
+                PROXY_UNITS,
+                down("libvirtd"),
+                {"libvirtd.socket": unit("libvirtd.socket", failed=True)},
+                {"libvirtd.service": unit("libvirtd.service", failed=True)},
             ),
         ),
     ),
@@ -494,6 +547,25 @@ def test_every_word_of_it(name, status, state):
     assert exit_status(findings) == status
 
 
+@pytest.mark.parametrize(
+    ("left", "found"),
+    [
+        ({}, []),
+        ({"virtqemud.socket": unit("virtqemud.socket", failed=True)}, ["unit-failed"]),
+        (
+            {"virtqemud.service": unit("virtqemud.service", enabled=True, failed=True)},
+            ["unit-failed"],
+        ),
+    ],
+)
+def test_a_daemon_that_was_switched_away_from_may_have_ended_badly(left, found):
+    """libvirt 11.3's may hang when they are told to end, and then end with status 1."""
+    failed = {"virtqemud.service": unit("virtqemud.service", failed=True)}
+    state = monolithic(units=units(LIBVIRTD_UNITS, LOG_AND_LOCK, down("virtqemud"), failed, left))
+    said = [each.code for each in judge(state) if each.code == "unit-failed"]
+    assert said == found
+
+
 @pytest.mark.parametrize("state", [each[2] for each in HOSTS], ids=[each[0] for each in HOSTS])
 def test_80_columns_are_enough_for_all_but_commands(state):
     lines = report(state, judge(state), colour=False).splitlines()
@@ -506,6 +578,16 @@ def test_80_columns_are_enough_for_all_but_commands(state):
 def test_all_that_is_worse_than_a_note_says_why_and_what_mends_it(state):
     bad = [each for each in judge(state) if each.severity > 1 and each.code != "nothing-runs"]
     assert [each.code for each in bad if not each.why or not each.fix] == []
+
+
+@pytest.mark.parametrize("state", [each[2] for each in HOSTS], ids=[each[0] for each in HOSTS])
+def test_commands_of_ours_are_such_and_no_line_has_a_gap_to_be_filled(state):
+    lines = [line for finding in judge(state) for line in finding.fix if line[0] != "#"]
+    parser = build_parser(places_of({}, euid=0), whole=True)
+    for words in (shlex.split(line) for line in lines):
+        assert not [word for word in words if word in {"NAME", "HOST", "PATH"}]
+        if words[0] == "proxyd":
+            parser.parse_args(words[1:])
 
 
 @pytest.mark.parametrize(
@@ -521,6 +603,25 @@ def test_all_that_is_worse_than_a_note_says_why_and_what_mends_it(state):
 )
 def test_where_no_unit_takes_the_capabilities_whose_a_file_is_does_not_matter(changes):
     assert judge(host(**CLOSED | changes)) == judge(host(**CLOSED | OPEN | changes))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (("unix_sock_rw_perms",), "unix_sock_rw_perms is not applied"),
+        (
+            ("unix_sock_group", "max_clients", "unix_sock_dir"),
+            "unix_sock_group and unix_sock_dir are not applied",
+        ),
+        (("max_clients", "tls_port", "listen_tls"), None),
+    ],
+)
+def test_settings_of_sockets_that_systemd_makes_are_told_of(changed, says):
+    findings = judge(host(configuration=configuration(changed=changed)))
+    found = [each.what for each in findings if each.code == "sockets-of-systemd"]
+    assert found == ([f"{says}, because systemd makes the sockets."] if says else [])
+    unactivated = host(units={}, configuration=configuration(changed=changed))
+    assert "sockets-of-systemd" not in {each.code for each in judge(unactivated)}
 
 
 def test_every_expected_text_belongs_to_a_host():

@@ -11,18 +11,12 @@ import pytest
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
+from tests.bed.pairs import take_all, tcp_pair
 from tests.fakes.layer import layered
 from tests.fakes.tls import TLS_1_2, TLS_1_3, secured
 
 SCRATCH = 65536
 PLENTY = 1 << 24  # more than two sockets hold
-
-
-def tcp_pair():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
-    return near, far
 
 
 def plain_on_tcp():
@@ -110,16 +104,6 @@ def pipe(no_descriptor_leaks):
 def file():
     with tempfile.TemporaryFile() as opened:
         yield opened
-
-
-def take_all(sock, size):
-    received = bytearray()
-    sock.settimeout(5)
-    while len(received) < size:
-        more = sock.recv(1 << 20)
-        assert more, "it ended too early"
-        received += more
-    return bytes(received)
 
 
 def test_the_socket_is_made_non_blocking(ends):

@@ -17,7 +17,7 @@ from proxyd.endpoint.handshake import (
 )
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from tests.bed.hellos import HANDSHAKE, Hello, records, sized
-from tests.endpoint.test_contract import tcp_pair
+from tests.bed.pairs import tcp_pair
 from tests.fakes.tls import TLS_1_2, TLS_1_3, TlsPeer, secured, server_context
 
 CHANGE_CIPHER, ALERT, APPLICATION = 20, 21, 23
@@ -189,6 +189,27 @@ def test_a_hello_in_small_records_is_a_hello_or_too_much(size, no_descriptor_lea
     else:
         assert not endpoint.handshake()
         assert other.recv(1) == bytes([HANDSHAKE])  # it is answered
+    other.close()
+    endpoint.close()
+
+
+@pytest.mark.parametrize("length", [16384 + 257, 20_000, 36_000, 0xFFFF])
+def test_a_hello_in_what_is_too_long_for_a_record_is_told_so_at_once(length, no_descriptor_leaks):
+    other, sock = tcp_pair()
+    endpoint = TlsEndpoint(sock, server_context(), None)
+    other.sendall(b"\x16\x03\x01" + length.to_bytes(2))
+    with pytest.raises(HandshakeFailed, match="length too long"):
+        endpoint.handshake()
+    other.close()
+    endpoint.close()
+
+
+def test_what_begins_as_a_hello_and_is_none_is_told_so_at_once(no_descriptor_leaks):
+    other, sock = tcp_pair()
+    endpoint = TlsEndpoint(sock, server_context(), None)
+    other.sendall(b"\x16\x16\x01\x10\x00" + bytes(1000))
+    with pytest.raises(HandshakeFailed, match="wrong version number"):
+        endpoint.handshake()
     other.close()
     endpoint.close()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.endpoint.contract import NOTHING, HungUp
-from tests.endpoint.test_contract import tcp_pair
+from tests.bed.pairs import tcp_pair
 from tests.fakes.layer import LONGEST_TOKEN, OVERHEAD, framed, layered, seal
 
 SCRATCH = 65536

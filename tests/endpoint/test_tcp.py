@@ -23,6 +23,11 @@ def test_small_frames_go_out_at_once_and_silence_is_probed(sock):
     assert [sock.getsockopt(TCP, option) for option in options] == [7, 7, 3]
 
 
+def test_little_waits_in_the_socket_in_front_of_the_next_frame(sock):
+    tune(sock, interval_s=7, count=3)
+    assert 0 < sock.getsockopt(TCP, socket.TCP_NOTSENT_LOWAT) <= 256 * 1024
+
+
 def test_a_peer_that_is_alive_and_does_not_read_is_not_timed_out(sock):
     tune(sock, interval_s=7, count=3)
     assert sock.getsockopt(TCP, socket.TCP_USER_TIMEOUT) == 0

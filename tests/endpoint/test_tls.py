@@ -17,7 +17,7 @@ from OpenSSL._util import lib
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
-from tests.endpoint.test_contract import take_all, tcp_pair
+from tests.bed.pairs import take_all, tcp_pair
 from tests.fakes.tls import TLS_1_2, TLS_1_3, secured, server_context
 
 SCRATCH = 65536
@@ -78,6 +78,19 @@ def test_a_write_goes_out_in_records_and_is_taken_whole(ends):
     content = os.urandom(5 * RECORD + 7)
     assert endpoint.write(memoryview(content)) == len(content)
     assert take_all(peer, len(content)) == content
+
+
+def test_of_a_crowd_of_frames_some_are_taken_and_the_rest_is_for_another_turn(ends):
+    peer, endpoint = ends
+    frame = (28).to_bytes(4) + bytes(24)
+    view = memoryview(frame * 2340)
+    turns = []
+    while view:
+        turns.append(endpoint.write(view))
+        view = view[turns[-1] :]
+        assert take_all(peer, turns[-1]) == frame * (turns[-1] // 28)
+    assert max(turns) <= 128 * 28
+    assert len(turns) < 20
 
 
 def test_a_goodbye_is_the_end_and_the_answer_still_goes_out(ends, scratch):

@@ -1,25 +1,30 @@
 """A daemon for the admin protocol that does nothing but remember what it was told."""
 
-from proxyd.admin.host import Limits, Pool, Refused
-from proxyd.config.listening import Transport
+from proxyd.admin import document
+from proxyd.admin.view import CallRefused, Limits, Pool
 from proxyd.config.logstrings import parse_filters, parse_outputs
+from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain
+from tests.fakes.documents import OPEN, STATUS
 
 FRED = ClientIdentity(user_name="fred", uid=1000, group_name="users", gid=100, pid=4242)
 LIB_VERSION = 11003000
-NO_FILE = "/nonexistent/log"
+NO_FILE = "/proc/nonexistent/log"
 
 
 class FakeClient:
-    def __init__(self, number, *, identity=FRED, transport=Transport.UNIX, address=""):
+    def __init__(
+        self, number, *, identity=FRED, transport=Transport.UNIX, address="", authentication=""
+    ):
         self.number = number
         self.transport = transport
         self.connected_s = 1700000000.75 + number
         self.readonly = False
         self.address = address
         self.known_identity = identity
+        self.authentication = authentication
         self.closed = False
 
     def close(self):
@@ -63,11 +68,11 @@ class FakeServer:
 
     def _tell(self, what):
         if self.refusal is not None:
-            raise Refused(self.refusal)
+            raise CallRefused(self.refusal)
         self.told.append(what)
 
 
-class FakeHost:
+class FakeView:
     """`more` are servers beside its own, which is called virtproxyd."""
 
     lib_version = LIB_VERSION
@@ -78,8 +83,9 @@ class FakeHost:
         self.log_outputs = parse_outputs("3:stderr 1:file:/var/log/x")
         self.log_filters = parse_filters("")
         self.told = []
-        self.state = {}  # what `status` tells
-        self.listed = []  # what `described` tells of, a dictionary with an "id" each
+        self.reload_fails = ""
+        self.state = {}  # what `status` tells; what is not there is as in documents.py
+        self.listed = []  # what `described` tells of, likewise: a dictionary with an "id" each
 
     def servers(self):
         return [self.main, *self.more]
@@ -88,7 +94,7 @@ class FakeHost:
         for output in outputs:
             if output.target == NO_FILE:
                 text = f"cannot open {NO_FILE}: No such file or directory"
-                raise Refused(failure.system_error(2, text, Domain.NONE))
+                raise CallRefused(failure.system_error(2, text, Domain.NONE))
         self.log_outputs = outputs or parse_outputs("3:journald")
 
     async def set_log_filters(self, filters):
@@ -100,16 +106,23 @@ class FakeHost:
     def shut_down(self, *, preserve):
         self.told.append(("shut down", preserve))
 
-    async def status(self, *, ask_daemons):
-        self.told.append(("status", ask_daemons))
-        return self.state
+    async def status(self, *, ask_daemons, ask_busy=False):
+        self.told.append(("status", "busy" if ask_busy and not ask_daemons else ask_daemons))
+        return document.read(document.Status, STATUS | self.state)
 
     def described(self, *, after, most):
         self.told.append(("described", after, most))
-        return [each for each in self.listed if each["id"] > after][:most]
+        listed = [each for each in self.listed if each["id"] > after][:most]
+        return [document.read(document.Client, OPEN | each) for each in listed]
+
+    async def reload(self):
+        self.told.append("reload")
+        if self.reload_fails:
+            raise CallRefused(failure.system_error(0, f"nothing was changed: {self.reload_fails}"))
+        return "configuration reloaded from /etc/libvirt/virtproxyd.conf"
 
     def close_client(self, number):
         if number not in {each["id"] for each in self.listed}:
-            raise Refused(failure.no_client(f"there is no client {number}", Domain.ADMIN))
+            raise CallRefused(failure.no_client(f"there is no client {number}", Domain.ADMIN))
         self.listed = [each for each in self.listed if each["id"] != number]
         self.told.append(("close", number))

@@ -1,7 +1,8 @@
 """A daemon in the test's own process that behaves as it is told, from one moment to the next.
 
 It proves nothing, opens whatever it is asked to and answers every other call with the call's own
-payload. A call of the procedure RESETS, which has a payload, is not answered but reset.
+payload. A call of the procedure RESETS, which has a payload, is not answered but reset; one of the
+procedure PLAYS is answered with what `script` holds, whatever that is.
 """
 
 import os
@@ -16,6 +17,7 @@ from proxyd.wire.programs import AuthMethod, Remote
 
 ECHOES = 3
 RESETS = 4
+PLAYS = 5
 SET_UP = {
     Remote.AUTH_LIST: remote.pack_auth_methods([AuthMethod.NONE]),
     Remote.CONNECT_OPEN: b"",
@@ -27,7 +29,7 @@ class MoodyDaemon:
     """One thread listens and one attends to each connection.
 
     `accepts` False: whoever connects is reset. `chunk` is the most that one send holds. With
-    `late_s` ordinary calls are answered so long after the client has ended its half.
+    `late_s` each ordinary call is answered so long after it came.
     """
 
     def __init__(self, path):
@@ -35,6 +37,7 @@ class MoodyDaemon:
         self.accepts = True
         self.chunk = 1 << 20
         self.late_s = 0
+        self.script = b""
         self._listener = None
         self._threads = []
         self._sockets = []
@@ -80,7 +83,6 @@ class MoodyDaemon:
                 self._start(self._attend, sock)
 
     def _attend(self, sock):
-        held = []
         with sock, suppress(ConnectionError):
             if not self.accepts:
                 sock.recv(1, socket.MSG_PEEK)
@@ -93,15 +95,13 @@ class MoodyDaemon:
                 payload = sock.recv(size, socket.MSG_WAITALL) if size else b""
                 if len(payload) < size:
                     return  # cut off
-                if header.procedure in SET_UP:
+                if header.procedure == PLAYS:
+                    self._send(sock, self.script)
+                elif header.procedure in SET_UP:
                     self._send(sock, remote.reply(header, SET_UP[header.procedure]).pack())
-                elif self.late_s:
-                    held.append(remote.reply(header, payload).pack())
                 else:
+                    self._over.wait(self.late_s)
                     self._send(sock, remote.reply(header, payload).pack())
-            if held:
-                self._over.wait(self.late_s)
-                self._send(sock, b"".join(held))
 
     def _send(self, sock, wire):
         for at in range(0, len(wire), self.chunk):

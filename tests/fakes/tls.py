@@ -13,8 +13,10 @@ from proxyd.endpoint.tls import TlsEndpoint
 
 TLS_1_2 = SSL.TLS1_2_VERSION
 TLS_1_3 = SSL.TLS1_3_VERSION
+LET_IN = b"\x01"
 DEADLINE_S = 5
 PARTIAL_WRITE = 0x1
+ENABLE_KTLS = 0x8  # SSL_OP_ENABLE_KTLS
 
 
 @functools.cache
@@ -95,9 +97,15 @@ class TlsPeer:
                 assert select.select([], [self.sock], [], DEADLINE_S)[1], "no room"
 
 
-def secured(other, sock, *, version=TLS_1_3):
-    """A TlsEndpoint on `sock`, after its handshake with a client on `other`."""
-    endpoint = TlsEndpoint(sock, server_context(), None)
+def secured(other, sock, *, version=TLS_1_3, make=TlsEndpoint, in_kernel=False):
+    """A TlsEndpoint on `sock`, after its handshake with a client on `other` that was let in.
+
+    `in_kernel` asks OpenSSL to have the kernel encrypt, which it does if it can.
+    """
+    context = server_context()
+    if in_kernel:
+        context.set_options(ENABLE_KTLS)
+    endpoint = make(sock, context, None)
     peer = TlsPeer(other, version)
     done = client_done = False
     while not (done and client_done):
@@ -107,4 +115,6 @@ def secured(other, sock, *, version=TLS_1_3):
         except SSL.WantReadError:
             pass
         done = done or endpoint.handshake()
+    assert endpoint.write(memoryview(LET_IN)) == 1
+    assert peer.recv(2) == LET_IN
     return peer, endpoint

@@ -6,9 +6,9 @@ import resource
 import socket
 from contextlib import ExitStack, contextmanager
 
-from proxyd.config.loading import load
-from proxyd.daemon.activation import recognise, take_passed
-from proxyd.daemon.exits import StartFailed
+from proxyd.config.sources import load
+from proxyd.listen.activation import recognise, take_passed
+from proxyd.process.exit_status import StartFailed
 
 NAMES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 PID = 4242

@@ -1,15 +1,15 @@
 """The admin socket's conversation, carried out on a host that does nothing but remember it."""
 
-from proxyd.admin.host import Refused
 from proxyd.admin.procedures import answer
-from proxyd.admin.service import FRAME_LIMIT, AdminService, Asked, Stage
+from proxyd.admin.view import CallRefused
+from proxyd.negotiation.admin import FRAME_LIMIT, AdminNegotiation, Asked, Stage
 from proxyd.negotiation.events import HangUp, Send
-from proxyd.wire import adminrpc, ownrpc, remote
+from proxyd.wire import adminrpc, proxyd_program, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import HEADER, HEADER_SIZE, Frame, FrameType, Header, Status
 from proxyd.wire.params import Param, ParamType
 from proxyd.wire.programs import OWN_PROGRAM, Admin, Keepalive, Own, Program
-from tests.fakes.admin import FakeHost, FakeServer
+from tests.fakes.admin import FakeServer, FakeView
 from tests.fuzz.supply import Supply
 
 SERVERS = ("virtproxyd", "admin", "libvirtd", "")
@@ -22,7 +22,7 @@ WORDS = (b"\x06\x90\x06\x90", b"prxy", b"virtproxyd\0\0", b"maxWorkers\0\0", b"1
 
 def one_input(data):
     supply = Supply(data)
-    service, host = AdminService(), FakeHost(FakeServer("admin"))
+    service, host = AdminNegotiation(), FakeView(FakeServer("admin"))
     for _ in range(supply.byte() % 4):
         host.main.join()
     host.listed = [{"id": 1}, {"id": 2}]
@@ -77,7 +77,7 @@ def is_a_call(header):
 def carried_out(service, host, asked):
     try:
         return service.answered(returned_by(answer(host, asked.procedure, asked.payload)))
-    except Refused as refusal:
+    except CallRefused as refusal:
         return service.refused(refusal.failure)
 
 
@@ -127,6 +127,6 @@ def next_payload(supply):
         case 5:
             return adminrpc.LookUpClient(server, supply.byte() % 4, flags).pack()
         case 6:
-            return ownrpc.AskPage(supply.byte(), supply.word()).pack()
+            return proxyd_program.AskPage(supply.byte(), supply.word()).pack()
         case _:
             return supply.piece()

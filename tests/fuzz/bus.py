@@ -3,7 +3,7 @@
 jeepney unpacks what this guard lets pass.
 """
 
-from proxyd.session.answers import Answers, MalformedMessage
+from proxyd.polkit.bus_messages import Answers, MalformedMessage
 
 PIECE = 1000
 SIGNATURES = ("s", "(bba{ss})", "u", "as")

@@ -1,8 +1,8 @@
 """A configuration file and libvirt's logging variables: settings, or an error that says where."""
 
 from proxyd.config.grammar import ConfigError, parse, render
-from proxyd.config.loading import load, with_environment, with_verbose
 from proxyd.config.settings import SPECS
+from proxyd.config.sources import load, with_environment, with_verbose
 from tests.fuzz.claims import claim_one_line
 
 PATH = "/etc/proxyd.conf"

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from proxyd.auth.dname import dname_from_der, subject_of
+from proxyd.pki.dname import dname_from_der, subject_of
 
 WORDS = (
     bytes.fromhex("300f310d300b06035504030c046a6f6521"),

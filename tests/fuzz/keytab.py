@@ -1,7 +1,7 @@
 """What stands where the keytab should: names of libvirt/…, or KeytabError."""
 
-from proxyd.auth.keytab import Keytab, KeytabError
 from proxyd.config.quoting import one_line
+from proxyd.sasl.keytab import Keytab, KeytabError
 from tests.fuzz.claims import claim_one_line
 from tests.fuzz.memory_file import path_of
 

@@ -1,6 +1,6 @@
 """What stands where the file of passwords should: verifiers, or PasswordError that tells none."""
 
-from proxyd.auth.passwords import PasswordError, PasswordFile
+from proxyd.sasl.passwords import PasswordError, PasswordFile
 from tests.fuzz.memory_file import path_of
 
 HEADER = b"proxyd-passwords 1 " + b"A" * 43 + b"=\n"

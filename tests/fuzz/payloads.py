@@ -4,7 +4,7 @@ again, or it is malformed."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxyd.wire import adminrpc, ownrpc, remote
+from proxyd.wire import adminrpc, proxyd_program, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.params import read_params, write_params
 from proxyd.wire.xdr import MalformedFrame, Reader, Writer
@@ -81,10 +81,10 @@ CODECS = (
     Codec(adminrpc.unpack_outputs, lambda both: adminrpc.pack_outputs(*both)),
     Codec(adminrpc.unpack_filters, lambda both: adminrpc.pack_filters(*both)),
     Codec(adminrpc.unpack_version, adminrpc.pack_version),
-    of_class(ownrpc.AskStatus),
-    of_class(ownrpc.AskPage),
-    Codec(ownrpc.unpack_number, ownrpc.pack_number),
-    Codec(ownrpc.unpack_text, ownrpc.pack_text),
+    of_class(proxyd_program.AskStatus),
+    of_class(proxyd_program.AskPage),
+    Codec(proxyd_program.unpack_number, proxyd_program.pack_number),
+    Codec(proxyd_program.unpack_text, proxyd_program.pack_text),
 )
 
 

@@ -13,9 +13,9 @@ from base64 import b64encode
 
 from scramp import ScramMechanism
 
-from proxyd.auth.mechanism import Challenge, Refused
-from proxyd.auth.passwords import Passwords, Verifier
-from proxyd.auth.scram import ScramServer
+from proxyd.sasl.mechanism import Challenge, LoginRefused
+from proxyd.sasl.passwords import Passwords, Verifier
+from proxyd.sasl.scram import ScramServer
 from tests.fuzz.claims import claim_one_line
 
 USERS = ("joe", "a,b=c")
@@ -77,7 +77,7 @@ def one_input(data):
             message = filled_in(message, first, challenge)  # noqa: PLW2901
         try:
             answer = turn(message)
-        except Refused as refusal:
+        except LoginRefused as refusal:
             claim_one_line(refusal)
             return
         if not isinstance(answer, Challenge):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from loadtest import tickets
+from loadtest import kerberos
 from loadtest.client import Opening
 from loadtest.credentials import Credentials
 from loadtest.targets import parse_target
-from proxyd.auth.passwords import PasswordFile
+from proxyd.sasl.passwords import PasswordFile
 from tests.bed.daemon import short_directory
 from tests.bed.kdc import Kdc
 from tests.bed.libvirtd import Libvirtd
@@ -194,8 +194,8 @@ def ticket(kdc):
 def realm(kdc, monkeypatch):
     """libkrb5 of this process knows the realm, and nothing of what it was in the last test."""
     monkeypatch.setenv("KRB5_CONFIG", str(kdc.config))
-    tickets.login.cache_clear()
-    tickets.principal.cache_clear()
+    kerberos.login.cache_clear()
+    kerberos.principal.cache_clear()
     return kdc
 
 

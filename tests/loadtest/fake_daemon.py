@@ -40,6 +40,7 @@ class Script:
     mechanisms: tuple[str, ...] = ()  # of SASL
     delay_s: float = 0.0  # a real wait before each small reply
     burn_s: float = 0.0  # CPU time used up for each small reply
+    serves: tuple[str, ...] = ()  # the URIs that it opens; none: every one
     refused: dict[int, str] = field(default_factory=dict)  # procedure → error message
     ping_first: bool = False  # a PING and an event in front of each small reply
     in_pieces: bool = False  # each small reply byte by byte
@@ -94,6 +95,10 @@ class Connection(socketserver.BaseRequestHandler):
                 self.send(reply(header, pack_sasl_mechanisms(script.mechanisms)))
             case Remote.CONNECT_OPEN:
                 self.opened = OpenArguments.unpack(frame.payload)
+                if script.serves and self.opened.name not in script.serves:
+                    message = f"no connection driver available for {self.opened.name}"
+                    self.send(internal(message).reply_to(header))
+                    return True
                 script.opened.append(self.opened)
                 threading.Event().wait(script.open_wait_s)
                 _burn(script.open_burn_s)
@@ -193,11 +198,13 @@ def main():
     parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--burn-ms", type=float, default=0)
     parser.add_argument("--open-burn-ms", type=float, default=0)
+    parser.add_argument("--capacity", type=int, default=1 << 20)
     options = parser.parse_args()
     script = Script(
         delay_s=options.delay_ms / 1000,
         burn_s=options.burn_ms / 1000,
         open_burn_s=options.open_burn_ms / 1000,
+        volume=Volume(capacity=options.capacity),
     )
     with FakeDaemon(options.path, script):
         print("listening", flush=True)

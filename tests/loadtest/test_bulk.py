@@ -84,12 +84,12 @@ def test_a_server_that_says_nothing_any_more_is_given_up(fake_target, opening, m
 
 @pytest.fixture
 def measure(opening):
-    def measure(*texts, **changes):
+    def measure(*texts, size=SIZE, **changes):
         plan = Plan(
             targets=parse_targets(list(texts)),
             opening=opening,
             volume="/pool/volume",
-            size=SIZE,
+            size=size,
             **changes,
         )
         steps = []
@@ -116,8 +116,11 @@ def test_an_upload_is_an_upload(start_fake, measure):
 
 
 def test_cpu_is_that_of_the_process_that_works(start_fake_process, measure):
-    busy, idle = start_fake_process(), start_fake_process()
-    (only,) = measure(f"a={busy.address},pid={busy.pid},beside={idle.pid}", rounds=2)
+    # As much as takes a while: what a process did before a short time may be counted in it.
+    size = 256 << 20
+    busy, idle = (start_fake_process("--capacity", str(size)) for _ in range(2))
+    target = f"a={busy.address},pid={busy.pid},beside={idle.pid}"
+    (only,) = measure(target, size=size, rounds=2, warmup=0)
     work = only.combined().work
     assert 0 < work.cpu_ns["pid"] < work.elapsed_ns * 1.1
     assert work.cpu_ns["beside"] < work.cpu_ns["pid"] / 2

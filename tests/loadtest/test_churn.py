@@ -109,7 +109,8 @@ def test_a_server_that_is_gone_is_told(fake_target, opening):
     with churning(target, opening) as churn, socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         churn._family, churn._place = socket.AF_INET, unheard.getsockname()
-        assert failure(churn) == "target fake: cannot connect: Connection refused"
+        place = churn._target.address.place
+        assert failure(churn) == f"target fake: cannot connect to {place}: Connection refused"
 
 
 def test_a_full_queue_is_told_with_its_remedy(fake_target, opening, socket_paths):

@@ -1,10 +1,12 @@
 import json
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from loadtest.cli import main
+from loadtest.extras import REQUIREMENTS
 from loadtest.scenarios import compare
 from loadtest.statuses import FAILED, INTERRUPTED, OK, USAGE
 from tests.loadtest.conftest import ROOT
@@ -57,7 +59,10 @@ def test_a_target_that_is_not_there_is_status_1_and_one_line(socket_paths, capsy
     ("arguments", "complaint"),
     [
         ([], "SCENARIO"),
-        (["compare"], "--target"),
+        (["compare"], "which targets? Type their addresses, as in: /run/libvirt/virtqemud-sock"),
+        (["compare", "udp:x:1"], "the kinds are: gssapi, scram+tls, tcp, tls, unix"),
+        (["compare", "qemu+ssh://h/system"], "ssh is not measured; there are unix, tcp and tls"),
+        (["run", "libvirt-sock", "-R", "1"], "'libvirt-sock' is no target; type a socket's path"),
         (["compare", "--target", "a=udp:x"], "the kinds are: gssapi, scram+tls, tcp, tls, unix"),
         (["compare", "--target", "a=unix:/p", "--calls", "0"], "no whole number above 0"),
         (["compare", "--target", "a=unix:/p", "--slice", "nan"], "no number of seconds"),
@@ -110,3 +115,30 @@ def test_tls_beside_a_plain_socket(start_fake, start_tls_fake, capsys, pki, how)
     assert "beside a" in printed.out
     assert "b: TLSv1.3 TLS_AES_256_GCM_SHA384" in printed.out
     assert printed.err == ""
+
+
+def test_what_compare_keeps_is_shown_again_by_report(start_fake, capsys, tmp_path):
+    _, address = start_fake()
+    kept = tmp_path / "kept.json"
+    assert main(["compare", *targets(f"a={address}"), *QUICK, "--out", str(kept)]) == OK
+    told = capsys.readouterr().out
+    assert main(["report", str(kept)]) == OK
+    assert capsys.readouterr().out == told
+    assert main(["report", str(kept), "--format", "json"]) == OK
+    assert json.loads(capsys.readouterr().out) == json.loads(kept.read_text())
+    assert main(["report", str(kept), "-o", str(tmp_path / "page.html")]) == USAGE
+    assert "text or as json" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_kept_nothing_is_measured(capsys, tmp_path):
+    asked = ["compare", *targets("a=unix:/nowhere"), "--out", str(tmp_path / "no" / "kept.json")]
+    assert main(asked) == USAGE
+    assert "kept.json" in capsys.readouterr().err
+
+
+def test_what_an_extra_needs_is_what_the_package_says():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert {name: [needed] for name, needed in REQUIREMENTS.items()} == {
+        name: extras[name] for name in REQUIREMENTS
+    }

@@ -6,10 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from tests.bed.command import end_process
+from tests.bed.waiting import wait_until
 from tests.loadtest.conftest import ROOT
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
@@ -63,12 +65,22 @@ def test_a_master_and_two_workers_share_the_load(start_locust, start_fake, tmp_p
     script, address = start_fake()
     port = free_port()
     options = ["--host", address, "--mix", f"small=3,{LIST}=1", *HEADLESS]
-    load = ["-u", "4", "-r", "10", "-t", "1s", "--csv", str(tmp_path / "load")]
+    load = ["-u", "4", "-r", "10", "--csv", str(tmp_path / "load")]
     bind = ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
     master = start_locust("--master", *bind, "--expect-workers", "2", *options, *load)
     towards = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
     workers = [start_locust(*towards) for _ in range(2)]
 
+    def reported():
+        """Whether enough is in the master's file, which it writes anew every second."""
+        with suppress(FileNotFoundError, KeyError):
+            stats = rows(tmp_path / "load_stats.csv")
+            sessions, small = (int(stats[name]["Request Count"]) for name in ("session", SMALL))
+            return sessions == 4 and small > 100
+        return False
+
+    wait_until(reported, DEADLINE_S, "every session and a hundred calls are reported")
+    master.terminate()
     status, told = ended(master)
 
     assert status == 0, told
@@ -130,12 +142,12 @@ def test_what_makes_no_sense_ends_it_before_it_begins(alone):
 JUDGE = """
 import json, sys
 from locust.argument_parser import parse_options
-from loadtest import locustfile
+from loadtest import locust_user
 from loadtest.failures import UsageError
 for words in json.load(sys.stdin):
     options = parse_options(words)
     try:
-        print("judged: ", locustfile.plan_of(options.host, options))
+        print("judged: ", locust_user.plan_of(options.host, options))
     except UsageError as error:
         print("judged: ", error)
 """

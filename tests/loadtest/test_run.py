@@ -142,7 +142,8 @@ def test_nothing_that_works_is_status_1_and_one_line(socket_paths, capsys):
     path = next(socket_paths)
     words = ["--target", f"a=unix:{path}", "-R", "10", "-d", "10s"]
     assert main(["run", *words]) == FAILED
-    assert capsys.readouterr().err == "proxyd-loadtest: target a: No such file or directory\n"
+    told = capsys.readouterr().err
+    assert told == f"proxyd-loadtest: target a: No such file or directory: {path}\n"
 
 
 def test_one_that_works_is_measured_beside_one_that_does_not(run, start_fake, socket_paths):

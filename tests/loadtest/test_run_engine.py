@@ -1,5 +1,6 @@
 """The loop of a worker, in the test's own process, with fakes in threads."""
 
+import socket
 from collections import Counter
 from contextlib import closing
 from time import perf_counter_ns
@@ -223,10 +224,10 @@ def test_replies_that_are_not_as_usual_are_counted_once(drive, behaviour):
 
 
 def test_refusals_are_counted_for_every_session_that_was_due(opening, socket_paths):
-    target = parse_target(f"fake=unix:{next(socket_paths)}")
-    told = driven(target, opening, load(rate=100, anew=True))
+    path = next(socket_paths)
+    told = driven(parse_target(f"fake=unix:{path}"), opening, load(rate=100, anew=True))
     assert told.opened.connections == 0
-    assert told.opened.reason == "No such file or directory"
+    assert told.opened.reason == f"No such file or directory: {path}"
     # What is tried now and then is the session that stays.
     assert 50 <= told.errors["refused"] < 65
 
@@ -270,10 +271,40 @@ def test_why_no_connection_came_about_is_told(drive, behaviour, mix, reason):
 
 def test_a_session_per_call_over_tls(tls_target, tls_opening):
     script, target = tls_target()
-    told = driven(target, tls_opening, load(rate=40, anew=True))
+    # A place for each: on a busy machine a call that waits for one would never be sent.
+    told = driven(target, tls_opening, load(rate=40, connections=20, anew=True))
     assert len(told.calls()) == len(told.connects) == 20
     assert told.errors == {}
     assert script.handshakes == ["full"] * 21
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_every_address_of_a_name_is_tried(tls_target, tls_opening, monkeypatch, anew):
+    script, target = tls_target()
+    # As "::1 localhost" in /etc/hosts has it, where nobody listens on ::1.
+    port = target.address.port
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        places = [nobody.getsockname(), ("127.0.0.1", port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", place) for place in places]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        told = driven(target, tls_opening, load(rate=40, connections=20, anew=anew))
+    assert told.errors == {}
+    assert len(told.calls()) == 20
+    assert told.opened.connections > 0
+    assert {*script.handshakes} == {"full"}
+
+
+def test_a_name_of_which_no_address_answers_is_one_error_for_each_attempt(opening, monkeypatch):
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", s.getsockname()) for s in (one, other)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        told = driven(parse_target("a=tcp:name:1"), opening, load(connections=1, length_s=0.1))
+    assert told.opened.connections == 0
+    assert "refused" in told.opened.reason
+    assert set(told.errors) <= {"refused", "unsent"}
 
 
 def test_a_connection_that_breaks_is_one_error_and_opened_again(drive_host):

@@ -87,7 +87,8 @@ def test_a_run_that_is_interrupted_shows_what_it_has(start_fake, capsys, monkeyp
     assert sum(one["calls"] for one in target["intervals"]) == target["calls"]["count"] > 20
     last = target["intervals"][-1]
     assert last["begins_s"] + last["length_s"] == pytest.approx(target["elapsed_s"])
-    assert 0 < last["length_s"] <= 0.2 + 1e-6
+    # A worker that gets no processor for a while cuts the last one that much later.
+    assert 0 < last["length_s"] < 2 * 0.2
     assert target["errors"] == {}
     if "-R" in model:
         assert [one["rate"] for one in target["intervals"]] == pytest.approx(

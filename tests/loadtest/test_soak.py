@@ -15,9 +15,13 @@ from loadtest.results import load
 from loadtest.soaking.cli import add_parsers, plan_of
 from loadtest.soaking.ledger import EXAMPLES, Fault
 from loadtest.soaking.outcome import as_text, duration, is_clean, result
+from loadtest.soaking.questions import Question, Repertoire, Session, steady
 from loadtest.soaking.run import Plan, run
 from loadtest.statuses import INTERRUPTED, MISSED, OK
 from loadtest.targets import parse_target
+from proxyd.wire.frame import Frame, FrameType, Header
+from proxyd.wire.programs import VERSION, Program
+from proxyd.wire.xdr import Writer
 from tests.loadtest.fake_liar import FakeLiar, Lie
 
 SEED = 7
@@ -275,3 +279,40 @@ def test_what_makes_no_sense_is_refused(words, complaint):
 )
 def test_durations_are_told_as_people_say_them(seconds, told):
     assert duration(seconds) == told
+
+
+def node_info(mhz, cpus=2):
+    """What NODE_GET_INFO returns."""
+    words = Writer().u64(1 << 20).i32(cpus).i32(mhz).take()
+    header = Header(Program.REMOTE, VERSION, 6, FrameType.REPLY, 1)
+    return Frame(header, bytes(128) + words + bytes(16))
+
+
+def capabilities(frequency, more=""):
+    text = f"<cpu><counter name='tsc' frequency='{frequency}'/></cpu>{more}"
+    header = Header(Program.REMOTE, VERSION, 7, FrameType.REPLY, 1)
+    return Frame(header, Writer().string(text).take())
+
+
+@pytest.mark.parametrize("made", [node_info, capabilities])
+def test_the_clock_of_the_processor_is_no_corruption(made):
+    constants = {made(0).header.procedure: steady(made(2_593_906_000 % 2**31))}
+    known, asked = Repertoire((), constants), Session(1, 1)
+    question = Question(made(0).header.procedure, 0)
+    for clock in (0, 9, 1_000_000_000):
+        assert known.judge(question, asked, 1, made(clock)) is None
+    wrong = known.judge(question, asked, 1, made(1, 3) if made is node_info else made(1, "x"))
+    assert wrong.fault is Fault.CORRUPTED
+
+
+def test_a_target_that_is_gentle_meets_nobody_who_dies_amid_calls(start_liar):
+    given = plan(start_liar(), volume="/v", size=1 << 20, gentle=frozenset({"fake"}))
+    one, _ = soaked(given)
+    assert faults(one) == set()
+    assert one.ledger.entries.given_up == 0
+    assert one.ledger.entries.sessions > 0
+
+
+def test_a_gentle_target_has_to_be_one(start_liar, capsys):
+    assert main(["soak", start_liar(), "--gentle", "other", "-d", "1s"]) == 2
+    assert "other: no target has this name" in capsys.readouterr().err

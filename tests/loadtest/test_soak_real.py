@@ -41,6 +41,7 @@ def test_nothing_is_lost_with_a_proxyd_and_without(soak, libvirtd, front, make_v
         *("--target", f"direct=unix:{libvirtd.sock},pid={libvirtd.pid}"),
         *("--target", f"proxyd=unix:{front.sock},pid={front.pid},backend={libvirtd.pid}"),
         *("--volume", str(make_volume(SIZE)), "--bulk", "2MiB", "--kept", PIPES),
+        *("--gentle", "direct"),
         # Not qemu's, which looks for its emulators for seconds when it is first asked.
         *("--uri", "storage:///system"),
     )

@@ -4,12 +4,12 @@ import pytest
 
 from proxyd.negotiation.backend import (
     FRAME_LIMIT,
-    UNANSWERING_LIMIT,
     BackendNegotiation,
     BackendStage,
 )
 from proxyd.negotiation.events import DaemonOpened, DaemonRefused, Send
 from proxyd.wire import failure, remote
+from proxyd.wire.dialogue import UNANSWERING_LIMIT
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import HEADER_SIZE, LENGTH_SIZE, Frame, FrameType, Status
 from proxyd.wire.programs import Keepalive, Program, Remote

@@ -1,6 +1,6 @@
 """Whatever a daemon sends: it opens by its own four yeses and by nothing else."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.negotiation.backend import FRAME_LIMIT, BackendNegotiation, BackendStage
@@ -9,6 +9,7 @@ from proxyd.wire import remote
 from proxyd.wire.frame import Frame, FrameType, Status
 from proxyd.wire.programs import Keepalive, Remote
 from proxyd.wire.remote import OpenArguments
+from tests.bed.examples import examples
 from tests.negotiation.talk import frames_in
 from tests.wire.strategies import FAILURES, FRAMES, I32, PARAMS, TEXTS, U32
 
@@ -81,7 +82,7 @@ def test_a_willing_daemon_opens_in_any_cut(arguments, identity, keepalive, cut):
 
 
 @given(st.booleans(), st.lists(ANSWERS, max_size=12), CUTS)
-@settings(max_examples=400)
+@examples(400)
 def test_only_a_yes_to_every_call_opens(keepalive, answers, cut):
     backend = BackendNegotiation(OpenArguments(None, 0), [], keepalive=keepalive)
     (call,) = frames_in(backend.start())
@@ -102,7 +103,7 @@ def test_only_a_yes_to_every_call_opens(keepalive, answers, cut):
 
 
 @given(st.booleans(), st.lists(ANSWERS, max_size=5), CUTS)
-@settings(max_examples=200)
+@examples(200)
 def test_a_call_is_made_only_when_the_one_before_was_answered(keepalive, answers, cut):
     backend = BackendNegotiation(OpenArguments(None, 0), [], keepalive=keepalive)
     (call,) = frames_in(backend.start())
@@ -119,7 +120,7 @@ def test_a_call_is_made_only_when_the_one_before_was_answered(keepalive, answers
 
 
 @given(st.binary(max_size=300), CUTS)
-@settings(max_examples=200)
+@examples(200)
 def test_any_bytes_are_waited_for_or_refuse(stream, cut):
     backend = BackendNegotiation(OpenArguments("a:///", 0), [], keepalive=False)
     backend.start()

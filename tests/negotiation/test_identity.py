@@ -1,4 +1,4 @@
-"""What a daemon is told of a client: names, types and order of the reference, and log lines."""
+"""What a daemon is told of a client: names, types and order, and log lines."""
 
 import pytest
 

@@ -49,7 +49,8 @@ DENIAL = Failure(45, 60, "authentication failed: polkit said no")
 LOOKUP = Failure(38, 0, "no name for user 4711", int1=2)
 REQUIRED = (39, 7, "authentication required")
 
-# What the reference lets a client call before its connection is open, at each stage.
+# What a client may call before its connection is open, at each stage: docs/protocol/errors.md,
+# section 6, and docs/protocol/authentication.md, section 1.
 ALLOWED = {Stage.GREETED: {66, 67, 68, 69, 70}, Stage.TRUSTED: {66, 67, 68, 69, 70, 1, 2, 60}}
 EVENTS = [row for row in procedures() if row.kind == "event"]
 SERVED = (Program.REMOTE, Program.QEMU, Program.LXC)
@@ -158,7 +159,7 @@ def test_a_number_outside_the_table_is_an_unknown_procedure(stage, program, numb
 @reading_stages
 @pytest.mark.parametrize("program", [Program.REMOTE, Program.QEMU], ids=lambda p: p.name)
 def test_the_number_of_an_event_is_an_unknown_procedure(stage, program):
-    # reference/wire.md, section 5: an event has no server function.
+    # docs/protocol/frames.md, section 4: an event has no server function.
     numbers = [row.number for row in EVENTS if row.program is program]
     texts = []
     for number in numbers:
@@ -178,7 +179,7 @@ def test_nothing_is_read_while_a_verdict_is_awaited_or_afterwards(stage):
     assert server.stage is stage
 
 
-# ---- the dispatch failures of the reference, row by row
+# ---- docs/protocol/errors.md, section 5, row by row
 
 
 @pytest.mark.parametrize("method", AuthMethod)
@@ -437,7 +438,7 @@ def test_sasl_in_one_attempt():
 
 
 def test_the_wire_tells_nothing_from_empty():
-    # reference/handshake.md, section 7: the two differ in SASL.
+    # docs/protocol/sasl.md, section 1: the two differ in SASL.
     assert remote.unpack_sasl_step(remote.pack_sasl_step(None)) is None
     assert remote.unpack_sasl_step(remote.pack_sasl_step(b"")) == b""
     assert remote.pack_sasl_step(b"\x82") == bytes.fromhex("00000000 00000001 ffffff82")
@@ -597,14 +598,15 @@ def test_a_missing_proof_comes_before_a_peer_that_could_not_be_looked_up():
 
 
 def test_an_undecodable_payload_comes_before_a_peer_that_could_not_be_looked_up():
-    # reference/wire.md, section 6: the rows of "Dispatch failures" are checked in their order.
+    # docs/protocol/errors.md, section 5: the rows are checked in their order.
     server = a_server(unknown=LOOKUP)
     reply = only_sent(feed(server, call(Remote.CONNECT_OPEN, b"\0")))
     assert numbers_of(reply) == (39, 7)
 
 
 def test_a_peer_that_could_not_be_looked_up_comes_before_a_connection_that_is_not_open():
-    # reference/wire.md, section 6: every call fails like this; "not open" is a handler's error.
+    # docs/protocol/errors.md, section 5: every call fails like this; "not open" is a handler's
+    # error.
     server = a_server(unknown=LOOKUP)
     reply = only_sent(feed(server, call(Remote.CONNECT_GET_LIB_VERSION)))
     assert failure_of(reply) == LOOKUP

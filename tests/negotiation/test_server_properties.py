@@ -4,7 +4,7 @@ The conversation is a state machine of hypothesis. What the client has proven is
 the outside alone: from what it was told and from the verdicts that the test itself gave.
 """
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -34,6 +34,7 @@ from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Frame, FrameType, Header, Status
 from proxyd.wire.programs import AuthMethod, Keepalive, Program, Remote
 from proxyd.wire.remote import OpenArguments
+from tests.bed.examples import examples
 from tests.negotiation.talk import frames_in
 from tests.wire.strategies import FRAMES, U32
 
@@ -246,7 +247,7 @@ class Conversation(RuleBasedStateMachine):
 
 
 TestConversation = Conversation.TestCase
-TestConversation.settings = settings(max_examples=200, stateful_step_count=20)
+TestConversation.settings = examples(200, stateful_step_count=20)
 
 
 @given(METHODS, st.booleans(), st.lists(CONVERSED, max_size=6), CUTS)
@@ -265,7 +266,7 @@ def test_any_cut_of_a_conversation_gives_the_same_events(method, is_root, frames
 
 
 @given(METHODS, st.binary(max_size=200), CUTS)
-@settings(max_examples=200)
+@examples(200)
 def test_any_bytes_of_a_stranger_give_frames_or_an_end(method, stream, cut):
     server = ServerNegotiation(method=method, readonly=False)
     events = []

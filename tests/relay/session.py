@@ -9,6 +9,7 @@ from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
 from proxyd.relay.guards import GUARDED
 from proxyd.relay.loop import RelayLoop
 from proxyd.relay.pair import RelayedPair
+from proxyd.relay.parting import MOST
 from tests.relay.receiver import Receiver
 
 DEADLINE_S = 5
@@ -50,12 +51,19 @@ class HandTurned:
         readonly=False,
         guards=GUARDED,
         asked=True,
+        parting_s=0,
+        partings=MOST,
     ):
         self._readonly = readonly
         self._asked = asked
         self._guards = guards
         self.reported = []
-        self.loop = RelayLoop(report=self.reported.append)
+        self.parting_s = parting_s
+        self.loop = RelayLoop(
+            report=self.reported.append,
+            parting_timeout_s=lambda: self.parting_s,
+            partings=partings,
+        )
         self._sockets = []
         self._number = 0
         self._closed = False
@@ -89,6 +97,8 @@ class HandTurned:
             now_ns=time.monotonic_ns(),
             readonly=self._readonly,
             guards=self._guards,
+            daemon=f"/daemon/{self._number % 2}",
+            parts=self.parting_s > 0,
         )
         self.loop.adopt(relayed)
         client.setblocking(False)

@@ -3,6 +3,7 @@
 import errno
 import socket
 import threading
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -168,9 +169,12 @@ def test_whichever_call_fails_costs_one_session_at_the_most(
         beside.loop.pipes.close()
         assert open_descriptors() == descriptors, calls.failed
         assert (beside.loop.bugs, caplog.records) == (0, []), calls.failed
-    assert others_than_couriers() == threads
+    assert (
+        others_than_couriers() - threads == Counter()
+    )  # trio's idle ones may have ended meanwhile
     assert 0 < whole < made
 
 
 def others_than_couriers():
-    return [each.name for each in threading.enumerate() if not each.name.startswith("courier")]
+    names = [each.name for each in threading.enumerate()]
+    return Counter(name for name in names if not name.startswith("courier"))

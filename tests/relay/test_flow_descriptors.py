@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from proxyd.endpoint import passing
+from proxyd.endpoint import ancillary
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.plain import PlainEndpoint
-from proxyd.relay.flow import SPLICE_ABOVE
+from proxyd.relay.flow import REFUSALS_LIMIT, SPLICE_ABOVE
 from proxyd.wire.frame import FrameType
 from proxyd.wire.programs import Program
 from tests.fakes.lingering import lingering
@@ -35,7 +36,7 @@ SIDE = {"up": "client", "down": "daemon"}
 @pytest.fixture(autouse=True, params=["refusing", "older"])
 def kernel(request, monkeypatch):
     if request.param == "older":
-        monkeypatch.setattr(passing, "SO_PASSRIGHTS", NO_SUCH_OPTION)
+        monkeypatch.setattr(ancillary, "SO_PASSRIGHTS", NO_SUCH_OPTION)
     return request.param
 
 
@@ -426,3 +427,44 @@ def test_the_sessions_end_while_one_is_carried_loses_nothing_of_others(start, fi
     session.turn_until(lambda: (receiver.take(), receiver.arrived)[1])
     assert receiver.arrived[0].files == inodes[:1]
     assert session.ended
+
+
+def test_refused_calls_with_descriptors_again_and_again_end_their_session_alone(start, files):
+    session = start()
+    client, daemon, _ = session.open()
+    for serial in range(REFUSALS_LIMIT + 1):
+        session.client.sendall(frames.set_identity_with_descriptors(1, serial))
+        frames.send_descriptor(session.client, files[0])
+        session.relay()
+    assert session.ended
+    assert session.reason == (
+        "protocol error from the client: calls that are refused, again and again"
+    )
+    client.sendall(frames.call(1))
+    receiver = Receiver.at_daemon(daemon)
+    session.turn_until(lambda: (receiver.take(), receiver.arrived)[1])
+
+
+def test_a_client_that_goes_just_before_its_descriptor_has_arrived_ends_its_session_alone(
+    start, files, monkeypatch
+):
+    """A refusal has waited for the descriptor, and is written before epoll tells of the end."""
+    session = start()
+    client, daemon, _ = session.open()
+    errands = []
+    with monkeypatch.context() as patch:
+        patch.setattr(COURIERS, "carry", lambda _, errand: errands.append(errand))
+        session.daemon.sendall(carried("down", 1))
+        frames.send_descriptor(session.daemon, files[0])
+        session.turn_until(lambda: errands)
+    session.client.sendall(frames.set_identity(2))
+    session.turn_until(lambda: session.down.inserting)
+    session.client.close()
+    errands[0].end("")
+    session.loop._take_orders()
+    session.daemon.close()
+    session.turn_until(lambda: session.ended)
+    assert session.reason.startswith("the client is gone: ")
+    client.sendall(frames.call(1))
+    receiver = Receiver.at_daemon(daemon)
+    session.turn_until(lambda: (receiver.take(), receiver.arrived)[1])

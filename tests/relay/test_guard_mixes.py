@@ -4,7 +4,6 @@ The daemon keeps what reaches it and sends frames of its own meanwhile. A sessio
 seed, which is in the message of a failure: PROXYD_TEST_SEED=… repeats that one alone.
 """
 
-import os
 import random
 from collections import Counter
 
@@ -13,21 +12,16 @@ import pytest
 from proxyd.wire.frame import HEADER_SIZE, Frame, FrameType
 from tests.fakes import mixes
 from tests.relay import frames
+from tests.relay.seeds import seeds
 from tests.relay.session import HandTurned, fill, open_descriptors, tcp_pair, unix_pair
 
 SESSIONS = 5000
 PARTS = 5  # each is a test, so that none takes long
 
 
-def seeds(count):
-    """So many that nobody has tried, or the one that is asked for."""
-    if given := os.environ.get("PROXYD_TEST_SEED"):
-        return [int(given)]
-    first = random.SystemRandom().randrange(1 << 48)
-    return range(first, first + count)
-
-
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part", [0, *(pytest.param(part, marks=pytest.mark.long) for part in range(1, PARTS))]
+)
 def test_no_guarded_call_reaches_the_daemon_and_nothing_else_is_lost(files, inodes, part):
     before = open_descriptors()
     for seed in seeds(SESSIONS // PARTS):

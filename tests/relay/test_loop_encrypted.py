@@ -8,10 +8,11 @@ from OpenSSL import SSL
 
 from proxyd.endpoint.contract import NOTHING
 from proxyd.endpoint.plain import UnixEndpoint
+from tests.bed.libvirt_reader import LibvirtReader
 from tests.fakes.layer import framed, layered
 from tests.fakes.tls import TLS_1_2, TLS_1_3, secured
-from tests.relay.frames import call, packet, reply
-from tests.relay.session import tcp_pair
+from tests.relay.frames import call, packet, reply, second_open, set_identity
+from tests.relay.session import DEADLINE_S, tcp_pair
 
 
 class HoardingEndpoint(UnixEndpoint):
@@ -158,26 +159,30 @@ class TestOverTls:
         session = start(pair=pair, client_end=client_end)
         return session, next(peer for peer in peers if not isinstance(peer, tuple))
 
-    def test_calls_go_up_and_replies_come_down(self, tls):
+    @pytest.fixture
+    def reader(self, tls):
+        """Reads frames as libvirt does; none may share a record with another."""
+        return LibvirtReader(tls[1].connection)
+
+    def test_calls_go_up_and_replies_come_down(self, tls, reader):
         session, peer = tls
         for serial in range(5):
             peer.sendall(call(serial))
             session.turn_until(lambda: session.at_daemon.take() or session.at_daemon.wires)
             session.daemon.sendall(reply(serial))
             session.turn(2)
-            assert peer.recv(1000) == reply(serial)
+            assert reader.take(DEADLINE_S).pack() == reply(serial)
 
-    def test_long_frames_arrive_whole_in_both_directions(self, tls):
+    def test_long_frames_arrive_whole_in_both_directions(self, tls, reader):
         session, peer = tls
-        wire = packet(262_148)
-        received, sent = bytearray(), 0
+        wire, received, sent = packet(262_148), None, 0
         session.daemon.setblocking(False)
-        while len(received) < len(wire):
+        while received is None:
             if sent < len(wire):
                 sent += try_to(session.daemon.send, wire[sent:])
             session.turn()
-            received += receive(peer)
-        assert received == wire
+            received = reader.take()
+        assert received.pack() == wire
         sent = 0
         while not session.at_daemon.wires:
             if sent < len(wire):
@@ -186,16 +191,36 @@ class TestOverTls:
             session.at_daemon.take()
         assert session.at_daemon.wires == [wire]
 
-    def test_the_end_of_the_daemon_is_a_goodbye_behind_the_last_byte(self, tls):
+    def test_replies_that_come_at_once_go_down_one_by_one(self, tls, reader):
+        session, _ = tls
+        sent = [reply(serial, bytes(serial)) for serial in range(50)]
+        session.daemon.sendall(b"".join(sent))
+        session.turn_until(lambda: not session.down.stalled and session.down.moved)
+        assert [reader.take(DEADLINE_S).pack() for _ in sent] == sent
+
+    def test_a_refusal_goes_between_two_replies(self, tls, reader):
+        session, peer = tls
+        wire, cut = reply(1) + reply(2, bytes(100)) + reply(5), 60
+        session.daemon.sendall(wire[:cut])
+        session.turn_until(lambda: session.down.moved == cut)
+        peer.sendall(second_open(3) + set_identity(4))
+        session.turn_until(lambda: session.up.paused)
+        session.daemon.sendall(wire[cut:])
+        session.turn_until(lambda: session.down.moved == len(wire))
+        serials = [reader.take(DEADLINE_S).header.serial for _ in range(5)]
+        assert serials == [1, 2, 3, 4, 5]
+
+    def test_the_end_of_the_daemon_is_a_goodbye_behind_the_last_byte(self, tls, reader):
         session, peer = tls
         session.daemon.sendall(reply(1))
         session.daemon.close()
         session.turn_until(lambda: session.down.done)
-        assert peer.recv(1000) == reply(1)
-        assert peer.recv(1000) == b""
+        assert reader.take(DEADLINE_S).pack() == reply(1)
+        assert reader.take(DEADLINE_S) is None
+        assert reader.ended
         assert peer.connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN
 
-    def test_a_client_that_ends_its_half_still_gets_the_answer(self, tls):
+    def test_a_client_that_ends_its_half_still_gets_the_answer(self, tls, reader):
         session, peer = tls
         peer.sendall(call(1))
         peer.say_goodbye()
@@ -204,7 +229,7 @@ class TestOverTls:
         assert session.at_daemon.ended
         session.daemon.sendall(reply(1))
         session.turn(3)
-        assert peer.recv(1000) == reply(1)
+        assert reader.take(DEADLINE_S).pack() == reply(1)
 
     @pytest.mark.parametrize("goodbye", [True, False])
     def test_a_client_that_closes_right_behind_its_last_byte_is_delivered(self, tls, goodbye):
@@ -314,10 +339,3 @@ def send(peer, data):
         return peer.connection.send(data)
     except (SSL.WantWriteError, SSL.WantReadError):
         return 0
-
-
-def receive(peer):
-    try:
-        return peer.connection.recv(1 << 16)
-    except (SSL.WantReadError, SSL.WantWriteError):
-        return b""

@@ -10,13 +10,14 @@ import tempfile
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxyd.relay.flow import SPLICE_ABOVE
 from proxyd.relay.loop import SCRATCH_SIZE
 from proxyd.wire.frame import HEADER, HEADER_SIZE, MAX_DESCRIPTORS, MAX_FRAME, FrameType
 from proxyd.wire.programs import Program, Remote
+from tests.bed.examples import examples
 from tests.fakes.endpoints import HesitantEndpoint
 from tests.relay import frames
 from tests.relay.session import HandTurned, fill, open_descriptors, tcp_pair
@@ -245,16 +246,17 @@ def three_files():
 
 
 directions = st.lists(shapes, max_size=8)
+PARTING = st.sampled_from([0, 30])  # seconds; 0: the daemon is shown the client's end as it is
 
 
 takes = st.lists(st.sampled_from([0, 1, 10, 28, 33, 1000, 1 << 30]), max_size=12)
 
 
-@given(directions, directions, steps, st.sampled_from([None, SMALL]), takes, takes)
-@settings(max_examples=200)
-@example([(FrameType.CALL, 419, Program.REMOTE, 100, 0)] * 3, [], [], None, [], [])
+@given(directions, directions, steps, st.sampled_from([None, SMALL]), takes, takes, PARTING)
+@examples(200)
+@example([(FrameType.CALL, 419, Program.REMOTE, 100, 0)] * 3, [], [], None, [], [], 0)
 def test_everything_arrives_once_and_in_order(
-    three_files, up, down, steps, buffer, client_takes, daemon_takes
+    three_files, up, down, steps, buffer, client_takes, daemon_takes, parting_s
 ):
     before = open_descriptors()
     play = Play(
@@ -264,6 +266,7 @@ def test_everything_arrives_once_and_in_order(
         client_end=lambda sock: HesitantEndpoint(sock, client_takes),
         daemon_end=lambda sock: HesitantEndpoint(sock, daemon_takes),
         buffer=buffer,
+        parting_s=parting_s,
     )
     try:
         play.take_steps(steps)
@@ -281,7 +284,7 @@ def test_everything_arrives_once_and_in_order(
 
 
 @given(directions, directions, steps, st.sampled_from(["up", "down"]), tails, st.booleans())
-@settings(max_examples=200)
+@examples(200)
 def test_what_arrives_before_something_breaks_is_a_part_of_what_was_sent(
     three_files, up, down, steps, side, tail, cut_short
 ):
@@ -331,7 +334,7 @@ def widened(shapes, side):
 
 
 @given(directions, directions, steps)
-@settings(max_examples=30)
+@examples(30)
 def test_over_tcp_everything_arrives_once_and_in_order(three_files, up, down, steps):
     play = Play(
         make(widened(without_descriptors(up), "up"), "up", ""),

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from proxyd.session.names import NameService
+from proxyd.peer.names import NameService
 from tests.bed.daemon import short_directory
 from tests.session.desk import Desk, KnownNames, open_descriptors
 from tests.session.elsewhere import elsewhere

@@ -9,20 +9,21 @@ from dataclasses import replace
 
 import trio
 
-from proxyd.config.listening import Door
+from proxyd.admission.admission import Admission
+from proxyd.admission.holder import Holder, Rank
+from proxyd.autostart.starter import Starter
+from proxyd.config.listeners import Door
 from proxyd.config.routes import RoutingTable
 from proxyd.endpoint.couriers import COURIERS
-from proxyd.session.admission import Admission
-from proxyd.session.client import Arrival, Services, serve_client
-from proxyd.session.episodes import Episodes
+from proxyd.log.episodes import Episodes
+from proxyd.session.entrance import Entrance
 from proxyd.session.handover import Relay
-from proxyd.session.holder import Holder, Rank
-from proxyd.session.local import LocalGreeting
+from proxyd.session.opening import OpeningSession, Services, serve_client
 from proxyd.session.presence import Presence
 from proxyd.session.reception import Reception
 from proxyd.session.refusal import Refusals
 from proxyd.session.roster import Roster
-from proxyd.session.starting import Starter
+from proxyd.session.unix_greeting import UnixGreeting
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import FrameBuffer, Status
@@ -190,7 +191,7 @@ class Desk:
             starter=NO_STARTER,
         )
         self.proof = None  # for a door that asks for SASL
-        self.reception = Reception(self.services, self._greet, nursery)
+        self.reception = Reception(self.services, nursery)
         nursery.start_soon(self.reception.run)
         self.callers = []
         self.descriptors = open_descriptors()
@@ -204,19 +205,19 @@ class Desk:
     def nursery(self, nursery):
         self.reception._nursery = nursery
 
-    def _greet(self, sock, door):
-        return LocalGreeting(sock, self.names)
+    def _greet(self, sock):
+        return UnixGreeting(sock, self.names)
 
     def serve(self, sock, door=OPEN_TO_ALL):
         """What an accept loop does with a connection."""
-        self.reception.arrived(door, sock)
+        self.reception.arrived(Entrance(None, door, self._greet), sock)
 
     def begin(self, greeting, door, holder):
         """One that has got a place."""
         place = self.admission.admit(holder, door)
-        arrival = Arrival(greeting, door, self.services, place)
-        self.nursery.start_soon(serve_client, arrival)
-        return arrival.client
+        session = OpeningSession(greeting, door, self.services, place)
+        self.nursery.start_soon(serve_client, session)
+        return session.client
 
     def connect(self, door=OPEN_TO_ALL, *, uid=0, gid=0):
         with effective(uid, gid):

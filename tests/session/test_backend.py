@@ -10,8 +10,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from proxyd.config.routes import Destination
-from proxyd.endpoint import passing
+from proxyd.endpoint import ancillary
 from proxyd.negotiation.identity import ClientIdentity
+from proxyd.session import backend
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import ErrorCode
@@ -33,7 +34,8 @@ STAGES = [
 NAMES = dict(zip(STAGES, ["listing", "probing", "opening", "naming"], strict=True))
 
 
-# The wire by hand, from reference/wire.md and reference/routing.md: not by the code under test.
+# The wire by hand, from docs/protocol/frames.md and docs/protocol/opening.md: not by the code under
+# test.
 
 
 def words(*numbers):
@@ -239,7 +241,7 @@ async def test_a_daemon_that_streams_events_is_refused_and_what_it_did_is_said(d
 async def test_a_daemon_that_sends_descriptors_while_it_is_opened_is_refused(
     directory, other_process, nursery, null, monkeypatch
 ):
-    monkeypatch.setattr(passing, "SO_PASSRIGHTS", 9999)  # else it is refused when it sends them
+    monkeypatch.setattr(ancillary, "SO_PASSRIGHTS", 9999)  # else it is refused when it sends them
 
     async def a_reply_with_one(listener):
         await trio.lowlevel.wait_readable(listener)
@@ -456,3 +458,14 @@ async def test_a_link_that_leads_back_here_is_refused_as_well(directory):
 
         with pytest.raises(OpenFailed, match="leads back to this proxy"):
             await opening(directory / "virtqemud-sock")
+
+
+def test_a_socket_that_lets_us_not_in_says_who_asked_and_whom_it_lets_in(tmp_path):
+    path = tmp_path / "virtqemud-sock"
+    path.touch(mode=0o600)
+    to = Destination(name="qemu:///system", daemon="virtqemud", path=str(path), unit=None)
+    refusal = backend._unreachable(to, PermissionError(errno.EACCES, "Permission denied"))
+    assert refusal.message == (
+        f"Failed to connect socket to '{path}': Permission denied (asked by proxyd as uid"
+        f" {os.geteuid()}, the socket has mode 0600, uid {os.geteuid()}, gid {os.getegid()})"
+    )

@@ -12,9 +12,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.session.accepting import accept_clients
-from proxyd.session.admission import Admission
-from proxyd.session.names import NameService
+from proxyd.admission.admission import Admission
+from proxyd.peer.names import NameService
+from proxyd.session.accept_loop import accept_clients
 from proxyd.session.presence import Presence
 from proxyd.wire.programs import Remote
 from tests.fakes.failing_calls import SHORTAGES, failing_calls

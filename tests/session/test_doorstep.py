@@ -6,15 +6,16 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.config.listening import Transport
-from proxyd.session.admission import Admission
-from proxyd.session.capacity import Capacity
+from proxyd.admission.admission import Admission
+from proxyd.admission.capacity import Capacity
+from proxyd.admission.holder import Holder, Rank
+from proxyd.config.transports import Transport
+from proxyd.log.episodes import Episodes
 from proxyd.session.doorstep import Doorstep
-from proxyd.session.episodes import Episodes
-from proxyd.session.holder import Holder, Rank
+from proxyd.session.entrance import Entrance
 from proxyd.session.line import Caller
+from tests.admission.callers import BY_TCP, FRED, HERE, LOCAL, ROOT, THERE
 from tests.session.desk import lines
-from tests.session.test_admission import BY_TCP, FRED, HERE, LOCAL, ROOT, THERE
 
 TIMEOUT_S = 30
 SETTLED_S = 0.01  # what the kernel takes to tell of a byte
@@ -42,7 +43,7 @@ class Bench:
     def caller(self, holder, door):
         near, far = socket.socketpair()
         self.sockets += [near, far]
-        return near, Caller(far, door, holder, trio.current_time())
+        return near, Caller(far, Entrance(None, door, None), holder, trio.current_time())
 
     def call(self, holder=HERE, *, says=b""):
         """The client's end of one that comes by the network, and its caller."""
@@ -122,7 +123,9 @@ async def test_one_that_says_all_it_has_to_say_and_closes_its_half_gets_a_place(
     assert bench.entered == [caller]
 
 
-async def test_one_that_stays_silent_is_closed_at_the_deadline_and_the_log_says_so(bench, log):
+async def test_one_that_stays_silent_is_closed_at_the_deadline_and_the_log_says_so(
+    bench, log, autojump_clock
+):
     near, _ = bench.call()
     await trio.sleep(TIMEOUT_S - 1)
     assert not is_closed(near)

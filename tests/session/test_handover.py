@@ -7,8 +7,8 @@ import threading
 import pytest
 import trio
 
+from proxyd.admission.admission import Admission
 from proxyd.endpoint.plain import UnixEndpoint
-from proxyd.session.admission import Admission
 from proxyd.session.handover import Relay, RelayDied
 from proxyd.session.roster import Roster
 from proxyd.wire.programs import Remote

@@ -5,8 +5,8 @@ import logging
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.auth.peercred import Denied
-from proxyd.session.capacity import Capacity
+from proxyd.admission.capacity import Capacity
+from proxyd.peer.credentials import Denied
 from proxyd.session.refusal import PATIENCE_S
 from proxyd.wire.programs import Remote
 from tests.session.desk import eventually, failure_of, lines, succeeded, tracebacks

@@ -4,12 +4,12 @@ import time
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from proxyd.config.listening import Door
+from proxyd.admission.admission import Admission
+from proxyd.config.listeners import Door
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.relay.figures import Figures
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.pipes import PipePool
-from proxyd.session.admission import Admission
 from proxyd.session.roster import CLOSED_BY_ADMINISTRATOR, Roster
 from proxyd.wire.programs import AuthMethod
 from tests.fakes.endpoints import ScriptedEndpoint

@@ -1,8 +1,10 @@
 """Certificates right and wrong in every way, each with libvirt's verdict and ours.
 
 A row says what is particular about it, what a client sends or a daemon is given, and what libvirt
-and proxyd make of it. Where the two differ it names the reason by a key, which the security section
-of README.md explains. `test_certificate_matrix.py` holds both verdicts against the real daemons.
+and proxyd make of it. `libvirt` is the verdict of 9.0.0, Debian 12's; `newer` that of 11.3.0 as
+Debian 13 has it, with what came in 11.6, and it is the same unless it is given. Where ours differs
+from one of them the row names the reason by a key, which docs/tls.md explains.
+`test_certificate_matrix.py` holds the verdicts against the real daemons.
 """
 
 from dataclasses import dataclass, replace
@@ -103,6 +105,7 @@ class ClientRow:
     sends: tuple[Template, ...]
     trusts: tuple[Template, ...]
     libvirt: Verdict
+    newer: Verdict
     ours: Verdict
     why: str
 
@@ -117,24 +120,26 @@ class DaemonRow:
     crl_file: tuple[ListTemplate, ...] | bytes | None
     client: Template
     libvirt: Verdict
+    newer: Verdict
     ours: Verdict
     why: str
 
 
-def row(what, sends, libvirt, *, trusts=(ROOT,), ours=None, why="") -> ClientRow:
+def row(what, sends, libvirt, *, trusts=(ROOT,), newer=None, ours=None, why="") -> ClientRow:
     """`ours` is libvirt's verdict unless there is a reason."""
     return ClientRow(
         what=what,
         sends=(sends,) if isinstance(sends, Template) else tuple(sends),
         trusts=(trusts,) if isinstance(trusts, Template) else tuple(trusts),
         libvirt=libvirt,
+        newer=libvirt if newer is None else newer,
         ours=libvirt if ours is None else ours,
         why=why,
     )
 
 
 def start(
-    what, libvirt, *, cert=None, ca=(ROOT,), crl=None, knocks=JOE, ours=None, why=""
+    what, libvirt, *, cert=None, ca=(ROOT,), crl=None, knocks=JOE, newer=None, ours=None, why=""
 ) -> DaemonRow:
     cert = server() if cert is None else cert
     return DaemonRow(
@@ -144,6 +149,7 @@ def start(
         crl_file=(crl,) if isinstance(crl, ListTemplate) else crl,
         client=knocks,
         libvirt=libvirt,
+        newer=libvirt if newer is None else newer,
         ours=libvirt if ours is None else ours,
         why=why,
     )
@@ -173,7 +179,38 @@ LEAVES = (
     row("basicConstraints garbage", client(raw(CONSTRAINTS, GARBAGE, critical=False)), REFUSED),
     row("keyUsage absent", client(without=USAGE), ACCEPTED),
     row("keyUsage right, non-critical", client(usage(SIGNS, ENCIPHERS, critical=False)), ACCEPTED),
-    row("keyUsage only digitalSignature, critical", client(usage(SIGNS)), REFUSED),
+    row(
+        "keyUsage only digitalSignature, critical",
+        client(usage(SIGNS)),
+        REFUSED,
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
+    row(
+        "keyUsage digitalSignature and keyAgreement, critical",
+        client(usage(SIGNS, "key_agreement")),
+        REFUSED,
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
+    row(
+        "Ed25519, only digitalSignature, critical",
+        client(usage(SIGNS), key="Ed25519"),
+        REFUSED,
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
+    row(
+        "RSA, only digitalSignature, critical",
+        client(usage(SIGNS), key="RSA-2048"),
+        REFUSED,
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
     row(
         "keyUsage only digitalSignature, non-critical",
         client(usage(SIGNS, critical=False)),
@@ -681,9 +718,9 @@ def ca(what, libvirt, *new, without=None, ours=None, why="", **rest) -> DaemonRo
     )
 
 
-def own(what, libvirt, *new, ours=None, why="", **rest) -> DaemonRow:
+def own(what, libvirt, *new, newer=None, ours=None, why="", **rest) -> DaemonRow:
     """The daemon's certificate changed like this."""
-    return start(what, libvirt, cert=server(*new, **rest), ours=ours, why=why)
+    return start(what, libvirt, cert=server(*new, **rest), newer=newer, ours=ours, why=why)
 
 
 STARTS = (
@@ -698,7 +735,32 @@ STARTS = (
     own("server with CA:TRUE non-critical", NO_START, constraints(ca=True, critical=False)),
     own("server without keyUsage", ACCEPTED, without=USAGE),
     own("server with keyUsage non-critical", ACCEPTED, usage(SIGNS, ENCIPHERS, critical=False)),
-    own("server: only digitalSignature", NO_START, usage(SIGNS)),
+    own(
+        "server: only digitalSignature",
+        NO_START,
+        usage(SIGNS),
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
+    own(
+        "RSA server: only digitalSignature",
+        NO_START,
+        usage(SIGNS),
+        key="RSA-2048",
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
+    own(
+        "Ed25519 server: digitalSignature and keyAgreement",
+        NO_START,
+        usage(SIGNS, "key_agreement"),
+        key="Ed25519",
+        newer=ACCEPTED,
+        ours=ACCEPTED,
+        why="key-encipherment",
+    ),
     own("server: only digitalSignature, non-critical", ACCEPTED, usage(SIGNS, critical=False)),
     own("server: only keyEncipherment", NO_START, usage(ENCIPHERS)),
     own(

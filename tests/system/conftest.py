@@ -4,15 +4,22 @@ The session-wide ones are shared by all tests, so a test that stops, floods or c
 makes its own with make_libvirtd and make_proxyd.
 """
 
+import os
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
 from tests.bed.bystander import Bystander, scene
 from tests.bed.daemon import short_directory
 from tests.bed.hostile import fuse_device, hostile
+from tests.bed.kdc import Kdc
 from tests.bed.libvirtd import Libvirtd
+from tests.bed.listening_libvirtd import ListeningLibvirtd
+from tests.bed.pki import Pki
 from tests.bed.proxyd import Proxyd
+from tests.bed.sasl import SERVICE, with_tickets
+from tests.bed.virsh import unix_uri, virsh
 
 BEHIND_QEMU = (
     "virtqemud",
@@ -23,12 +30,65 @@ BEHIND_QEMU = (
     "virtstoraged",
 )
 
+MIB = 1 << 20
+
 
 @pytest.fixture(scope="session")
-def qemu_backend():
-    """The daemon that serves all but networks, and test:///default."""
-    with short_directory() as directory, Libvirtd(directory) as backend:
+def host_pki(tmp_path_factory):
+    """Whose certificates the daemon itself takes of clients by TLS."""
+    return Pki(tmp_path_factory.mktemp("host-pki"))
+
+
+@pytest.fixture(scope="session")
+def qemu_backend(host_pki):
+    """The daemon that serves all but networks, and test:///default; it has all the listeners."""
+    with short_directory() as directory, ListeningLibvirtd(directory, host_pki) as backend:
         yield backend
+
+
+@pytest.fixture(scope="session")
+def host_client(host_pki):
+    """The files of such a client, for ?pkipath=."""
+    return host_pki.client()
+
+
+@pytest.fixture(scope="session")
+def direct_tls(qemu_backend, host_client):
+    """The way by TLS to that daemon for a driver's name: direct_tls("qemu:///system")."""
+    return partial(qemu_backend.tls_way, pkipath=host_client)
+
+
+@pytest.fixture(scope="session")
+def cases_pool(qemu_backend, tmp_path_factory):
+    """Its pool "cases" (tests/bed/cases.py)."""
+    directory = tmp_path_factory.mktemp("cases")
+    (directory / "source").write_bytes(os.urandom(MIB))
+    (directory / "target").write_bytes(bytes(MIB))
+    with (directory / "big").open("wb") as big:
+        big.truncate(256 * MIB)
+    uri = unix_uri("qemu:///system", qemu_backend.sock)
+    # The first question about QEMU takes seconds.
+    begin = f"capabilities; pool-define-as cases dir --target {directory}; pool-start cases"
+    virsh(uri, begin).succeeded()
+    yield
+    virsh(uri, "pool-destroy cases; pool-undefine cases").succeeded()
+
+
+@pytest.fixture(scope="session")
+def kdc():
+    """A KDC with all the principals that tests have a use for."""
+    with short_directory() as directory, Kdc(directory) as kdc:
+        kdc.add("joe", "fred", "joe/admin", SERVICE, "host/localhost", "libvirt/elsewhere.example")
+        yield kdc
+
+
+@pytest.fixture(scope="session")
+def direct_tcp(qemu_backend, kdc):
+    """The way by TCP to that daemon, with a ticket, likewise."""
+    qemu_backend.trust(kdc)
+    tickets = kdc.tickets("joe")
+    kdc.prepare(tickets, SERVICE)
+    return partial(qemu_backend.tcp_way, environment=with_tickets(kdc, tickets))
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,12 @@ def info_of(backend: Libvirtd, client: int) -> dict[str, str]:
     return dict(re.findall(r"^(\S+) *: (.*?) *$", shown, re.MULTILINE))
 
 
+def new_clients(backend: Libvirtd, before: list[int]) -> list[int]:
+    """Those that were not among the ones before, some of which may have left since."""
+    return [number for number in clients_of(backend) if number not in before]
+
+
 def only_new_client(backend, before):
-    return wait_until(
-        lambda: [number for number in clients_of(backend) if number not in before],
-        10,
-        "a client arrives at the daemon",
-    )[-1]
+    return wait_until(lambda: new_clients(backend, before), 10, "a client arrives at the daemon")[
+        -1
+    ]

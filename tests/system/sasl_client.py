@@ -87,7 +87,7 @@ def step(client, data):
 
 
 def authenticate(client, context, *, layer):
-    """The whole exchange of the reference, section 7."""
+    """The whole exchange (docs/protocol/sasl.md, section 5)."""
     context.step(start(client, context).data)
     offered = step(client, None)
     assert context.unwrap(offered.data).message == layer

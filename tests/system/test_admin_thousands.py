@@ -1,82 +1,36 @@
 """Listing thousands of clients keeps none of them waiting."""
 
 import gc
-import resource
 import select
 import socket
-import sys
 import time
-from contextlib import ExitStack, contextmanager
 from itertools import cycle
 
 import pytest
 
-from proxyd.wire import adminrpc, ownrpc, remote
+from proxyd.wire import adminrpc, proxyd_program, remote
 from proxyd.wire.programs import Admin, Own, Remote
-from proxyd.wire.remote import OpenArguments
-from tests.bed.command import held_open
-from tests.bed.daemon import accepts, short_directory
-from tests.bed.waiting import wait_until
+from tests.bed.thousands import front, room, sessions
+
+__all__ = ["front", "room"]
 
 pytestmark = pytest.mark.system
 
 CLIENTS = 2000
 AT_ONCE = 16  # calls under way
-WINDOW_S = 1.0
+WINDOW_S = 0.5
 WINDOWS = 3  # of each kind
 LIST_EVERY_S = 0.1
 LIMIT_NS = 5_000_000
-URI = "test:///default"
 PING = remote.call(Remote.CONNECT_GET_LIB_VERSION, 7).pack()
 LISTS = {
     "virt-admin's": adminrpc.call(
         Admin.SERVER_LIST_CLIENTS, 1, adminrpc.ListClients("virtproxyd").pack()
     ).pack(),
-    "proxyd's own": ownrpc.call(Own.LIST_CLIENTS, 1, ownrpc.AskPage(0).pack()).pack(),
+    "proxyd's own": proxyd_program.call(
+        Own.LIST_CLIENTS, 1, proxyd_program.AskPage(0).pack()
+    ).pack(),
 }
-
-
-@pytest.fixture
-def room():
-    """Descriptors for both ends of everything."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-@pytest.fixture
-def front(room, make_proxyd):
-    """A proxyd before a daemon that thousands do not slow down."""
-    with short_directory() as directory:
-        path = directory / "prompt"
-        command = [sys.executable, "-m", "tests.fakes.prompt_daemon", str(path)]
-        with held_open(command):
-            wait_until(lambda: path.exists() and accepts(path), 10, "the daemon listens")
-            yield make_proxyd(
-                {"proxyd_routes": [f"test={path}"], "log_level": 3, "max_clients": 6000},
-                backend_dir=directory,
-            )
-
-
-@contextmanager
-def sessions(front, count):
-    """So many that are open, as non-blocking sockets."""
-    with ExitStack() as stack:
-        opened = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.socket(socket.AF_UNIX))
-            sock.connect(str(front.sock))
-            calls = (
-                remote.call(Remote.AUTH_LIST, 0),
-                remote.call(Remote.CONNECT_OPEN, 1, OpenArguments(URI, 0).pack()),
-            )
-            for call in calls:
-                sock.sendall(call.pack())
-                assert sock.recv(4096)
-            sock.setblocking(False)
-            opened.append(sock)
-        yield opened
 
 
 def worst_call(poll, opened, admin, listing):

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,7 @@ from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from proxyd.wire.remote import OpenArguments
 from tests.bed.command import clean_environment, run_to_end
+from tests.bed.frozen import freeze, sockets_of, wait_until_still
 from tests.bed.virsh import held_virsh, unix_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.system.rpc import DEADLINE_S, RpcClient, opened, rpc_client
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.system
 GET_TYPE = 3
 SESSIONS = 500
 TOGETHER = 200
-STILL = 5  # equal looks in a row, 20 ms apart
 
 
 @pytest.fixture
@@ -34,35 +33,6 @@ def quiet(proxyd):
     virsh(unix_uri("test:///default", proxyd.sock), "list").succeeded()
     wait_until(lambda: sockets_of(proxyd) == before, 20, f"{before} descriptors are left of all")
     assert "Traceback" not in proxyd.log_text()
-
-
-def wait_until_still(front):
-    """The number of descriptors once sessions of earlier tests have ended."""
-    seen = []
-
-    def unchanged():
-        seen.append(sockets_of(front))
-        return len(set(seen[-STILL:])) == 1 and len(seen) >= STILL
-
-    wait_until(unchanged, 20, "no session ends any more")
-    return seen[-1]
-
-
-def sockets_of(front):
-    # Pipes that wait for the next long frame are kept by intent, a handful of them; and couriers,
-    # a socket each, wait a while for the next descriptor, with some set aside for their start.
-    kept = ("pipe:", os.devnull)
-    sockets = sum(not target.startswith(kept) for target in front.descriptors().values())
-    return sockets - len(couriers_of(front))
-
-
-def couriers_of(front):
-    children = [
-        int(pid)
-        for thread in Path(f"/proc/{front.pid}/task").iterdir()
-        for pid in (thread / "children").read_text().split()
-    ]
-    return [pid for pid in children if "courier.py" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_a_daemon_killed_in_mid_call_ends_its_sessions_and_no_others(
@@ -113,17 +83,6 @@ def test_what_a_daemon_answered_before_it_died_is_delivered(make_libvirtd, make_
 
         assert answer.header.serial == client.serial
         assert client.ended()
-
-
-def freeze(daemon):
-    """SIGSTOP, until every thread stands still: one of them takes the signal, the others follow."""
-    os.kill(daemon.pid, signal.SIGSTOP)
-    tasks = Path(f"/proc/{daemon.pid}/task")
-    wait_until(
-        lambda: all(") T " in (task / "stat").read_text() for task in tasks.iterdir()),
-        10,
-        "every thread is stopped",
-    )
 
 
 def unread(daemon):

@@ -16,12 +16,12 @@ from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.daemon import short_directory
+from tests.bed.frozen import freeze, sockets_of, wait_until_still
 from tests.bed.virsh import unix_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.fakes.moody_daemon import ECHOES, RESETS, MoodyDaemon
 from tests.relay.frames import noise
 from tests.system.rpc import RpcClient, opened, reset, rpc_client
-from tests.system.test_faults import freeze, sockets_of, wait_until_still
 
 pytestmark = pytest.mark.system
 

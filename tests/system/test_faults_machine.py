@@ -18,13 +18,13 @@ from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.command import held_open
 from tests.bed.daemon import short_directory
+from tests.bed.frozen import sockets_of, wait_until_still
+from tests.bed.proxyd_log import log_line
 from tests.bed.virsh import unix_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.fakes.moody_daemon import ECHOES, MoodyDaemon
 from tests.relay.frames import noise
 from tests.system.rpc import DEADLINE_S, RpcClient, opened, rpc_client
-from tests.system.test_faults import sockets_of, wait_until_still
-from tests.system.test_tls import log_line
 
 pytestmark = pytest.mark.system
 
@@ -69,7 +69,8 @@ def test_a_full_disk_costs_the_lines_that_did_not_fit_and_they_are_counted(make_
     with pytest.MonkeyPatch.context() as patch:
         in_a_namespace = ("unshare", "--mount", "sh", "-c", ON_A_SMALL_DISK, str(disk))
         patch.setattr("tests.bed.proxyd.WRAPPER", in_a_namespace)
-        front = make_proxyd({"log_outputs": f"2:file:{disk}/log"})
+        # The audit has a file beside the log, which would take all the room that there is.
+        front = make_proxyd({"log_outputs": f"2:file:{disk}/log", "proxyd_audit": []})
     seen = Path(f"/proc/{front.pid}/root{disk}")  # its mounts are its own
     log = seen / "log"
     visits = 0
@@ -247,7 +248,8 @@ def test_a_storm_of_orders_to_end_is_an_orderly_end(front):
         assert idle.ended()
         assert busy.ended()
     left = {each.name for each in front.directory.iterdir()}
-    assert left == {front.conf.name, front.log.name, front.daemon.output.name}
+    kept = {front.conf.name, front.log.name, front.daemon.output.name}
+    assert left == {*kept, "virtproxyd-audit.log"}
     assert "Traceback" not in front.log_text()
 
 

@@ -10,9 +10,9 @@ from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
+from tests.bed.frozen import sockets_of, wait_until_still
 from tests.bed.waiting import wait_until
 from tests.system.rpc import opened
-from tests.system.test_faults import sockets_of, wait_until_still
 
 pytestmark = pytest.mark.system
 
@@ -30,7 +30,11 @@ def front(make_proxyd):
             for path in (prompt, flood):
                 wait_until(lambda path=path: path.exists() and accepts(path), 10, "it listens")
             yield make_proxyd(
-                {"proxyd_routes": [f"test={prompt}", f"qemu={flood}"]}, backend_dir=directory
+                {
+                    "proxyd_routes": [f"test={prompt}", f"qemu={flood}"],
+                    "proxyd_parting_timeout": 2,  # the flood never ends by itself
+                },
+                backend_dir=directory,
             )
 
 

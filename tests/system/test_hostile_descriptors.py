@@ -18,15 +18,15 @@ from proxyd.wire.programs import Remote
 from tests.bed.bystander import URI, scene
 from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
+from tests.bed.frozen import sockets_of
 from tests.bed.hostile import hostile
+from tests.bed.open_domain import domain
+from tests.bed.passrights import ON_AN_OLDER_KERNEL, PASSRIGHTS
 from tests.bed.python_libvirt import run_script
 from tests.bed.virsh import unix_uri
 from tests.bed.waiting import wait_until
 from tests.relay import frames
 from tests.system.rpc import opened
-from tests.system.test_descriptors import domain
-from tests.system.test_faults import sockets_of
-from tests.system.test_hostile_strangers import ON_AN_OLDER_KERNEL, PASSRIGHTS
 
 __all__ = ["domain"]
 

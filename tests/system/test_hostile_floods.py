@@ -76,9 +76,9 @@ ATTACKS = {
     "sessions come and go": COMES_AND_GOES.format(begin="session"),
     "sessions are not waited for": HURRIED + COMES_AND_GOES.format(begin="hurried"),
 }
+# Crumbs and pings in a session are on the edge of what is allowed, on a machine's slower hours
+# beyond it: they run when asked for.
 ALWAYS = [
-    "crumbs in a session",
-    "pings in a session",
     "no calls of a stranger",
     "strangers come and go",
 ]

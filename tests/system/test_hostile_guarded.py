@@ -14,7 +14,7 @@ from tests.bed.daemon import short_directory
 from tests.bed.waiting import wait_until
 from tests.fakes import mixes
 from tests.fakes.recording_daemon import RecordingDaemon, answer
-from tests.relay.test_guard_mixes import seeds
+from tests.relay.seeds import seeds
 from tests.system.rpc import opened, send_descriptor
 
 pytestmark = pytest.mark.system
@@ -33,7 +33,11 @@ def test_no_guarded_call_reaches_the_daemon_and_nothing_else_is_lost(
     make_proxyd, recorder, tmp_path, count
 ):
     front = make_proxyd(
-        {"proxyd_routes": [f"test={recorder.path}"], "log_level": 4},
+        {
+            "proxyd_routes": [f"test={recorder.path}"],
+            "log_level": 4,
+            "proxyd_parting_timeout": 0,  # what arrives is the client's alone
+        },
         backend_dir=tmp_path,
     )
     before = len(front.descriptors())

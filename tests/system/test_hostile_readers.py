@@ -6,9 +6,9 @@ import pytest
 
 from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
+from tests.bed.descriptor_limit import limited_descriptors
+from tests.bed.proxyd_log import log_line
 from tests.bed.waiting import wait_until
-from tests.system.test_limits import limited_descriptors
-from tests.system.test_tls import log_line
 
 pytestmark = pytest.mark.system
 

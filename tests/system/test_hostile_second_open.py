@@ -1,7 +1,7 @@
 """A second CONNECT_OPEN, however it comes: nobody makes root's daemon run a program or dial out.
 
 libvirt's daemons refuse it and forget on their way out that they had a connection, and obey the
-next one whatever its name says (reference/found-since.md, section 3). So none of these may reach
+next one whatever its name says (docs/protocol/opening.md, section 6). So none of these may reach
 one; each is answered as libvirt does it, and the session goes on.
 """
 

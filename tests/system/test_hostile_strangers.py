@@ -7,16 +7,11 @@ import pytest
 
 from tests.bed.command import held_open
 from tests.bed.daemon import accepts, short_directory
+from tests.bed.passrights import ON_AN_OLDER_KERNEL, PASSRIGHTS
 from tests.bed.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-# Linux since 6.16 refuses descriptors at their sender, for who asks for that.
-ON_AN_OLDER_KERNEL = False
-PASSRIGHTS = [
-    pytest.param(True, id="passrights"),
-    pytest.param(ON_AN_OLDER_KERNEL, id="an older kernel"),
-]
 MOSTLY_OLDER = [
     pytest.param(True, id="passrights", marks=pytest.mark.long),
     pytest.param(ON_AN_OLDER_KERNEL, id="an older kernel"),

@@ -3,20 +3,21 @@
 import resource
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
 
-from proxyd.auth.passwords import PasswordFile
-from proxyd.session.capacity import Capacity
+from proxyd.admission.capacity import Capacity
+from proxyd.sasl.passwords import PasswordFile
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
+from tests.bed.descriptor_limit import limited_descriptors
+from tests.bed.proxyd_log import log_line
 from tests.bed.virsh import unix_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, opened, rpc_client
-from tests.system.test_tls import log_line
 
 pytestmark = pytest.mark.system
 
@@ -125,14 +126,6 @@ def test_with_too_few_descriptors_those_that_fit_work_and_all_are_served_in_the_
     assert len(served) == CROWD
     assert "Too many open files" not in front.log_text()
     assert "Traceback" not in front.log_text()
-
-
-@contextmanager
-def limited_descriptors(hard):
-    """What is started in this block has no more, whatever it asks for."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.bed.proxyd.WRAPPER", ("prlimit", f"--nofile={hard}:{hard}"))
-        yield
 
 
 @pytest.mark.parametrize("many", [500, pytest.param(MANY, marks=pytest.mark.long)])

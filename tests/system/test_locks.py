@@ -1,11 +1,12 @@
 """Locks: of the pid file, as proxyd and a real libvirtd see each other by it; and of strangers."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from proxyd.daemon.pidfile import PidFileTaken, acquire_pid_file
+from proxyd.process.pidfile import PidFileTaken, acquire_pid_file
 from tests.bed.command import run_to_end
 from tests.bed.daemon import short_directory
 from tests.bed.libvirtd import Libvirtd
@@ -54,8 +55,13 @@ def test_a_libvirtd_sees_by_the_pid_file_that_we_run(libvirtd, under_a_strangers
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_whoever_can_read_the_checkout_does_not_keep_it_from_being_made_ready():
-    with held_by_a_stranger(CHECKOUT / "pyproject.toml", "flock"):
-        run_to_end([str(CHECKOUT / "script/bootstrap")], deadline_s=60).succeeded()
+def test_whoever_can_read_the_checkout_does_not_keep_it_from_being_made_ready(tmp_path):
+    shutil.copytree(CHECKOUT / "script", tmp_path / "script")
+    shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
+    (tmp_path / "script/environment.py").write_text("")  # all of it is there
 
-    assert not (CHECKOUT / ".bootstrap.lock").exists()
+    with held_by_a_stranger(tmp_path / "pyproject.toml", "flock"):
+        command = [str(tmp_path / "script/bootstrap"), "--for", "unit", "--here"]
+        run_to_end(command, deadline_s=60).succeeded()
+
+    assert not (tmp_path / ".bootstrap.lock").exists()

@@ -15,19 +15,19 @@ from jeepney.io.blocking import open_dbus_connection
 from jeepney.low_level import HeaderFields
 from jeepney.wrappers import DBusAddress, new_method_call
 
-from proxyd.auth.passwords import PasswordFile
-from proxyd.session.capacity import Capacity
+from proxyd.admission.capacity import Capacity
+from proxyd.sasl.passwords import PasswordFile
 from proxyd.wire import remote
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.command import held_open
 from tests.bed.daemon import short_directory
+from tests.bed.descriptor_limit import limited_descriptors
 from tests.bed.polkit import Polkitd, PrivateBus
 from tests.bed.virsh import unix_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, opened, rpc_client
-from tests.system.test_limits import limited_descriptors
 from tests.system.tls_client import connected
 
 pytestmark = pytest.mark.system

@@ -5,7 +5,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from scramp import ScramClient
 
-from proxyd.auth.passwords import PasswordFile
+from proxyd.sasl.passwords import PasswordFile
 from proxyd.wire.frame import FrameBuffer, Status
 from proxyd.wire.params import Param, ParamType
 from proxyd.wire.programs import Remote
@@ -16,32 +16,31 @@ from proxyd.wire.remote import (
     unpack_identity,
     unpack_sasl_mechanisms,
 )
+from tests.bed import versions
 from tests.bed.daemon import short_directory
-from tests.bed.kdc import Kdc
 from tests.bed.pki import Pki
 from tests.bed.proxyd import Proxyd
+from tests.bed.proxyd_log import log_line, reload
 from tests.bed.sasl import SERVICE, auth_file, tcp_uri, with_tickets
+from tests.bed.side_by_side import Way
 from tests.bed.tap import tapped, tapped_port
 from tests.bed.virsh import tls_uri, unix_uri, virsh
+from tests.bed.virsh_commands import QEMU_COMMANDS, TEST_COMMANDS, files
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient
 from tests.system.sasl_client import by_gssapi
-from tests.system.test_same_as_direct import QEMU_COMMANDS, TEST_COMMANDS, files, said
-from tests.system.test_tls import log_line, reload
 from tests.system.tls_client import LET_IN, tls_connected
 
 __all__ = ["files"]
 
+# libvirtd sends no client of its own a long reply through Kerberos ("failed to decode SASL data").
+# 140 KB it is with Debian 13's QEMU, and less with that of before.
+TOO_LONG = {"domcapabilities"}
+FIRST_WITH_LONGER = (11, 3)
+
 pytestmark = pytest.mark.system
 
 PASSWORD = "correct horse, battery"
-
-
-@pytest.fixture(scope="module")
-def kdc():
-    with short_directory() as directory, Kdc(directory) as kdc:
-        kdc.add("joe", "fred", "joe/admin", SERVICE, "host/localhost", "libvirt/elsewhere.example")
-        yield kdc
 
 
 @pytest.fixture(scope="module")
@@ -115,28 +114,24 @@ def try_virsh(front, environment, **query):
 
 
 @pytest.mark.parametrize("command", TEST_COMMANDS)
-def test_virsh_says_the_same_of_the_test_driver(command, qemu_backend, shared, joe, files):
-    command = command.format(dir=files)
-    direct_uri = unix_uri("test:///default", qemu_backend.sock)
-    tcp = tcp_uri("test:///default", shared.tcp_address())
+def test_virsh_says_the_same_of_the_test_driver(
+    command, direct_tcp, shared, joe, files, side_by_side
+):
+    through = Way(tcp_uri("test:///default", shared.tcp_address()), joe)
 
-    direct = virsh(direct_uri, command)
-    proxied = virsh(tcp, command, environment=joe)
-
-    # `uri` prints where the client went
-    assert said(proxied)[0].replace(tcp, "") == said(direct)[0].replace(direct_uri, "")
-    assert said(proxied)[1:] == said(direct)[1:]
+    side_by_side.virsh(direct_tcp("test:///default"), [through], command.format(dir=files))
 
 
 @pytest.mark.parametrize("command", QEMU_COMMANDS)
-def test_virsh_says_the_same_of_qemu(command, qemu_backend, shared, joe, files):
-    command = command.format(dir=files)
-    tcp = tcp_uri("qemu:///system", shared.tcp_address())
+def test_virsh_says_the_same_of_qemu(
+    command, direct_tcp, shared, joe, files, side_by_side, qemu_backend
+):
+    through = Way(tcp_uri("qemu:///system", shared.tcp_address()), joe)
+    directly = direct_tcp("qemu:///system")
+    if command in TOO_LONG and versions.libvirt() >= FIRST_WITH_LONGER:
+        directly = Way(unix_uri("qemu:///system", qemu_backend.sock))
 
-    direct = virsh(unix_uri("qemu:///system", qemu_backend.sock), command, deadline_s=60)
-    proxied = virsh(tcp, command, deadline_s=60, environment=joe)
-
-    assert said(proxied) == said(direct)
+    side_by_side.virsh(directly, [through], command.format(dir=files))
 
 
 def test_who_came_in_is_in_the_log_and_told_to_the_daemon(listening, joe, qemu_backend):
@@ -176,7 +171,10 @@ def test_nothing_of_a_session_can_be_read_on_the_wire(listening, joe):
 def test_without_a_ticket_nobody_gets_in(listening, kdc, joe):
     front = listening()
     assert try_virsh(front, kdc.environment).status == 1
-    assert "the client is gone" in log_line(front, "ended before a session was open: tcp")
+    line = log_line(front, "ended before a session was open: tcp")
+    assert "the client is gone" in line
+    assert "when it had been offered GSSAPI: has it no ticket (klist)" in line
+    assert " warning : " in line
     try_virsh(front, joe).succeeded()
 
 
@@ -242,9 +240,21 @@ def test_more_bits_than_kerberos_has_are_refused(listening, joe):
     assert log_line(front, "its encryption has 256 bits and 257 are asked for (tcp_min_ssf)")
 
 
+def test_who_stands_in_the_list_with_the_default_realm_is_refused_with_what_to_write(
+    listening, joe
+):
+    front = listening({"sasl_allowed_username_list": ["joe@PROXYD.TEST"]})
+    assert try_virsh(front, joe).status == 1
+    line = log_line(front, "is not in sasl_allowed_username_list")
+    assert 'write "joe" instead of "joe@PROXYD.TEST"' in line
+    front.conf.write_text(front.conf.read_text().replace("joe@PROXYD.TEST", "joe"))
+    reload(front)
+    try_virsh(front, joe).succeeded()
+
+
 def test_no_key_no_listener(listening, tmp_path):
     with pytest.raises(ChildProcessError, match="ended with 6") as failed:
-        listening({"proxyd_keytab": str(tmp_path / "missing")})
+        listening({"proxyd_keytab": str(tmp_path / "missing"), "proxyd_strict_start": 1})
     told = "".join(getattr(failed.value, "__notes__", ()))
     assert f"{tmp_path / 'missing'}: there is no such file" in told
     assert "ktadd" in told
@@ -313,7 +323,7 @@ def test_a_wrong_password_is_refused(over_tls, tmp_path, user, password):
     front, try_it = over_tls
     file = auth_file(tmp_path / "auth.conf", user, password)
     refused = try_it({"LIBVIRT_AUTH_FILE": str(file)}, auth="sasl.SCRAM-SHA-256")
-    assert refused.status == 1
+    assert refused.turned_away
     assert f'"{user}"' in log_line(front, "SCRAM-SHA-256: ")
     assert password not in front.log_text()
 
@@ -349,7 +359,7 @@ def test_no_certificate_is_made_good_by_a_ticket(listening, pki, joe):
     )
     port = front.tls_address().rpartition(":")[2]
     uri = tls_uri("test:///default", f"localhost:{port}", pki.stranger(), auth="sasl.GSSAPI")
-    assert virsh(uri, "list", environment=joe).status == 1
+    assert virsh(uri, "list", environment=joe).turned_away
     assert log_line(front, "peer did not return a certificate")
 
 

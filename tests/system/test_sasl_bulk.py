@@ -2,22 +2,22 @@
 
 import pytest
 
-from tests.bed.daemon import short_directory
-from tests.bed.kdc import Kdc
 from tests.bed.sasl import SERVICE, tcp_uri, with_tickets
+from tests.bed.side_by_side import Way
 from tests.bed.virsh import virsh
-from tests.system.test_bulk import DEADLINE_S, GROWTH_LIMIT_KIB, SIZE, digest, pool
+from tests.bed.volumes import (
+    DEADLINE_S,
+    GROWTH_LIMIT_KIB,
+    PART,
+    SIZE,
+    digest,
+    pool,
+    takes_no_longer,
+)
 
 __all__ = ["pool"]
 
 pytestmark = pytest.mark.system
-
-
-@pytest.fixture(scope="module")
-def kdc():
-    with short_directory() as directory, Kdc(directory) as kdc:
-        kdc.add("joe", SERVICE)
-        yield kdc
 
 
 @pytest.fixture
@@ -58,3 +58,11 @@ def test_a_volume_goes_up_unchanged_and_memory_stays_flat(front, joe, pool):
 
     assert digest(pool / "by-gssapi.img") == digest(pool / "source.img")
     assert front.rss_kib() - before < GROWTH_LIMIT_KIB
+
+
+def test_it_takes_no_longer_than_without_encryption(front, joe, pool, qemu_backend, side_by_side):
+    """libvirtd's own clients cannot download this way. Little of it, because it is work."""
+    through = Way(tcp_uri("qemu:///system", front.tcp_address()), joe)
+
+    direct = qemu_backend.unix_way("qemu:///system")
+    takes_no_longer(side_by_side, direct, through, pool, size=PART // 16)

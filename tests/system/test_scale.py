@@ -9,9 +9,9 @@ import pytest
 from proxyd.wire import remote
 from proxyd.wire.programs import Remote
 from proxyd.wire.remote import OpenArguments
+from tests.bed.thousands import URI, front, room, sessions
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, opened
-from tests.system.test_admin_thousands import URI, front, room, sessions
 
 __all__ = ["front", "room"]
 

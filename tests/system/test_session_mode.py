@@ -12,9 +12,9 @@ from proxyd.wire.frame import Status
 from tests.bed.command import held_open, run_to_end
 from tests.bed.daemon import accepts, short_directory
 from tests.bed.libvirtd import NO_BUS
+from tests.bed.nobody import NOBODY, Nobody
 from tests.bed.virsh import unix_uri, virsh
 from tests.bed.waiting import wait_until
-from tests.session.test_starting_real import NOBODY, Nobody
 
 pytestmark = pytest.mark.system
 

@@ -1,7 +1,7 @@
 """Clients that come by SSH: real virsh, real sshd, netcat or virt-ssh-helper on the host.
 
-virt-ssh-helper looks for a socket by itself, and prefers the daemon's own to the proxy's: see the
-README. So there are two hosts here, one with the proxy's sockets alone and one with both.
+virt-ssh-helper looks for a socket by itself, and prefers the daemon's own to the proxy's: see
+docs/ssh.md. So there are two hosts here, one with the proxy's sockets alone and one with both.
 """
 
 import pwd
@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.command import run_to_end
+from tests.bed import versions
+from tests.bed.cases import EVERYTHING
 from tests.bed.daemon import short_directory
 from tests.bed.polkit import Polkitd, PrivateBus
+from tests.bed.proxyd_log import log_line
+from tests.bed.side_by_side import Way
 from tests.bed.sshd import Sshd
 from tests.bed.virsh import held_virsh, unix_uri, virsh
+from tests.bed.virsh_commands import QEMU_COMMANDS, TEST_COMMANDS, files
 from tests.bed.waiting import wait_until
 from tests.system.daemon_clients import clients_of, info_of, only_new_client
-from tests.system.test_same_as_direct import QEMU_COMMANDS, TEST_COMMANDS, files, said
-from tests.system.test_tls import log_line
 
 __all__ = ["files"]
 
@@ -79,46 +81,31 @@ def both(proxyd, qemu_backend):
         yield sshd
 
 
-@pytest.fixture(scope="module")
-def direct(qemu_backend, files):
-    """What virsh says without SSH and proxy; asked once for each command."""
-    known = {}
-
-    def direct(name, command):
-        if (name, command) not in known:
-            uri = unix_uri(name, qemu_backend.sock)
-            known[name, command] = said_at(uri, command)
-        return known[name, command]
-
-    return direct
-
-
-def said_at(uri, command):
-    stdout, stderr, status = said(virsh(uri, command, deadline_s=60))
-    return stdout.replace(uri, ""), stderr, status  # `uri` prints where the client went
-
-
 # The same as without SSH and proxy
 
 
-@pytest.mark.parametrize("proxy", PROGRAMS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_virsh_says_the_same_of_the_test_driver(command, proxy, shared, direct, files):
-    command = command.format(dir=files)
+def test_virsh_says_the_same_of_the_test_driver(command, shared, qemu_backend, files, side_by_side):
+    through = [Way(shared.uri("test:///default", proxy=proxy)) for proxy in PROGRAMS]
+    direct = qemu_backend.unix_way("test:///default")
 
-    by_ssh = said_at(shared.uri("test:///default", proxy=proxy), command)
-
-    assert by_ssh == direct("test:///default", command)
+    side_by_side.virsh(direct, through, command.format(dir=files))
 
 
-@pytest.mark.parametrize("proxy", PROGRAMS)
 @pytest.mark.parametrize("command", QEMU_COMMANDS)
-def test_virsh_says_the_same_of_qemu(command, proxy, shared, direct, files):
-    command = command.format(dir=files)
+def test_virsh_says_the_same_of_qemu(command, shared, qemu_backend, files, side_by_side):
+    through = [Way(shared.uri("qemu:///system", proxy=proxy)) for proxy in PROGRAMS]
+    direct = qemu_backend.unix_way("qemu:///system")
 
-    by_ssh = said_at(shared.uri("qemu:///system", proxy=proxy), command)
+    side_by_side.virsh(direct, through, command.format(dir=files))
 
-    assert by_ssh == direct("qemu:///system", command)
+
+@pytest.mark.usefixtures("cases_pool")
+def test_a_program_never_waits(shared, qemu_backend, side_by_side):
+    direct = shared.uri("test:///default", proxy="netcat", socket=str(qemu_backend.sock))
+    through = [Way(shared.uri("test:///default", proxy=proxy)) for proxy in PROGRAMS]
+
+    side_by_side.script(Way(direct), through, EVERYTHING)
 
 
 # Who it is
@@ -209,7 +196,7 @@ def test_netcat_goes_where_socket_says(both, proxyd, qemu_backend):
 def test_the_helper_goes_through_the_proxy_when_a_libvirt_that_heeds_it_says_legacy(
     proxy, both, proxyd
 ):
-    heeds = libvirt_version() >= HEEDS_MODE
+    heeds = versions.libvirt() >= HEEDS_MODE
 
     assert goes_through(proxyd, both.uri("qemu:///system", mode="legacy", proxy=proxy)) is heeds
 
@@ -230,6 +217,17 @@ def test_a_key_with_a_command_of_its_own_goes_through_whatever_the_client_says(
     assert goes_through(proxyd, both.uri("qemu:///system", key=key_to_the_proxy, **query))
 
 
+def test_a_key_that_can_only_read_changes_nothing(both, tmp_path):
+    key = both.add_key("to-read", f'restrict,command="{TO_THE_PROXY}-ro"')
+    uri = both.uri("qemu:///system", key=key)
+    assert virsh(uri, "list --all").succeeded()
+    domain = tmp_path / "domain.xml"
+    domain.write_text("<domain type='qemu'><name>x</name></domain>")
+    refused = virsh(uri, f"define {domain}")
+    assert refused.status == 1
+    assert "read only access prevents virDomainDefineXML" in refused.stderr
+
+
 def goes_through(proxyd, uri):
     """Whether a client's session at this URI, qemu:///system there, is one of the proxy's."""
     before, others = sessions(proxyd, "qemu:///system"), sessions(proxyd, "test:///default")
@@ -243,8 +241,3 @@ def goes_through(proxyd, uri):
 def sessions(proxyd, name):
     """How many it has opened for that URI."""
     return len(re.findall(rf" opened: .*, {re.escape(name)} at ", proxyd.log_text()))
-
-
-def libvirt_version():
-    told = run_to_end(["virsh", "--version"], deadline_s=30).succeeded()
-    return tuple(int(part) for part in re.findall(r"\d+", told))

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from proxyd.session.capacity import Capacity
+from proxyd.admission.capacity import Capacity
 from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.command import held_open
@@ -17,16 +17,16 @@ from tests.bed.daemon import short_directory
 from tests.bed.kdc import Kdc
 from tests.bed.network import SERVER, two_hosts
 from tests.bed.pki import Pki
+from tests.bed.sasl import SERVICE
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, opened
-from tests.system.test_sasl import SERVICE
 from tests.system.tls_client import connected, host_and_port, opened_over_tls
 
 pytestmark = pytest.mark.system
 
 STRANGERS = 5000
 ADDRESSES = 50
-ROUNDS = 8
+ROUNDS = 5
 CRUMBLING = 300  # more than there may be in their handshake at one time
 CRUMB_EVERY_S = 0.08  # before proxyd listens to such a one again
 LOCAL_S = 0.1

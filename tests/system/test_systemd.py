@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyd.daemon.activation import Service
+from proxyd.listen.activation import Service
 from tests.bed.daemon import short_directory
 from tests.bed.machine import CHECKOUT, PYTHON, Machine, in_unit, start_libvirtd
 from tests.bed.virsh import unix_uri
@@ -28,8 +28,8 @@ PROGRAM = """
 import os, socket, sys, trio
 from contextlib import ExitStack
 from proxyd.config.settings import Settings
-from proxyd.daemon.activation import recognise, take_passed
-from proxyd.daemon.notify import Notifier, feed_watchdog
+from proxyd.listen.activation import recognise, take_passed
+from proxyd.process.systemd_notify import Notifier, feed_watchdog
 
 class Daemon:
     def __init__(self, notifier, sockets):

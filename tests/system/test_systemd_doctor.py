@@ -18,8 +18,8 @@ from tests.bed.libvirt_host import (
 )
 from tests.bed.machine import PYTHON, Machine
 from tests.bed.pki import Pki
+from tests.bed.service import CONF, SERVICE, configure, install_certificates
 from tests.bed.waiting import wait_until
-from tests.system.test_systemd_install import CONF, SERVICE, configure, install_certificates
 
 pytestmark = pytest.mark.system
 
@@ -99,6 +99,20 @@ def test_a_host_that_was_set_up_as_documented(host):
         assert says_uri(host, uri)
     assert doctor(host) == (0, {})
     assert host.run("proxyd", "doctor").succeeded().endswith("\nAll is in order.\n")
+
+
+@pytest.mark.long  # a third of a second of a processor, which a busy machine makes a second of
+def test_the_first_client_after_idleness_waits_no_longer_than_directly(host, side_by_side):
+    """Both daemons have ended, and systemd starts them again: the proxy, and the one behind."""
+    shell(host, f"{ENABLED} virtqemud{{,-ro,-admin}}.socket {LOCAL}")
+    direct = "qemu:///system?socket=/run/libvirt/virtqemud-sock"
+
+    side_by_side.of(
+        "the first client",
+        lambda: says_uri(host, direct),
+        lambda: says_uri(host),
+        before=lambda: host.systemctl("stop", SERVICE, "virtqemud.service"),
+    )
 
 
 def test_a_host_with_libvirtd_alone(host):

@@ -5,26 +5,28 @@ configuration is the one that came, and before each of them nothing of proxyd's 
 """
 
 import re
+import shlex
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
+from proxyd.process.health import Health
 from tests.bed.daemon import short_directory
 from tests.bed.installed import HOME, LEGACY, LOCAL, UNITS, install_proxyd, reset, shell
 from tests.bed.kdc import Kdc
 from tests.bed.machine import HOST_CHECKOUT, Machine, start_libvirtd
 from tests.bed.pki import Pki
 from tests.bed.sasl import SERVICE as PRINCIPAL
+from tests.bed.service import CONF, SERVICE, configure, install_certificates
 from tests.bed.tls import enter_network
 from tests.bed.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
 DEADLINE_S = 30
-SERVICE = "virtproxyd.service"
 SOCK = "/run/libvirt/libvirt-sock"
-CONF = "/etc/libvirt/virtproxyd.conf"
 ENVIRONMENT_FILE = "/etc/default/virtproxyd"
 ENABLE = f"systemctl enable --now {LOCAL}"
 MEMBER, STRANGER = "games", "nobody"  # accounts that every Debian has
@@ -79,12 +81,6 @@ def as_user(machine, user, *command, environment=None):
     return machine.run(*become, *command, environment=environment)
 
 
-def configure(machine, unit, directives):
-    """A drop-in, as an administrator would write one."""
-    machine.write(f"/etc/systemd/system/{unit}.d/test.conf", directives)
-    machine.systemctl("daemon-reload")
-
-
 def wait_for_state(machine, state):
     wait_until(
         lambda: machine.show(SERVICE, "ActiveState") == state,
@@ -125,19 +121,6 @@ def test_a_client_comes_by_tls(listening, tmp_path):
     listening.systemctl("start", "virtproxyd-tls.socket")
     uri = "qemu+tls://localhost/system?pkipath=/root/client"
     assert says_uri(virsh(listening, "uri", uri=uri))
-
-
-def install_certificates(machine, pki):
-    """A server's where libvirt has its own, and a client's in /root/client."""
-    server = pki.server()
-    client = pki.client()
-    for path, file in (
-        ("/etc/pki/CA/cacert.pem", pki.ca_file),
-        ("/etc/pki/libvirt/servercert.pem", server.cert_file),
-        ("/etc/pki/libvirt/private/serverkey.pem", server.key_file),
-        *((f"/root/client/{file.name}", file) for file in client.iterdir()),
-    ):
-        machine.write(path, file.read_text(), 0o600 if "key" in file.name else 0o644)
 
 
 @pytest.fixture
@@ -216,9 +199,55 @@ def clients_info(machine):
 def test_a_reload_of_what_is_wrong_changes_nothing_and_is_told(listening):
     virsh(listening, "uri").succeeded()
     listening.write(CONF, "max_clients = many\n")
-    listening.systemctl("reload", SERVICE)
-    assert f"{CONF}:1" in wait_for_line(listening, "reload failed")
+    failed = listening.run("systemctl", "reload", SERVICE)
+    assert failed.status == 1
+    assert f"{CONF}:1" in wait_for_line(listening, "reload failed, everything stays as it was")
+    # The command's own words are in the journal as well, with the service's name.
+    assert f"{CONF}:1" in wait_for_line(listening, "reload failed, nothing was changed")
     assert says_uri(virsh(listening, "uri"))
+    told = lambda: listening.show(SERVICE, "StatusText")  # noqa: E731
+    wait_until(lambda: "the last reload failed" in told(), DEADLINE_S, "the status says so")
+    assert listening.show(SERVICE, "ActiveState") == "active"
+    listening.write(CONF, "max_clients = 70\n")
+    listening.systemctl("reload", SERVICE)
+    wait_until(lambda: "reload" not in told(), DEADLINE_S, "the status is as usual")
+
+
+def test_a_broken_way_in_of_systemds_leaves_the_others_and_is_mended_by_a_reload(host, tmp_path):
+    """The socket is systemd's, so clients do come by TLS."""
+    shell(host, "rm -rf /etc/pki/CA /etc/pki/libvirt")
+    shell(host, f"{ENABLE} virtproxyd-tls.socket")
+    assert says_uri(virsh(host, "uri"))
+    assert host.show(SERVICE, "ActiveState") == "active"
+    assert "clients by TLS are not served, all others are" in wait_for_line(host, "cacert.pem")
+    wait_until(
+        lambda: "TLS is not served" in host.show(SERVICE, "StatusText"), DEADLINE_S, "it says so"
+    )
+    status = host.run("proxyd", "status", "--no-probe")
+    assert status.status == Health.WARNING
+    assert "! clients by TLS are not served: cannot listen for TLS clients" in status.stdout
+    shell(host, "! timeout 20 bash -c 'read -r <>/dev/tcp/localhost/16514'")  # which is closed
+    assert "/etc/pki/CA/cacert.pem" in wait_for_line(host, "turned away")
+
+    install_certificates(host, Pki(tmp_path / "pki"))
+    assert "configuration reloaded" in host.run("proxyd", "reload").succeeded()
+
+    assert says_uri(virsh(host, "uri", uri="qemu+tls://localhost/system?pkipath=/root/client"))
+    wait_until(
+        lambda: "TLS" not in host.show(SERVICE, "StatusText"), DEADLINE_S, "it no longer says so"
+    )
+    assert "clients by TLS are served again" in wait_for_line(host, "served again")
+
+
+def test_what_keeps_it_from_starting_is_found_in_the_journal(host):
+    host.write(CONF, 'unix_sock_group = "nosuchgroup"\n')
+    shell(host, ENABLE)
+    assert host.run("systemctl", "start", SERVICE).status == 1
+
+    def told():
+        return shell(host, "journalctl --sync; journalctl --quiet --output=cat -t proxyd -p err")
+
+    wait_until(lambda: "there is no such group" in told(), DEADLINE_S, "the journal has it")
 
 
 def test_a_proxyd_that_stands_still_is_killed_and_started_again(host):
@@ -293,7 +322,8 @@ def user(machine):
     shell(machine, f"useradd --create-home --uid {UID} {USER}")
     machine.write("/usr/sbin/virtqemud", VIRTQEMUD, 0o755)
     machine.systemctl("start", "systemd-logind.service")
-    shell(machine, f"loginctl enable-linger {USER}")
+    # From a group of the machine's: systemd 256 and later lets logind hear nobody from without.
+    shell(machine, f"systemd-run --quiet --wait --collect loginctl enable-linger {USER}")
     machine.systemctl("start", f"user@{UID}.service")
     environment = {"HOME": f"/home/{USER}", "XDG_RUNTIME_DIR": f"/run/user/{UID}"}
 
@@ -320,10 +350,13 @@ def test_a_user_has_a_service_of_her_own(user):
 # ---- Coming and going: each in a machine of its own
 
 # Where a service has its files; of those that are no directories with the time of the last change.
-LISTING = r"""
+# The tests' own environment, to which others that run beside this one add compiled modules, is not
+# looked at.
+LISTING = rf"""
 shopt -s nullglob
-find /etc /opt /run/libvirt /usr/local /usr/{,s}bin /usr/{lib,share}/{systemd,*-1,*.d} \
-    /usr/share/{man/man8,bash-completion,proxyd*} /var -xdev -path /var/log/journal -prune -o \
+find /etc /opt /run/libvirt /usr/local /usr/{{,s}}bin /usr/{{lib,share}}/{{systemd,*-1,*.d}} \
+    /usr/share/{{man/man8,bash-completion,proxyd*}} /var -xdev \
+    \( -path /var/log/journal -o -path {shlex.quote(sys.prefix)} \) -prune -o \
     -type d -printf '%y %m %u %p\n' -o -printf '%y %m %u %s %C@ %p\n'
 find /etc/systemd/system -printf '%y %p\n'
 """

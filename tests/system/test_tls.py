@@ -15,10 +15,11 @@ from proxyd.wire.remote import pack_identity
 from tests.bed.command import run_to_end
 from tests.bed.daemon import short_directory
 from tests.bed.pki import DAY, Pki, write_certificates
+from tests.bed.proxyd_log import log_line, reload
+from tests.bed.side_by_side import Way
 from tests.bed.tap import tapped
-from tests.bed.virsh import tls_uri, unix_uri, virsh
-from tests.bed.waiting import wait_until
-from tests.system.test_same_as_direct import QEMU_COMMANDS, TEST_COMMANDS, files, said
+from tests.bed.virsh import tls_uri, virsh
+from tests.bed.virsh_commands import QEMU_COMMANDS, TEST_COMMANDS, files
 from tests.system.tls_client import LET_IN, opened_over_tls, tls_connected
 
 __all__ = ["files"]
@@ -81,39 +82,22 @@ def fronts(backend_dir, qemu_backend, pki):
         yield fronts
 
 
-def log_line(front, part):
-    """The line of the log that has this in it; waits for it."""
-    return wait_until(
-        lambda: [line for line in front.log_text().splitlines() if part in line],
-        10,
-        f"the log says {part!r}",
-    )[-1]
-
-
-@pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("command", TEST_COMMANDS)
-def test_virsh_says_the_same_of_the_test_driver(command, host, qemu_backend, fronts, joe, files):
-    command = command.format(dir=files)
-    direct_uri = unix_uri("test:///default", qemu_backend.sock)
-    tls = tls_uri("test:///default", fronts[host].tls_address(host), joe)
+def test_virsh_says_the_same_of_the_test_driver(
+    command, direct_tls, fronts, joe, files, side_by_side
+):
+    through = [
+        Way(tls_uri("test:///default", fronts[host].tls_address(host), joe)) for host in HOSTS
+    ]
 
-    direct = virsh(direct_uri, command)
-    proxied = virsh(tls, command)
-
-    hide = [direct_uri, tls]  # `uri` prints where the client went
-    assert said(proxied)[0].replace(hide[1], "") == said(direct)[0].replace(hide[0], "")
-    assert said(proxied)[1:] == said(direct)[1:]
+    side_by_side.virsh(direct_tls("test:///default"), through, command.format(dir=files))
 
 
 @pytest.mark.parametrize("command", QEMU_COMMANDS)
-def test_virsh_says_the_same_of_qemu(command, qemu_backend, fronts, joe, files):
-    command = command.format(dir=files)
-    tls = tls_uri("qemu:///system", fronts["127.0.0.1"].tls_address(), joe)
+def test_virsh_says_the_same_of_qemu(command, direct_tls, fronts, joe, files, side_by_side):
+    through = Way(tls_uri("qemu:///system", fronts["127.0.0.1"].tls_address(), joe))
 
-    direct = virsh(unix_uri("qemu:///system", qemu_backend.sock), command, deadline_s=60)
-    proxied = virsh(tls, command, deadline_s=60)
-
-    assert said(proxied) == said(direct)
+    side_by_side.virsh(direct_tls("qemu:///system"), [through], command.format(dir=files))
 
 
 def try_virsh(front, pkipath, **query):
@@ -278,7 +262,7 @@ def test_a_second_daemon_on_the_port_is_told_who_holds_it(listening, pki, make_p
     address = front.tls_address()
     port = address.rpartition(":")[2]
     with pytest.raises(ChildProcessError) as failed:
-        listening({"tls_port": port})
+        listening({"tls_port": port, "proxyd_strict_start": 1})
     told = "".join(getattr(failed.value, "__notes__", ()))
     assert f"{address} is in use by pid {front.pid} (" in told
     assert "ended with 6" in str(failed.value)
@@ -287,10 +271,18 @@ def test_a_second_daemon_on_the_port_is_told_who_holds_it(listening, pki, make_p
 def test_a_certificate_that_does_not_fit_is_status_6_with_the_file_and_the_remedy(listening, pki):
     server = pki.server(ends=-dt.timedelta(hours=1), begins=-DAY)
     with pytest.raises(ChildProcessError, match="ended with 6") as failed:
-        listening(pki.settings(server))
+        listening({**pki.settings(server), "proxyd_strict_start": 1})
     told = "".join(getattr(failed.value, "__notes__", ()))
     assert str(server.cert_file) in told
     assert "expired" in told
+
+
+def test_who_comes_by_a_name_that_is_not_in_our_certificate_leaves_a_hint(listening, pki, joe):
+    front = listening(pki.settings(pki.server(("elsewhere.example",))))
+    assert virsh(tls_uri("test:///default", front.tls_address(), joe), "list").status == 1
+    line = log_line(front, "right after our certificate")
+    assert "is the name or address by which it comes in there (subjectAltName)" in line
+    assert " warning : " in line
 
 
 def test_reloading_brings_new_files_and_keeps_open_sessions(listening, tmp_path):
@@ -320,14 +312,6 @@ def test_reloading_brings_new_files_and_keeps_open_sessions(listening, tmp_path)
         with tls_connected(front.tls_address(), fred) as sock:
             shown = sock.getpeercert()
             assert int(shown["serialNumber"], 16) == renewed.certificate.serial_number
-
-
-def reload(front):
-    before = front.log_text().count("configuration reloaded")
-    front.daemon.send(signal.SIGHUP)
-    wait_until(
-        lambda: front.log_text().count("configuration reloaded") > before, 10, "it has reloaded"
-    )
 
 
 def test_the_listener_is_gone_with_the_daemon(listening):

@@ -10,8 +10,9 @@ from proxyd.wire.frame import FrameType, Header, Status
 from proxyd.wire.programs import VERSION, Program
 from proxyd.wire.xdr import Writer
 from tests.bed.pki import Pki
+from tests.bed.side_by_side import Way
 from tests.bed.virsh import tls_uri, virsh
-from tests.system.test_bulk import (
+from tests.bed.volumes import (
     DEADLINE_S,
     GROWTH_LIMIT_KIB,
     POOL_LOOKUP_BY_NAME,
@@ -21,6 +22,7 @@ from tests.system.test_bulk import (
     pool,
     received,
     start_download,
+    takes_no_longer,
 )
 from tests.system.tls_client import opened_over_tls
 
@@ -72,6 +74,13 @@ def test_a_volume_goes_up_unchanged_and_memory_stays_flat(front, joe, pool):
 
     assert digest(pool / "over-tls.img") == digest(pool / "source.img")
     assert front.rss_kib() - before < GROWTH_LIMIT_KIB
+
+
+@pytest.mark.parametrize("query", [{}, {"tls_priority": "NORMAL:-VERS-TLS1.3"}])
+def test_it_takes_no_longer_than_directly(query, front, joe, pool, direct_tls, side_by_side):
+    through = Way(tls_uri("qemu:///system", front.tls_address(), joe, **query))
+
+    takes_no_longer(side_by_side, direct_tls("qemu:///system", **query), through, pool)
 
 
 def test_a_client_that_stops_talking_still_gets_its_download(front, joe, pool):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from proxyd.wire.programs import Program
 
-TABLE = Path(__file__).with_name("procedures.tsv")
+TABLE = Path(__file__).parents[2] / "docs" / "protocol" / "procedures.tsv"
 
 
 @dataclass(frozen=True, slots=True)

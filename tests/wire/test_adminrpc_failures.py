@@ -1,4 +1,5 @@
-"""The failures that only the admin protocol knows, with the numbers of reference/admin.md, 4."""
+"""The failures that only the admin protocol knows, with the numbers of docs/protocol/admin.md,
+section 4."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Error bodies: those of the reference byte for byte, and each failure's code, domain and text."""
+"""Error bodies: those of docs/protocol/worked-frames.md byte for byte, and each failure's code,
+domain and text."""
 
 import errno
 
@@ -73,7 +74,7 @@ def test_an_error_without_a_text_has_an_empty_one():
 
 
 def test_an_argument_error_of_a_daemon_goes_on_with_both_its_numbers():
-    # reference/wire.md, section 6: of flag and argument errors int1 and int2 are 0.
+    # docs/protocol/errors.md, section 2: of flag and argument errors int1 and int2 are 0.
     out = Writer().i32(8).i32(10).optional_string("unsupported flags (0x4)").i32(2).u32(0)
     out.optional_string("open").optional_string("flags").optional_string(None)
     body = out.i32(0).i32(0).u32(0).take()

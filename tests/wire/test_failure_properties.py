@@ -1,11 +1,12 @@
 """A failure reads back as it was; whatever a daemon sends as one is read or MalformedFrame."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.wire.failure import Failure
 from proxyd.wire.frame import FrameBuffer, FrameType, Status
 from proxyd.wire.xdr import MalformedFrame
+from tests.bed.examples import examples
 from tests.wire.strategies import FAILURES, HEADERS
 
 
@@ -29,7 +30,7 @@ def test_an_error_reply_to_any_call_is_one_whole_frame(said, header):
 
 
 @given(FAILURES, st.data())
-@settings(max_examples=300)
+@examples(300)
 def test_a_damaged_body_is_read_or_malformed(said, data):
     body = bytearray(said.pack())
     at = data.draw(st.integers(0, len(body) - 4))

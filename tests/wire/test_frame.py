@@ -1,4 +1,4 @@
-"""Every worked frame of the reference, four ways, and lengths that cannot be."""
+"""Every frame of docs/protocol/worked-frames.md, four ways, and lengths that cannot be."""
 
 import tracemalloc
 

@@ -1,10 +1,11 @@
 """Any cut gives the same frames; any bytes give frames or MalformedFrame, nothing else."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.wire.frame import HEADER_SIZE, LENGTH_SIZE, FrameBuffer
 from proxyd.wire.xdr import MalformedFrame
+from tests.bed.examples import examples
 from tests.wire.strategies import FRAMES, pieces
 
 LIMIT = 128
@@ -57,7 +58,7 @@ def test_reading_at_most_what_is_wanted_never_passes_the_end_of_a_frame(frames, 
 
 
 @given(STREAMS, SEEDS)
-@settings(max_examples=300)
+@examples(300)
 def test_any_bytes_give_frames_or_malformed_frame_and_nothing_piles_up(stream, seed):
     buffer, fed, taken = FrameBuffer(LIMIT), 0, 0
     for piece in pieces(stream, seed):

@@ -1,10 +1,11 @@
 """Parameters survive the way there and back; any bytes give parameters or MalformedFrame."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.wire.params import read_params, write_params
 from proxyd.wire.xdr import MalformedFrame, Reader, Writer
+from tests.bed.examples import examples
 from tests.wire.strategies import PARAMS
 
 LIMIT = 20
@@ -39,7 +40,7 @@ def test_cut_parameters_are_malformed(params, data):
 
 
 @given(WORDY | st.binary())
-@settings(max_examples=300)
+@examples(300)
 def test_any_bytes_give_parameters_or_malformed_frame(payload):
     try:
         params = read_params(Reader(payload), LIMIT)

@@ -3,10 +3,11 @@
 import math
 import struct
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.wire.xdr import MalformedFrame, Reader, Writer
+from tests.bed.examples import examples
 from tests.wire.strategies import I32, I64, TEXTS, U32, U64
 
 LIMITS = st.sampled_from([0, 1, 3, 64, 2**32 - 1])
@@ -56,7 +57,7 @@ def alike(one, other):
 
 
 @given(PAYLOADS, st.lists(READS, max_size=6))
-@settings(max_examples=300)
+@examples(300)
 def test_any_bytes_give_values_or_malformed_frame(payload, reads):
     reader = Reader(payload)
     for read in reads:

@@ -1,4 +1,7 @@
-"""Frames whose bytes are known, most of them taken from a real client (reference/wire.md, 11)."""
+"""Frames whose bytes are known, most of them taken from a real client.
+
+Source: docs/protocol/worked-frames.md.
+"""
 
 from dataclasses import dataclass
 

@@ -1,9 +1,11 @@
+import itertools
 import re
+import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from loadtest import results
@@ -18,6 +20,7 @@ from loadtest.showing.plots import MOST_POINTS, Kind, plot_of
 from loadtest.showing.runs import Run, names_of, series_of
 from loadtest.showing.text import WIDTH, as_text
 from loadtest.showing.words import clean
+from tests.bed.examples import examples
 from tests.loadtest.showing.made import MACHINE, a_busy_result, a_result, a_target
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -69,9 +72,10 @@ def test_series_differ_by_more_than_their_colour():
     svg = ET.fromstring(picture(plot_of(Kind.PERCENTILES, series)))
     looks = set()
     for one in drawn_series(svg):
-        line, mark, *_ = one.iter(f"{SVG}path")
-        shape = re.sub(r"M[0-9. ]+", "", mark.get("d"))
-        looks.add((line.get("stroke-dasharray"), shape, line.get("class")))
+        line, marks = one.iter(f"{SVG}path")
+        shapes = re.split(r"M[0-9. ]+", marks.get("d"))[1:]
+        assert len({*shapes}) == 1
+        looks.add((line.get("stroke-dasharray"), shapes[0], line.get("stroke")))
     assert len(looks) == 24
     assert len({look[:2] for look in looks}) == 12
 
@@ -142,6 +146,62 @@ def test_the_page_refers_to_nothing_outside_and_forbids_itself_to():
     (policy,) = [one["content"] for one in tags.of("meta") if "http-equiv" in one]
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
+
+
+def numbers_of(series, kind, side):
+    """What stands at an axis, from the left or from below."""
+    svg = ET.fromstring(picture(plot_of(kind, series)))
+    return [one.text for one in svg.iter(f"{SVG}text") if one.get("text-anchor") == side][:9]
+
+
+X, Y = "middle", "end"
+
+
+def test_axes_have_round_numbers_around_all():
+    series = series_of([Run("a", a_busy_result())])
+    units = ["50µs", "100µs", "200µs", "500µs", "1ms", "2ms", "5ms"]
+    assert numbers_of(series, Kind.LATENCY, Y)[1:] == units
+    assert numbers_of(series, Kind.THROUGHPUT, Y)[1:] == [
+        *("0", "200", "400", "600", "800", "1,000", "1,200")
+    ]
+
+
+def test_nines_are_equally_wide():
+    series = series_of([Run("a", a_busy_result())])
+    svg = ET.fromstring(picture(plot_of(Kind.PERCENTILES, series)))
+    found = [one for one in svg.iter(f"{SVG}text") if one.get("text-anchor") == X]
+    assert [one.text for one in found] == ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"]
+    places = [float(one.get("x")) for one in found]
+    steps = [after - before for before, after in itertools.pairwise(places)]
+    assert steps == pytest.approx([steps[0]] * 4, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "last"),
+    [(1, "1 s"), (30, "30 s"), (200, "3 min"), (600, "10 min"), (86400, "20 h")],
+)
+def test_time_is_told_in_units_that_people_count_in(seconds, last):
+    target = a_target(seconds=1)
+    target.intervals[0].length_s = seconds
+    series = series_of([Run("a", a_result(target))])
+    assert numbers_of(series, Kind.ERRORS, X)[-1] == last
+
+
+def test_names_are_no_mathematics_and_need_no_font():
+    target = a_target("$\\frac$ 主機 \U0001f600", seconds=2)
+    assert "$\\frac$ 主機 \U0001f600" in picture(
+        plot_of(Kind.ERRORS, series_of([Run("a", a_result(target))]))
+    )
+
+
+def test_a_page_without_the_library_that_draws_says_how_it_comes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "loadtest.showing.drawing")
+    monkeypatch.delattr("loadtest.showing.drawing", raising=False)
+    tags = Tags(page([Run("a", a_busy_result())]))
+    assert tags.of("svg") == []
+    assert "pip install 'matplotlib>=3.9'" in " ".join(tags.text)
+    assert "29579" in " ".join(tags.text).replace(",", "")
 
 
 def test_a_run_without_targets_is_a_page_as_well():
@@ -227,7 +287,7 @@ odd_results = st.builds(
 )
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@examples(12, suppress_health_check=[HealthCheck.too_slow])
 @given(odd_results, names)
 def test_whatever_a_result_holds_it_can_be_shown(result, name):
     runs = [Run(name, result), Run(name, result)]

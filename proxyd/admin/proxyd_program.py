@@ -1,0 +1,54 @@
+"""What each call of proxyd's own program does (wire/proxyd_program.py)."""
+
+import json
+from typing import Final
+
+from proxyd.admin.act import Act
+from proxyd.admin.document import written
+from proxyd.admin.view import DaemonView
+from proxyd.wire import proxyd_program
+from proxyd.wire.programs import Own
+
+
+async def _status(view: DaemonView, payload: bytes) -> bytes:
+    asked = proxyd_program.AskStatus.unpack(payload)
+    found = await view.status(
+        ask_daemons=bool(asked.flags & proxyd_program.ASK_DAEMONS),
+        ask_busy=bool(asked.flags & proxyd_program.ASK_BUSY),
+    )
+    return proxyd_program.pack_text(json.dumps(written(found)))
+
+
+def _list_clients(view: DaemonView, payload: bytes) -> bytes:
+    page = proxyd_program.AskPage.unpack(payload)
+    most = min(page.most, proxyd_program.LONGEST_PAGE)
+    listed = view.described(after=page.after, most=most)
+    return proxyd_program.pack_text(json.dumps([written(each) for each in listed]))
+
+
+async def _metrics(view: DaemonView, payload: bytes) -> bytes:
+    proxyd_program.unpack_nothing(payload)
+    return proxyd_program.pack_text(await view.metrics())
+
+
+def _close_client(view: DaemonView, payload: bytes) -> bytes:
+    view.close_client(proxyd_program.unpack_number(payload))
+    return b""
+
+
+async def _reload(view: DaemonView, payload: bytes) -> bytes:
+    proxyd_program.unpack_nothing(payload)
+    return proxyd_program.pack_text(await view.reload())
+
+
+OWN_ACTS: Final[dict[Own, Act]] = {
+    Own.STATUS: Act(_status),
+    Own.LIST_CLIENTS: Act(_list_clients),
+    Own.CLOSE_CLIENT: Act(
+        _close_client,
+        changes=True,
+        closes=lambda payload: ("", proxyd_program.unpack_number(payload)),
+    ),
+    Own.RELOAD: Act(_reload, changes=True),
+    Own.METRICS: Act(_metrics),
+}

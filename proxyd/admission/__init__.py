@@ -1,0 +1,1 @@
+"""Places for clients: how many there are, who holds them, who waits, who makes way."""

@@ -1,0 +1,1 @@
+"""A user's own daemons, started when a client asks for one."""

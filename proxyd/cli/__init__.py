@@ -1,0 +1,1 @@
+"""The command line: `proxyd` and its subcommands, and how their answers look."""

@@ -1,0 +1,280 @@
+"""The control plane while it runs: listeners, sessions, the admin sockets, signals, the end.
+
+    Daemon.run ─┬─ the relay's two threads, which outlive all the rest
+                └─ a nursery: a task per listener, a task per client until its hand-over, one each
+                   for signals, idleness, polkit and the daemons that are started
+
+Whoever wants the daemon to end calls `stop`: from then on nobody is let in, and sessions end as
+soon as no call of theirs is under way. Then the daemons behind are told so in order
+(relay/parting.py), the nursery is cancelled, and the relay ends last, since a session may be handed
+to it until then.
+"""
+
+import functools
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import trio
+
+from proxyd import __version__
+from proxyd.admin.visit import serve_visitor
+from proxyd.daemon.assemble import assemble
+from proxyd.daemon.audit_settings import AuditSettings
+from proxyd.daemon.expiry import tell_of_ends
+from proxyd.daemon.in_force import Current, InForce, Options
+from proxyd.daemon.load_config import group_id
+from proxyd.daemon.log_settings import LogSettings
+from proxyd.daemon.reload import tell
+from proxyd.listen.listener import Listener
+from proxyd.process.background import Readiness
+from proxyd.process.garbage import collect_garbage
+from proxyd.process.signals import received_signals
+from proxyd.process.systemd_notify import Notifier, feed_watchdog, keep_status
+from proxyd.relay.loop import STOPPED
+from proxyd.session.accept_loop import accept_clients
+from proxyd.session.leaving import PATIENCE_S
+from proxyd.session.reception import Reception
+from proxyd.wire.programs import AuthMethod
+
+_LOOK_EVERY_S: Final = 0.02  # whether calls have finished
+_END_S: Final = 10.0  # that all the rest of the end takes, at the most
+# Of that, for daemons to be told that their clients are gone: as long as calls had before.
+_LEAST_PARTING_S: Final = 1.0
+_MOST_PARTING_S: Final = 5.0
+
+log = logging.getLogger("daemon.virtproxyd")
+
+
+class Daemon:
+    """Made and run within trio."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        options: Options,
+        logs: LogSettings,
+        audit: AuditSettings,
+        notifier: Notifier,
+    ) -> None:
+        self._notifier = notifier
+        self._parts = assemble(
+            Current(in_force),
+            options,
+            logs,
+            announced=notifier.reloading,
+            stop=self.stop,
+            end=self._deserted,
+            audit=audit,
+        )
+        self._draining = trio.CancelScope()
+        self._hurried = False
+        self._nursery: trio.Nursery
+        self._reception: Reception
+        self._given_back = ExitStack()  # ports that were opened since the start
+        self._news = trio.Event()
+        self._parts.reloader.opened = self._serve_ports
+        self._parts.reloader.on_change = self._tell_news
+
+    async def run(self, readiness: Readiness) -> None:
+        """Returns when it has been stopped. Raises RelayDied."""
+        with self._given_back, received_signals() as signals:
+            async with trio.open_nursery() as outer:
+                outer.start_soon(self._parts.relay.run)
+                # Sessions that are not handed over end before the relay does: nothing is ever
+                # handed to a relay that has stopped.
+                async with trio.open_nursery() as self._nursery:
+                    self._start_tasks(signals)
+                    readiness.ready()
+                    self._notifier.ready()
+                    _say_ready(self._parts.current)
+                outer.cancel_scope.cancel()
+        log.info("stopped")
+
+    def stop(self, why: str) -> None:
+        """Begins to end; said a second time, waits for no call any more."""
+        if self._parts.admission.closed:
+            log.info("%s again: not waiting for calls any more", why)
+            self._hurried = True
+            self._draining.cancel()
+            return
+        log.info("%s: stopping", why)
+        self._parts.admission.close()
+        self._reception.doorstep.close()
+        self._nursery.start_soon(self._drain)
+
+    async def _drain(self) -> None:
+        """Lets calls finish that are under way. Who has none is gone at once."""
+        patience_s = self._parts.current.now.settings.proxyd_drain_timeout
+        roster = self._parts.roster
+        self._notifier.stopping()
+        self._notifier.extend_timeout(patience_s + _END_S)
+        for client in list(roster.clients.values()):
+            if client.pair is None:
+                client.end(STOPPED)
+        self._draining.deadline = trio.current_time() + patience_s
+        with self._draining:
+            while roster.clients:
+                self._parts.relay.end_quiet()
+                with trio.move_on_after(_LOOK_EVERY_S):
+                    await self._parts.admission.wait_change()
+        if roster.clients and not self._hurried:
+            log.warning(
+                "%d sessions were busy for %d s longer (proxyd_drain_timeout): cut off",
+                len(roster.clients),
+                patience_s,
+            )
+        await self._see_off(min(_MOST_PARTING_S, max(_LEAST_PARTING_S, patience_s)))
+        self._end()
+
+    async def _see_off(self, patience_s: float) -> None:
+        """Both kinds of those who would take harm from a connection that is closed over them."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._part, patience_s)
+            nursery.start_soon(self._see_off_clients)
+
+    async def _part(self, patience_s: float) -> None:
+        """Ends what sessions are left, and lets each daemon know in order."""
+        relay, roster = self._parts.relay, self._parts.roster
+        relay.part_all()
+        with trio.move_on_after(patience_s):
+            while relay.partings or any(client.pair for client in roster.clients.values()):
+                with trio.move_on_after(_LOOK_EVERY_S):
+                    await self._parts.admission.wait_change()
+        if relay.partings:
+            log.warning(
+                "%d daemons' connections did not come to an orderly end within %g s: cut off",
+                relay.partings,
+                patience_s,
+            )
+
+    def _deserted(self) -> None:
+        """Nobody has been here for long. Who comes now waits for the next daemon at the socket."""
+        self._parts.admission.close()
+        self._parts.admin.admission.close()
+        self._reception.doorstep.close()
+        self._nursery.start_soon(self._part_and_end)
+
+    async def _part_and_end(self) -> None:
+        self._notifier.stopping()
+        await self._part(_MOST_PARTING_S)
+        self._end()
+
+    async def _see_off_clients(self) -> None:
+        """Whoever is connected and still writes would die of that, and not tell why we end."""
+        parts = self._parts
+        parts.admin.admission.close()
+        with trio.move_on_after(PATIENCE_S):
+            await parts.admin.who_asked_to_stop_has_gone()
+            await parts.admin.send_away()
+            await parts.leaving.gone()
+
+    def _end(self) -> None:
+        self._notifier.stopping()
+        self._parts.admission.close()
+        self._parts.admin.admission.close()
+        self._nursery.cancel_scope.cancel()
+
+    def _start_tasks(self, signals: AsyncIterator[int]) -> None:
+        parts, start = self._parts, self._nursery.start_soon
+        self._reception = Reception(parts.services, self._nursery)
+        start(self._reception.run)
+        start(parts.presence.run)
+        start(parts.leaving.run)
+        start(tell_of_ends, parts.current)
+        start(parts.starter.run)
+        if parts.polkit is not None:
+            start(parts.polkit.run)
+        for each in parts.current.now.listeners:
+            self._serve(each)
+        for listener, door in parts.current.now.admin_listeners:
+            start(accept_clients, listener, door, parts.admin.admission, self._visitor_arrived)
+        settings = parts.current.now.settings
+        if settings.proxyd_metrics_listen:
+            group = functools.partial(group_id, settings.unix_sock_group)
+            start(parts.metrics.run, settings.proxyd_metrics_listen, group)
+        start(parts.idle.run)
+        start(parts.mender.run)
+        start(collect_garbage, parts.roster)
+        start(feed_watchdog, self._notifier, parts.relay.answers)
+        clients = parts.roster.clients.values
+        start(keep_status, self._notifier, clients, self._wait_change, self._notes)
+        start(self._obey, signals)
+
+    def _serve(self, listener: Listener) -> None:
+        entrance = self._parts.entrances.at(listener)
+        arrived = functools.partial(self._reception.arrived, entrance)
+        self._nursery.start_soon(
+            accept_clients, entrance.listener, entrance.door, self._parts.admission, arrived
+        )
+
+    def _serve_ports(self, ports: Sequence[Listener], given_back: ExitStack) -> None:
+        """They could not be opened at the start, and have been now."""
+        self._given_back.callback(given_back.close)
+        for each in ports:
+            self._serve(each)
+            log.warning("%s is served from now on", each.door.name)
+
+    def _tell_news(self) -> None:
+        self._parts.mender.look()
+        self._news.set()
+        self._news = trio.Event()
+
+    def _notes(self) -> list[str]:
+        """What `systemctl status` shows besides the sessions."""
+        last = self._parts.reloader.last
+        notes = [f"{each.way} is not served" for each in self._parts.current.now.troubles]
+        if last is not None and not last.succeeded:
+            notes.append(f"the last reload failed, nothing was changed: {last.text}")
+        return notes
+
+    async def _wait_change(self) -> None:
+        """Until a client has come or gone, or there is something to be told."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_then_cancel, self._parts.admission.wait_change, nursery)
+            nursery.start_soon(_then_cancel, self._news.wait, nursery)
+
+    def _visitor_arrived(self, sock: socket.socket) -> None:
+        visitor = self._parts.admin.arrived(sock)
+        self._nursery.start_soon(serve_visitor, visitor, self._parts.admin_services)
+
+    async def _obey(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                self._nursery.start_soon(self._parts.reloader.reload)
+            elif self._parts.admission.closed:
+                log.info("%s again: ending at once", name)
+                self._end()
+            else:
+                self.stop(name)
+
+
+async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
+    await wait()
+    nursery.cancel_scope.cancel()
+
+
+def _say_ready(current: Current) -> None:
+    open_ones = [each for each in current.now.listeners if current.trouble_of(each.door) is None]
+    served = ", ".join(
+        door.name if door.transport.traits.by_network else os.fsdecode(listener.getsockname())
+        for listener, door in open_ones
+    )
+    log.info("proxyd %s serves %s", __version__, served)
+    for each in current.now.troubles:
+        tell(each, logging.ERROR)
+    for _, door in open_ones:
+        traits = door.transport.traits
+        if not traits.is_private and door.method is AuthMethod.NONE:
+            log.warning(
+                "%s lets in EVERYBODY who can reach it, and encrypts nothing: whoever connects"
+                ' owns this host. Set %s = "sasl", or %s = 0',
+                door.name,
+                *traits.auth,
+                traits.listen,
+            )

@@ -1,0 +1,1 @@
+"""Listening sockets: made here, or by systemd and passed in."""

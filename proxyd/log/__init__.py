@@ -1,0 +1,1 @@
+"""libvirt's logging: lines, filters, outputs, and the thread that writes."""

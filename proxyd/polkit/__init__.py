@@ -1,0 +1,1 @@
+"""The system bus and what polkit answers there."""

@@ -1,0 +1,1 @@
+"""What makes a process a daemon: background, pid file, signals, descriptors, systemd."""

@@ -1,0 +1,1 @@
+"""SASL mechanisms and what they prove a client by."""

@@ -1,0 +1,131 @@
+"""A client proves by SASL who it is; the mechanism's work is done in a thread.
+
+Opening a keytab, a Kerberos token or a password's hash takes milliseconds and sometimes a disk, so
+each step runs in one of a few threads. A client that is silent between two steps holds none.
+
+What counts as success is decided here: the mechanism says who it is and how strong the layer is,
+`sasl_allowed_username_list` and `tcp_min_ssf` say whether that is enough.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proxyd.admission.holder import Holder
+from proxyd.admission.threads import SharedThreads
+from proxyd.config.globs import matches
+from proxyd.config.quoting import excerpt
+from proxyd.negotiation.events import NeedsSasl
+from proxyd.sasl.mechanism import Challenge, LoginRefused, Mechanism, Success
+
+if TYPE_CHECKING:  # it brings Kerberos' libraries with it, for which few hosts have a use
+    from proxyd.sasl.mechanisms import Offering
+
+_THREADS: Final = 4
+
+
+def proving_threads() -> SharedThreads[Holder]:
+    """Where steps are computed; a holder's wait for each other, not for another's."""
+    return SharedThreads(_THREADS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Who may come in once it is known who it is. `allowed` None: everybody.
+
+    `least_ssf` is what the layer has to bring, in bits; 0 where none is asked for.
+    """
+
+    allowed: Sequence[str] | None
+    least_ssf: int
+
+    def judge(self, success: Success) -> None:
+        """Raises LoginRefused."""
+        name = success.username
+        if success.ssf < self.least_ssf:
+            raise LoginRefused(
+                f"its encryption has {success.ssf} bits and {self.least_ssf} are asked for"
+                " (tcp_min_ssf)",
+                username=name,
+            )
+        if self.allowed is None or any(matches(pattern, name) for pattern in self.allowed):
+            return
+        who = "nobody" if not self.allowed else "other names only"
+        raise LoginRefused(
+            f"{excerpt(name)} is not in sasl_allowed_username_list, which lets in {who}",
+            username=name,
+            hint=self._hint(name),
+        )
+
+    def _hint(self, name: str) -> str:
+        """What to write, where the list has this user in another spelling."""
+        user, at, _ = name.partition("@")
+        for pattern in self.allowed or ():
+            listed, listed_at, _ = pattern.partition("@")
+            if not at and listed_at and matches(listed, name):
+                return (
+                    "users of the default realm stand there without it: write"
+                    f" {excerpt(listed)} instead of {excerpt(pattern)}"
+                )
+            if at and not listed_at and matches(pattern, user):
+                return (
+                    "users of another realm than the default one stand there in full: write"
+                    f" {excerpt(name)}"
+                )
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What a listener with SASL asks of its clients at present."""
+
+    offering: "Offering"
+    policy: Policy
+    threads: SharedThreads[Holder]
+
+
+class SaslExchange:
+    """The attempts of one client, one after the other.
+
+    `bindings` are what its TLS connection can be told by (RFC 5929), for the mechanisms that want
+    to know.
+    """
+
+    def __init__(self, proof: Proof, bindings: Mapping[str, bytes], holder: Holder) -> None:
+        self._proof = proof
+        self._bindings = bindings
+        self._holder = holder
+        self._mechanism: Mechanism | None = None
+        self.name = ""  # of the mechanism that was begun last
+
+    @property
+    def offered(self) -> Sequence[str]:
+        """The mechanisms, the best one first."""
+        return self._proof.offering.names
+
+    @property
+    def longest_token(self) -> int:
+        """In bytes, of those that are read of a client."""
+        return self._proof.offering.longest_token
+
+    async def answer(self, wanted: NeedsSasl) -> Challenge | Success:
+        """What the mechanism says to a token. Raises LoginRefused, and the attempt is over."""
+        mechanism, self._mechanism = self._mechanism, None
+        step = functools.partial(self._step, wanted, mechanism)
+        answer, mechanism = await self._proof.threads.run(self._holder, step)
+        if isinstance(answer, Success):
+            self._proof.policy.judge(answer)
+        else:
+            self._mechanism = mechanism
+        return answer
+
+    def _step(
+        self, wanted: NeedsSasl, mechanism: Mechanism | None
+    ) -> tuple[Challenge | Success, Mechanism]:
+        if wanted.mechanism is not None:
+            self.name = wanted.mechanism
+            mechanism = self._proof.offering.begin(wanted.mechanism, self._bindings)
+            return mechanism.start(wanted.data), mechanism
+        assert mechanism is not None  # the negotiation asks for no step of an attempt that is over
+        return mechanism.step(wanted.data), mechanism

@@ -1,0 +1,1 @@
+"""How a host goes from one arrangement of daemons to the other."""
