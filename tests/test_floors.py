@@ -29,6 +29,7 @@ FLOORS = {
     "doctor": 8,
     "listen": 8,
     "metrics": 9,
+    "upgrade": 9,
     "switch": 9,
     "daemon": 10,
     "cli": 11,

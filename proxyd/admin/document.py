@@ -161,6 +161,14 @@ class Relay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One that has handed over to this one, and serves clients that could not move."""
+
+    pid: int
+    clients: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLosses:
     """Lines that were not written."""
 
@@ -189,6 +197,18 @@ class Status:
     faults: tuple[Fault, ...] = ()
     relay: Relay
     log: LogLosses
+    processes: tuple[Process, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgraded:
+    """Process `before` has handed over to `pid`, with so many sessions; others stay with it."""
+
+    before: int
+    pid: int
+    moved: int
+    staying: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +237,7 @@ class Client:
     bytes_down: int
     timed_calls: int = 0
     timed_s: float = 0.0
+    process: int | None = None  # that serves it, where it is not the daemon's present one
 
 
 def written(document: Any) -> Any:

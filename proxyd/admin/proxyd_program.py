@@ -41,6 +41,11 @@ async def _reload(view: DaemonView, payload: bytes) -> bytes:
     return proxyd_program.pack_text(await view.reload())
 
 
+async def _upgrade(view: DaemonView, payload: bytes) -> bytes:
+    proxyd_program.unpack_nothing(payload)
+    return proxyd_program.pack_text(json.dumps(written(await view.upgrade())))
+
+
 OWN_ACTS: Final[dict[Own, Act]] = {
     Own.STATUS: Act(_status),
     Own.LIST_CLIENTS: Act(_list_clients),
@@ -51,4 +56,5 @@ OWN_ACTS: Final[dict[Own, Act]] = {
     ),
     Own.RELOAD: Act(_reload, changes=True),
     Own.METRICS: Act(_metrics),
+    Own.UPGRADE: Act(_upgrade, changes=True),
 }

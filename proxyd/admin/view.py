@@ -145,6 +145,10 @@ class DaemonView(Protocol):
         Raises CallRefused, and nothing has changed.
         """
 
+    async def upgrade(self) -> document.Upgraded:
+        """What `proxyd upgrade` asks for: another process has taken over. Raises CallRefused, and
+        this one goes on."""
+
     @property
     def lib_version(self) -> int:
         """The version of libvirt that it stands for: 11003000 is 11.3.0."""

@@ -29,7 +29,7 @@ from proxyd.peer.names import NameService
 from proxyd.session.conversation import Conversation
 from proxyd.session.greeting import Untrusted
 from proxyd.session.leaving import Part, part_at_once
-from proxyd.wire.programs import Admin
+from proxyd.wire.programs import Admin, Own
 
 # virt-admin shows who is who by name. When a name service hangs is when it is needed most.
 _NAMES_S: Final = 1.0
@@ -141,7 +141,8 @@ class _Visit:
         if whom := closed_by(self._services.view, asked.procedure, asked.payload):
             what = f"{what} of {whom}"
         log.log(level, "%s: %s", self._visitor, what)
-        if asked.procedure is Admin.CONNECT_DAEMON_SHUTDOWN:
+        # These end the daemon, or this process of it, when the one who asked has gone.
+        if asked.procedure is Admin.CONNECT_DAEMON_SHUTDOWN or asked.procedure is Own.UPGRADE:
             self._visitor.asked_to_stop = True
         view = self._services.view
         target = target_of(view, asked.procedure, asked.payload) if changes else None

@@ -46,6 +46,7 @@ class Event(StrEnum):
     KICKED = "session_kicked"
     CALL = "call"
     RELOAD = "reload"
+    UPGRADE = "upgrade"
     LIMITS = "limits_changed"
     PASSWORD = "password_set"  # noqa: S105 (no password)
     NO_PASSWORD = "password_removed"  # noqa: S105
@@ -105,6 +106,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "by_user": _text(128, "and name"),
     "by_pid": _number("and process"),
     "login_uid": _number("the user id with which the administrator has logged in, before sudo"),
+    "successor": _number("the process that has taken over"),
     "target": _text(128, "whose password it is"),
     "max_clients": _number("the new limit"),
     "max_anonymous_clients": _number("the new limit"),

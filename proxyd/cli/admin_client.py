@@ -21,6 +21,7 @@ from proxyd.wire.xdr import MalformedFrame
 
 _PATIENCE_S: Final = 10.0
 _RELOAD_S: Final = 75.0  # less than systemd's patience; keys may lie on a slow disk
+_UPGRADE_S: Final = 180.0  # a start, and thousands of sessions
 _LARGEST_REPLY: Final = 4 << 20
 
 
@@ -106,6 +107,10 @@ class Connection:
         except MalformedFrame as error:
             raise NoAnswer(f"{self.path}: its answer cannot be read: {error}") from error
 
+    def upgrade(self) -> dict[str, Any]:
+        """What has taken over. Raises Refusal where everything is as it was."""
+        return dict(self._json(Own.UPGRADE, b"", patience_s=_UPGRADE_S))
+
     def _pages(self) -> Iterator[list[dict[str, Any]]]:
         """Up to the first that is not full: who comes meanwhile would make more without end."""
         after = 0
@@ -117,9 +122,9 @@ class Connection:
                 return
             after = page[-1]["id"]
 
-    def _json(self, procedure: Own, payload: bytes) -> Any:
+    def _json(self, procedure: Own, payload: bytes, *, patience_s: float | None = None) -> Any:
         """The value that the call returns. Raises NoAnswer."""
-        said = self._call(procedure, payload)
+        said = self._call(procedure, payload, patience_s=patience_s)
         try:
             return json.loads(proxyd_program.unpack_text(said))
         except (MalformedFrame, ValueError, RecursionError) as error:

@@ -166,6 +166,11 @@ def status_view(
         f"sessions {relay.sessions}, calls {relay.calls}, errors {relay.errors},"
         f" up {_size(relay.bytes_up)}, down {_size(relay.bytes_down)}"
         + (f", {relay.tls_in_kernel} encrypted by the kernel" if relay.tls_in_kernel else "")
+        + "".join(
+            f"\nprocess {each.pid}, which has handed over, serves {each.clients} of them to"
+            " their end"
+            for each in found.processes
+        )
     )
     parts: list[RenderableType] = [head, use, _listeners(found), _backends(found, ago_s)]
     if found.certificates:

@@ -288,6 +288,13 @@ class Settings:
         "Seconds that calls under way have to finish when the daemon is told to stop; 0 is none.",
         check=checks.between(0, 3600),
     )
+    proxyd_retire_timeout: int = count(
+        0,
+        "Seconds for sessions that stay with the process before when another one has taken over"
+        " (proxyd upgrade): those over TLS, which cannot move. Whoever is left then is ended as at"
+        " a stop. 0: it stays until they end by themselves.",
+        check=checks.between(0, 31536000),
+    )
     proxyd_parting_timeout: int = count(
         60,
         "Seconds that a daemon has, when a client ends, to answer the calls that are under way and"

@@ -1,6 +1,7 @@
 """The live daemon as its admin socket shows it (admin/view.py)."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from proxyd.admin import document
@@ -16,6 +17,7 @@ from proxyd.metrics.service import MetricsService
 from proxyd.process.exit_status import StartFailed
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Roster
+from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain
 
@@ -96,6 +98,7 @@ class LiveView:
         reporter: Reporter,
         metrics: MetricsService,
         stop: Callable[[str], None],
+        upgrade: Callable[[], Awaitable[Outcome]],
     ) -> None:
         self._servers: tuple[Server, Server] = (server, admin)
         self._reporter = reporter
@@ -105,6 +108,7 @@ class LiveView:
         self._reloader = reporter.reloader
         self._metrics = metrics
         self._stop = stop
+        self._upgrade = upgrade
 
     def servers(self) -> Sequence[Server]:
         return self._servers
@@ -149,6 +153,20 @@ class LiveView:
         broken = self._reporter.current.now.troubles
         still = [f"clients by {each.way} are still not served: {each.reason}" for each in broken]
         return "\n".join([done.text, *still])
+
+    async def upgrade(self) -> document.Upgraded:
+        try:
+            done = await self._upgrade()
+        except UpgradeFailed as error:
+            text = f"not upgraded, process {os.getpid()} goes on to serve: {error}"
+            raise CallRefused(failure.system_error(0, text, Domain.NONE)) from error
+        return document.Upgraded(
+            before=os.getpid(),
+            pid=done.pid,
+            moved=done.moved,
+            staying=done.staying,
+            seconds=done.seconds,
+        )
 
     async def metrics(self) -> str:
         return (await self._metrics.metrics()).body.decode()

@@ -14,7 +14,7 @@ Nothing runs yet: control_plane.py starts them.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,6 +56,8 @@ from proxyd.session.opening import Services
 from proxyd.session.presence import Presence
 from proxyd.session.refusal import Refusals
 from proxyd.session.roster import Roster
+from proxyd.upgrade.incoming import Processes
+from proxyd.upgrade.outgoing import Outcome
 
 if TYPE_CHECKING:  # it brings D-Bus with it
     from proxyd.polkit.authority import PolkitAuthority
@@ -81,6 +83,7 @@ class Parts:
     reloader: Reloader
     mender: Mender
     metrics: MetricsService
+    processes: Processes
 
 
 def assemble(
@@ -92,11 +95,13 @@ def assemble(
     stop: Callable[[str], None],
     end: Callable[[], None],
     audit: AuditSettings | None = None,
+    upgrade: Callable[[], Awaitable[Outcome]],
 ) -> Parts:
     """Makes all parts, within trio.
 
     `announced` surrounds a reload; `stop` begins to end the daemon, for a reason, and `end` ends it
-    when nobody is there. Without an `audit` nothing is recorded.
+    when nobody is there; `upgrade` hands over to another process. Without an `audit` nothing is
+    recorded.
     """
     audit = audit or AuditSettings(Audit(), options)
     limit = descriptor_limit()
@@ -145,6 +150,7 @@ def assemble(
         reporter=reporter,
         metrics=metrics,
         stop=stop,
+        upgrade=upgrade,
     )
     return Parts(
         current=current,
@@ -170,6 +176,7 @@ def assemble(
         reloader=reloader,
         mender=Mender(current, options, reloader),
         metrics=metrics,
+        processes=Processes(roster, relay, audit.audit),
     )
 
 
@@ -189,8 +196,8 @@ def _record(
 
     def record_anew() -> None:
         for client in roster.clients.values():
-            if client.pair is not None:
-                relay.record(client.pair, audit.trail(client.recorded))
+            if client.relayed is not None:
+                relay.record(client.relayed, audit.trail(client.recorded))
 
     refusals.on_denied = denied
     reloader.on_outcome = reloaded

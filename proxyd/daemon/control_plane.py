@@ -12,24 +12,30 @@ to it until then.
 
 import functools
 import logging
+import math
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import trio
 
 from proxyd import __version__
 from proxyd.admin.visit import serve_visitor
+from proxyd.admission.admission import Admission
+from proxyd.config.listeners import Door
 from proxyd.daemon.assemble import assemble
 from proxyd.daemon.audit_settings import AuditSettings
+from proxyd.daemon.doors import Doors
 from proxyd.daemon.expiry import tell_of_ends
 from proxyd.daemon.in_force import Current, InForce, Options
+from proxyd.daemon.lineage import Lineage
 from proxyd.daemon.load_config import group_id
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.reload import tell
+from proxyd.daemon.succession import Succession
 from proxyd.listen.listener import Listener
 from proxyd.process.background import Readiness
 from proxyd.process.garbage import collect_garbage
@@ -39,6 +45,7 @@ from proxyd.relay.loop import STOPPED
 from proxyd.session.accept_loop import accept_clients
 from proxyd.session.leaving import PATIENCE_S
 from proxyd.session.reception import Reception
+from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
 from proxyd.wire.programs import AuthMethod
 
 _LOOK_EVERY_S: Final = 0.02  # whether calls have finished
@@ -60,8 +67,12 @@ class Daemon:
         logs: LogSettings,
         audit: AuditSettings,
         notifier: Notifier,
+        lineage: Lineage,
     ) -> None:
         self._notifier = notifier
+        self._lineage = lineage
+        self._doors = Doors()
+        self._office = trio.CancelScope()  # around what the process does that is the daemon
         self._parts = assemble(
             Current(in_force),
             options,
@@ -70,6 +81,10 @@ class Daemon:
             stop=self.stop,
             end=self._deserted,
             audit=audit,
+            upgrade=self._upgrade,
+        )
+        self.succession = Succession(
+            self._parts, self._doors, notifier, lineage, self._office.cancel
         )
         self._draining = trio.CancelScope()
         self._hurried = False
@@ -89,9 +104,12 @@ class Daemon:
                 # handed to a relay that has stopped.
                 async with trio.open_nursery() as self._nursery:
                     self._start_tasks(signals)
-                    readiness.ready()
-                    self._notifier.ready()
-                    _say_ready(self._parts.current)
+                    if await self.succession.take_over(self._nursery):
+                        readiness.ready()
+                        self._notifier.ready()
+                        _say_ready(self._parts.current)
+                    else:
+                        self._end()
                 outer.cancel_scope.cancel()
         log.info("stopped")
 
@@ -103,6 +121,7 @@ class Daemon:
             self._draining.cancel()
             return
         log.info("%s: stopping", why)
+        self.succession.processes.stop(why)
         self._parts.admission.close()
         self._reception.doorstep.close()
         self._nursery.start_soon(self._drain)
@@ -185,32 +204,49 @@ class Daemon:
         start(self._reception.run)
         start(parts.presence.run)
         start(parts.leaving.run)
-        start(tell_of_ends, parts.current)
         start(parts.starter.run)
         if parts.polkit is not None:
             start(parts.polkit.run)
         for each in parts.current.now.listeners:
             self._serve(each)
         for listener, door in parts.current.now.admin_listeners:
-            start(accept_clients, listener, door, parts.admin.admission, self._visitor_arrived)
-        settings = parts.current.now.settings
-        if settings.proxyd_metrics_listen:
-            group = functools.partial(group_id, settings.unix_sock_group)
-            start(parts.metrics.run, settings.proxyd_metrics_listen, group)
-        start(parts.idle.run)
-        start(parts.mender.run)
+            self._accept(listener, door, parts.admin.admission, self._visitor_arrived)
         start(collect_garbage, parts.roster)
-        start(feed_watchdog, self._notifier, parts.relay.answers)
-        clients = parts.roster.clients.values
-        start(keep_status, self._notifier, clients, self._wait_change, self._notes)
         start(self._obey, signals)
+        start(self._keep_office)
+
+    async def _keep_office(self) -> None:
+        """What one process of the daemon does, and no other one."""
+        parts = self._parts
+        with self._office:
+            async with trio.open_nursery() as nursery:
+                start = nursery.start_soon
+                settings = parts.current.now.settings
+                if settings.proxyd_metrics_listen:
+                    group = functools.partial(group_id, settings.unix_sock_group)
+                    listen, inherited = settings.proxyd_metrics_listen, self._lineage.inherited
+                    start(parts.metrics.run, listen, group, inherited)
+                start(tell_of_ends, parts.current)
+                start(parts.idle.run)
+                start(parts.mender.run)
+                start(feed_watchdog, self._notifier, parts.relay.answers)
+                clients = parts.roster.clients.values
+                start(keep_status, self._notifier, clients, self._wait_change, self._notes)
 
     def _serve(self, listener: Listener) -> None:
         entrance = self._parts.entrances.at(listener)
         arrived = functools.partial(self._reception.arrived, entrance)
-        self._nursery.start_soon(
-            accept_clients, entrance.listener, entrance.door, self._parts.admission, arrived
-        )
+        self._accept(entrance.listener, entrance.door, self._parts.admission, arrived)
+
+    def _accept(
+        self,
+        listener: socket.socket,
+        door: Door,
+        admission: Admission,
+        arrived: Callable[[socket.socket], None],
+    ) -> None:
+        accept = functools.partial(accept_clients, listener, door, admission, arrived)
+        self._nursery.start_soon(self._doors.keep, accept)
 
     def _serve_ports(self, ports: Sequence[Listener], given_back: ExitStack) -> None:
         """They could not be opened at the start, and have been now."""
@@ -218,6 +254,36 @@ class Daemon:
         for each in ports:
             self._serve(each)
             log.warning("%s is served from now on", each.door.name)
+
+    async def _upgrade(self) -> Outcome:
+        """Raises UpgradeFailed. This process lives on for those who cannot move."""
+        outcome = await self.succession.upgrade()
+        self._nursery.start_soon(self._be_retired)
+        return outcome
+
+    async def _upgrade_or_not(self) -> None:
+        """How that goes is logged, and nobody waits for it."""
+        with suppress(UpgradeFailed):
+            await self._upgrade()
+
+    async def _be_retired(self) -> None:
+        """Serves those who are left, to their end or to `proxyd_retire_timeout`."""
+        succession, seconds = (
+            self.succession,
+            self._parts.current.now.settings.proxyd_retire_timeout,
+        )
+        assert succession.retirement is not None
+        succession.retirement.on_stop = self.stop
+        self._nursery.start_soon(succession.retirement.run)
+        with trio.move_on_after(seconds or math.inf) as in_time:
+            await succession.nobody_is_left()
+        if self._parts.admission.closed:
+            return  # it has been told to stop, and does
+        if in_time.cancelled_caught:
+            self.stop(f"retired for {seconds} s (proxyd_retire_timeout)")
+            return
+        await self._see_off_clients()
+        self._end()
 
     def _tell_news(self) -> None:
         self._parts.mender.look()
@@ -247,6 +313,8 @@ class Daemon:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 self._nursery.start_soon(self._parts.reloader.reload)
+            elif number == signal.SIGUSR1:
+                self._nursery.start_soon(self._upgrade_or_not)
             elif self._parts.admission.closed:
                 log.info("%s again: ending at once", name)
                 self._end()

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from proxyd.config.addresses import host_port
 from proxyd.config.agreement import clashes_of
@@ -26,9 +26,15 @@ from proxyd.daemon.load_config import group_id
 from proxyd.daemon.places import Places
 from proxyd.daemon.ways import Part, Trouble
 from proxyd.endpoint.tcp import tune
+from proxyd.listen.inherited import Inherited
 from proxyd.listen.listener import Listener
 from proxyd.listen.network import open_network_listeners
-from proxyd.listen.unix import ListenerError, UnixListenerSpec, open_unix_listener
+from proxyd.listen.unix import (
+    ListenerError,
+    UnixListener,
+    UnixListenerSpec,
+    open_unix_listener,
+)
 from proxyd.peer.names import NameService
 from proxyd.process.exit_status import Exit, StartFailed
 from proxyd.session.entrance import Entrance, Greet
@@ -46,27 +52,39 @@ if TYPE_CHECKING:
 _Made = TypeVar("_Made")
 
 
-def open_listeners(
-    settings: Settings, options: Options, given_back: ExitStack
-) -> tuple[list[Listener], list[Listener]]:
-    """The UNIX sockets that the settings ask for, listening; nobody is accepted yet.
+class Opened(NamedTuple):
+    """UNIX sockets for clients, those for virt-admin, and the files of all of them."""
 
-    Those for clients, and those for virt-admin.
+    for_clients: list[Listener]
+    for_admins: list[Listener]
+    files: list[UnixListener]
+
+
+def open_listeners(
+    settings: Settings, options: Options, given_back: ExitStack, inherited: Inherited
+) -> Opened:
+    """The UNIX sockets that the settings ask for, listening; nobody is accepted yet.
 
     Raises StartFailed. `given_back` closes them.
     """
+    files: list[UnixListener] = []
     gid = group_id(settings.unix_sock_group)
     directory = socket_directory(settings, options)
 
     def listening(asked_for: Sequence[UnixListening], gid: int | None) -> list[Listener]:
-        return [Listener(_listen(asked, gid, given_back), asked.door) for asked in asked_for]
+        found = []
+        for asked in asked_for:
+            files.append(_listen(asked, gid, given_back, inherited))
+            found.append(Listener(files[-1].socket, asked.door))
+        return found
 
     for_clients = unix_listenings(
         settings, privileged=options.places.privileged, directory=directory
     )
     local = listening(for_clients, gid)
     # The group may not administrate: only the daemon's own user is served there.
-    return local, listening(admin_listenings(settings, directory=directory), None)
+    admins = listening(admin_listenings(settings, directory=directory), None)
+    return Opened(local, admins, files)
 
 
 def socket_directory(settings: Settings, options: Options) -> str:
@@ -74,7 +92,9 @@ def socket_directory(settings: Settings, options: Options) -> str:
     return os.path.join(options.directory, settings.unix_sock_dir or options.places.runtime_dir)
 
 
-def open_port(settings: Settings, transport: Transport) -> list[Listener]:
+def open_port(
+    settings: Settings, transport: Transport, inherited: Inherited | None = None
+) -> list[Listener]:
     """The sockets for clients who come by this, if the settings ask for it, listening.
 
     Raises StartFailed. Whoever calls closes them. May block.
@@ -84,7 +104,7 @@ def open_port(settings: Settings, transport: Transport) -> list[Listener]:
         return []
     _demand_no_clash(settings, transport, When.START)
     try:
-        opened = open_network_listeners(asked)
+        opened = open_network_listeners(asked, inherited)
     except ListenerError as error:
         raise StartFailed(Exit.NETWORK, str(error), key=asked.key) from error
     return [Listener(each, asked.door(host_port(each.getsockname()))) for each in opened]
@@ -140,7 +160,10 @@ def load_offerings(
 
 
 def open_ports(
-    settings: Settings, given_back: ExitStack, transports: Iterable[Transport] = BY_NETWORK
+    settings: Settings,
+    given_back: ExitStack,
+    transports: Iterable[Transport] = BY_NETWORK,
+    inherited: Inherited | None = None,
 ) -> tuple[list[Listener], list[Trouble]]:
     """The ports that the settings ask for, and what keeps others from being opened. May block.
 
@@ -149,7 +172,8 @@ def open_ports(
     listeners: list[Listener] = []
     troubles: list[Trouble] = []
     for transport in transports:
-        opened = attempted(functools.partial(open_port, settings, transport), transport, Part.PORT)
+        open_it = functools.partial(open_port, settings, transport, inherited)
+        opened = attempted(open_it, transport, Part.PORT)
         if isinstance(opened, Trouble):
             troubles.append(opened)
             continue
@@ -169,14 +193,16 @@ def attempted(act: Callable[[], _Made], transport: Transport, part: Part) -> "_M
         )
 
 
-def _listen(asked: UnixListening, gid: int | None, given_back: ExitStack) -> socket.socket:
+def _listen(
+    asked: UnixListening, gid: int | None, given_back: ExitStack, inherited: Inherited
+) -> UnixListener:
     spec = UnixListenerSpec(path=asked.path, mode=asked.mode, gid=gid, backlog=asked.backlog)
     try:
-        listener = open_unix_listener(spec)
+        listener = open_unix_listener(spec, inherited)
     except ListenerError as error:
         raise StartFailed(Exit.NETWORK, str(error)) from error
     given_back.callback(listener.close)
-    return listener.socket
+    return listener
 
 
 class Entrances:

@@ -11,7 +11,9 @@ from proxyd.config.transports import Transport
 from proxyd.daemon.load_config import Source
 from proxyd.daemon.places import Places
 from proxyd.daemon.ways import Trouble
+from proxyd.listen.activation import Recognised
 from proxyd.listen.listener import Listener
+from proxyd.listen.unix import UnixListener
 
 if TYPE_CHECKING:  # these bring libraries with them that not every host need carry
     from proxyd.sasl.mechanisms import Offering
@@ -46,6 +48,8 @@ class InForce:
     troubles: Sequence[Trouble] = ()  # ways in that are not served
     listeners: Sequence[Listener] = ()
     admin_listeners: Sequence[Listener] = ()
+    services: Sequence[Recognised] = ()  # the sockets among them that systemd made
+    files: Sequence[UnixListener] = ()  # and those that this daemon made at a path
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ from proxyd.daemon.entrances import (
     open_ports,
 )
 from proxyd.daemon.in_force import InForce, Options
+from proxyd.daemon.lineage import Lineage, OwnPidFile
 from proxyd.daemon.load_config import load_checked
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.places import Places, routing_table
@@ -48,14 +49,17 @@ from proxyd.listen.activation import (
     take_passed,
     warn_of_no_effect,
 )
+from proxyd.listen.inherited import Inherited
+from proxyd.listen.unix import UnixListener
 from proxyd.log.logs import Logs
 from proxyd.process.background import Foreground, Readiness, become_daemon
 from proxyd.process.descriptors import raise_descriptor_limit, room_for_sessions
 from proxyd.process.exit_status import Exit, StartFailed
-from proxyd.process.pidfile import PidFileError, acquire_pid_file
 from proxyd.process.signals import block_signals
 from proxyd.process.systemd_notify import Notifier
 from proxyd.session.handover import RelayDied
+from proxyd.upgrade.incoming import Predecessor
+from proxyd.upgrade.program import Program
 
 _LOG_FLUSH_S: Final = 2.0
 _SETTLES_S: Final = 5.0  # for the start of a few processes, on a busy machine
@@ -83,9 +87,17 @@ def run_daemon(options: Options) -> int:
     with ExitStack() as given_back:
         given_back.callback(notifier.close)
         try:
-            passed = take_passed(os.environ, given_back, pid=os.getpid())
+            program = Program.of_this_process(options.directory, notifier.environ)
+            predecessor = Predecessor.from_environ(os.environ)
+            inherited = Inherited()
+            if predecessor is None:
+                passed = take_passed(os.environ, given_back, pid=os.getpid())
+            else:
+                notifier.be_silent()
+                inherited = predecessor.learn(given_back)
+                passed = [Passed(each.sock, each.service) for each in inherited.of_services()]
             loaded = load_checked(options.source)
-            if options.background:
+            if options.background and predecessor is None:
                 readiness = _become_daemon()
                 notifier.main_pid(os.getpid())
             # One that comes while we start waits, instead of leaving a pid file and sockets behind.
@@ -100,9 +112,15 @@ def run_daemon(options: Options) -> int:
             given_back.callback(audit.audit.close, _LOG_FLUSH_S)
             # Keys on a slow disk, a name service that thinks: longer than systemd's own patience.
             notifier.extend_timeout(_START_S)
-            in_force = _take_what_is_needed(loaded, options, passed, given_back)
+            lineage = Lineage(
+                program=program,
+                pid_file=OwnPidFile(options.pid_file, given_back),
+                predecessor=predecessor,
+                inherited=inherited,
+            )
+            in_force = _take_what_is_needed(loaded, options, passed, given_back, lineage)
             audit.start(loaded)  # whose file stays
-            return _run(in_force, options, log_settings, audit, readiness, notifier)
+            return _run(in_force, options, log_settings, audit, readiness, notifier, lineage)
         except StartFailed as error:
             readiness.failed(str(error), error.status)
             return error.status
@@ -121,12 +139,13 @@ def _run(
     audit: AuditSettings,
     readiness: Readiness,
     notifier: Notifier,
+    lineage: Lineage,
 ) -> int:
     status = Exit.FAILED
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_TURN_S)
     try:
-        status = trio.run(_serve, in_force, options, logs, audit, readiness, notifier)
+        status = trio.run(_serve, in_force, options, logs, audit, readiness, notifier, lineage)
     except* RelayDied as died:
         log.error("no session can go on: %s", died.exceptions[0])
     finally:
@@ -144,7 +163,11 @@ def _become_daemon() -> Readiness:
 
 
 def _take_what_is_needed(
-    loaded: Loaded, options: Options, passed: list[Passed], given_back: ExitStack
+    loaded: Loaded,
+    options: Options,
+    passed: list[Passed],
+    given_back: ExitStack,
+    lineage: Lineage,
 ) -> InForce:
     """Run dir, pid file, descriptors, sockets. Raises StartFailed."""
     places = options.places
@@ -153,11 +176,9 @@ def _take_what_is_needed(
     holds_sockets = not settings.unix_sock_dir and not sockets
     if holds_sockets or os.path.dirname(options.pid_file or "") == places.runtime_dir:
         _make_run_dir(places)
-    if options.pid_file:
-        try:
-            given_back.callback(acquire_pid_file(options.pid_file).release)
-        except PidFileError as error:
-            raise StartFailed(Exit.FAILED, str(error)) from error
+    if lineage.predecessor is None:  # else it is that one's until this one serves
+        lineage.pid_file.take()
+    inherited = lineage.inherited
     raise_descriptor_limit()
     troubles: list[Trouble] = []
     tls = attempted(lambda: load_tls_for(settings, places), Transport.TLS, Part.CERTIFICATES)
@@ -166,16 +187,17 @@ def _take_what_is_needed(
         tls = None
     offerings, unoffered = load_offerings(settings, places)
     troubles += unoffered
+    files: Sequence[UnixListener] = ()
     if sockets:
         warn_of_no_effect(loaded.settings, sockets, loaded.changed)
         listeners = activated_listeners(sockets, settings, privileged=places.privileged)
         admin_listeners = activated_admin_listeners(sockets, settings)
     else:
         # A port may be somebody else's: that is found out before the first client can connect.
-        ports, unopened = open_ports(settings, given_back)
+        ports, unopened = open_ports(settings, given_back, inherited=inherited)
         troubles += unopened
         _obey_strictness(settings, troubles)
-        local, admin_listeners = open_listeners(settings, options, given_back)
+        local, admin_listeners, files = open_listeners(settings, options, given_back, inherited)
         listeners = local + ports
     _obey_strictness(settings, troubles)
     return InForce(
@@ -190,6 +212,8 @@ def _take_what_is_needed(
         ),
         listeners=listeners,
         admin_listeners=admin_listeners,
+        services=sockets,
+        files=files,
     )
 
 
@@ -220,6 +244,7 @@ async def _serve(
     audit: AuditSettings,
     readiness: Readiness,
     notifier: Notifier,
+    lineage: Lineage,
 ) -> Exit:
-    await Daemon(in_force, options, logs, audit, notifier).run(readiness)
+    await Daemon(in_force, options, logs, audit, notifier, lineage).run(readiness)
     return Exit.OK

@@ -78,7 +78,13 @@ class Reporter:
             faults=tuple(faults),
             relay=self._relay(),
             log=document.LogLosses(dropped=logs.dropped, lost=logs.lost),
+            processes=self._processes(),
         )
+
+    def _processes(self) -> tuple[document.Process, ...]:
+        """Those that have handed over and are still needed."""
+        found = Counter(each.process for each in self.roster.clients.values() if each.process)
+        return tuple(document.Process(pid=pid, clients=count) for pid, count in found.items())
 
     def _limits(self) -> document.Limits:
         admission, admin = self.roster.admission, self.admin.admission
@@ -245,14 +251,14 @@ def _client(client: Client, now: float, now_ns: int) -> document.Client:
         bytes_down=0 if pair is None else pair.down.moved,
         timed_calls=0 if pair is None else pair.stopwatch.timed,
         timed_s=0.0 if pair is None else pair.stopwatch.sum_ns / 1e9,
+        process=client.process or None,
     )
 
 
 def _in_kernel(client: Client) -> bool:
     """Whether the kernel encrypts its bytes."""
-    return client.pair is not None and bool(
-        getattr(client.pair.client.endpoint, "in_kernel", False)
-    )
+    pair = client.relayed
+    return pair is not None and bool(getattr(pair.client.endpoint, "in_kernel", False))
 
 
 def _destination(path: str) -> Destination:

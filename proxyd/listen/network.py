@@ -13,6 +13,7 @@ from typing import Final
 
 from proxyd.config.addresses import host_port
 from proxyd.config.listeners import NetworkListening
+from proxyd.listen.inherited import Inherited
 from proxyd.listen.unix import ListenerError
 from proxyd.process.sockets import port_holders, port_owner
 
@@ -37,26 +38,39 @@ def try_network_listeners(asked: NetworkListening, is_own: Callable[[int], bool]
             if not any(map(is_own, port_holders(int(str(address[1]))))):
                 raise
 
-    for each in _opened(asked, bind):
+    for each in _opened(asked, bind, Inherited()):
         each.close()
 
 
-def open_network_listeners(asked: NetworkListening) -> list[socket.socket]:
-    """One non-blocking listening socket for each address. Raises ListenerError; may block."""
-    return _opened(asked, _listen)
+def open_network_listeners(
+    asked: NetworkListening, inherited: Inherited | None = None
+) -> list[socket.socket]:
+    """One non-blocking listening socket for each address. Raises ListenerError; may block.
+
+    With those of the process before that have the same addresses.
+    """
+    return _opened(asked, _listen, inherited or Inherited())
 
 
 def _opened(
-    asked: NetworkListening, listen: Callable[[socket.socket, tuple[object, ...], int], None]
+    asked: NetworkListening,
+    listen: Callable[[socket.socket, tuple[object, ...], int], None],
+    inherited: Inherited,
 ) -> list[socket.socket]:
     with ExitStack() as undo:
         opened: list[socket.socket] = []
         missing: OSError | None = None
         for family, address in _addresses(asked):
+            before = inherited.at(asked.transport.name, family, address)
             try:
-                listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-                undo.callback(listener.close)
-                listen(listener, address, asked.backlog)
+                if before is not None:
+                    listener = before.sock.dup()
+                    undo.callback(listener.close)
+                    listener.listen(asked.backlog)
+                else:
+                    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                    undo.callback(listener.close)
+                    listen(listener, address, asked.backlog)
             except OSError as error:
                 if error.errno not in _NOT_HERE:
                     raise ListenerError(_refusal(asked, address, error)) from error

@@ -22,6 +22,7 @@ from typing import Final
 from proxyd.config.shortage import remedy
 from proxyd.endpoint.ancillary import refuse_descriptors
 from proxyd.endpoint.couriers import COURIERS
+from proxyd.listen.inherited import Inherited, Offered
 from proxyd.peer.credentials import peer_pid
 from proxyd.process.sockets import Owner, path_holders
 
@@ -82,11 +83,25 @@ class UnixListener:
         self.socket = opened
         self.path = path
         self._identity = identity
+        self._is_ours = True
+
+    @property
+    def file(self) -> tuple[int, int] | None:
+        """Device and inode of its file; None of an abstract address."""
+        return None if self._identity is None else (self._identity.st_dev, self._identity.st_ino)
+
+    def disown(self) -> None:
+        """Another process of this daemon listens with the same socket: the file is its, and so is
+        whoever waits."""
+        self._is_ours = False
 
     def close(self) -> None:
         """Stop listening, and remove the file if it is still this socket's own."""
         # First the file: the other way round a client would be refused instead of not finding it.
         identity, self._identity = self._identity, None
+        if not self._is_ours:
+            self.socket.close()
+            return
         try:
             if identity is not None:
                 _unlink_if_same(self.path, identity)
@@ -104,9 +119,15 @@ class UnixListener:
                 COURIERS.bury(self.socket.accept()[0])
 
 
-def open_unix_listener(spec: UnixListenerSpec) -> UnixListener:
-    """Listen on the path, non-blocking; raises AddressTaken or another ListenerError."""
+def open_unix_listener(spec: UnixListenerSpec, inherited: Inherited | None = None) -> UnixListener:
+    """Listen on the path, non-blocking; raises AddressTaken or another ListenerError.
+
+    With what the process before listened with, if that has this path.
+    """
     address = _address(spec.path)
+    before = inherited.at("UNIX", socket.AF_UNIX, address) if inherited is not None else None
+    if before is not None and (listener := _gone_on_with(before, spec)) is not None:
+        return listener
     if not spec.path.startswith("@"):
         _make_room(spec.path, address)
     opened = _unix_socket(socket.SOCK_STREAM)
@@ -126,6 +147,24 @@ def open_unix_listener(spec: UnixListenerSpec) -> UnixListener:
             raise ListenerError(f"cannot listen on {spec.path}: {error.strerror}") from error
         raise
     return UnixListener(opened, spec.path, identity)
+
+
+def _gone_on_with(before: Offered, spec: UnixListenerSpec) -> UnixListener | None:
+    """None where its file is not there any more, or another one: nobody finds it by that path."""
+    identity = None
+    try:
+        if before.file is not None:
+            identity = os.lstat(spec.path)
+            if (identity.st_dev, identity.st_ino) != before.file:
+                return None
+            _set_permissions(spec)
+        before.sock.listen(spec.backlog)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ListenerError(f"cannot go on to listen on {spec.path}: {error.strerror}") from error
+    # Another object for it: whoever offered it closes its own.
+    return UnixListener(before.sock.dup(), spec.path, identity)
 
 
 def demand_room(path: str, is_own: Callable[[int], bool]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxyd.config.addresses import host_port
-from proxyd.listen.unix import UnixListenerSpec, open_unix_listener
+from proxyd.listen.inherited import Inherited
+from proxyd.listen.unix import UnixListener, UnixListenerSpec, open_unix_listener
 
 _BACKLOG: Final = 64
 _MODE: Final = 0o660
@@ -40,18 +41,22 @@ class MetricsAddress:
 
 
 def open_metrics_listener(
-    address: MetricsAddress, group: Callable[[], int | None]
-) -> tuple[socket.socket, Callable[[], None]]:
-    """A non-blocking listening socket, and what closes it.
+    address: MetricsAddress, group: Callable[[], int | None], inherited: Inherited | None = None
+) -> tuple[socket.socket, UnixListener | None]:
+    """A non-blocking listening socket, and the one of a path, with its file.
 
     Raises ListenerError, OSError, and what `group` raises. May block. The group of the clients'
     sockets may read metrics as well.
     """
     if address.path:
         spec = UnixListenerSpec(path=address.path, mode=_MODE, gid=group(), backlog=_BACKLOG)
-        listener = open_unix_listener(spec)
-        return listener.socket, listener.close
+        listener = open_unix_listener(spec, inherited)
+        return listener.socket, listener
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    asked = (address.host, address.port, *((0, 0) if family == socket.AF_INET6 else ()))
+    before = inherited.at("METRICS", family, asked) if inherited is not None else None
+    if before is not None:
+        return before.sock.dup(), None
     opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,4 +65,4 @@ def open_metrics_listener(
     except BaseException:
         opened.close()
         raise
-    return opened, opened.close
+    return opened, None

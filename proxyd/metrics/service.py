@@ -14,7 +14,8 @@ from typing import Final
 
 import trio
 
-from proxyd.listen.unix import ListenerError
+from proxyd.listen.inherited import Inherited
+from proxyd.listen.unix import ListenerError, UnixListener
 from proxyd.metrics.address import MetricsAddress, open_metrics_listener
 from proxyd.metrics.page import Page
 from proxyd.metrics.reading import Reading
@@ -50,8 +51,10 @@ class MetricsService:
         self._latest = Page(b"")
         self._made_at = -_FRESH_S
         self.trouble = ""  # why nothing is served, for the status
+        self.listening: socket.socket | None = None
+        self.file: UnixListener | None = None  # of a path
 
-    async def run(self, listen: str, group: Callable[[], int | None]) -> None:
+    async def run(self, listen: str, group: Callable[[], int | None], inherited: Inherited) -> None:
         """For ever. `listen` is the setting's text; whose group it is may connect to a path too."""
         from proxyd.metrics.http import HttpServer  # noqa: PLC0415 (for those who want it)
 
@@ -62,7 +65,8 @@ class MetricsService:
                 " them. Bind to 127.0.0.1 or a path (proxyd_metrics_listen) if that is not meant",
                 address,
             )
-        opened, close = await self._opened(address, group)
+        opened, self.file = await self._opened(address, group, inherited)
+        self.listening = opened
         try:
             log.info("metrics are served at %s", _where(opened, address))
             server = HttpServer(
@@ -70,7 +74,8 @@ class MetricsService:
             )
             await server.serve(trio.SocketListener(trio.socket.from_stdlib_socket(opened)))
         finally:
-            close()
+            self.listening = None
+            opened.close() if self.file is None else self.file.close()
 
     async def metrics(self) -> Page:
         """For Prometheus."""
@@ -98,13 +103,13 @@ class MetricsService:
         return Page(f"{why_not}\n".encode(), status=503) if why_not else Page(b"ok\n")
 
     async def _opened(
-        self, address: MetricsAddress, group: Callable[[], int | None]
-    ) -> tuple[socket.socket, Callable[[], None]]:
+        self, address: MetricsAddress, group: Callable[[], int | None], inherited: Inherited
+    ) -> tuple[socket.socket, UnixListener | None]:
         pause_s, told = _FIRST_RETRY_S, ""
         while True:
             try:
                 opened = await trio.to_thread.run_sync(
-                    open_metrics_listener, address, group, abandon_on_cancel=True
+                    open_metrics_listener, address, group, inherited, abandon_on_cancel=True
                 )
             except (ListenerError, StartFailed) as error:
                 self.trouble = str(error)

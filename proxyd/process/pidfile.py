@@ -96,6 +96,30 @@ def acquire_pid_file(path: str) -> PidFile:
     raise PidFileError(f"the pid file {path} is replaced again and again: find out by whom")
 
 
+def succeed_pid_file(path: str) -> PidFile:
+    """Takes the place of the process that handed over to this one, which holds the lock.
+
+    A file of our own, locked and with our number, is put in the place of its file: at no moment is
+    there one that another daemon could lock. Raises PidFileError.
+    """
+    path = os.path.abspath(path)
+    new = f"{path}.new"
+    try:
+        _remove(new)  # of one that was killed here
+        fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _UNTIL_LOCKED)
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+            _write_pid(new, fd)
+            os.rename(new, path)
+        except BaseException:
+            os.close(fd)
+            _remove(new)
+            raise
+    except OSError as error:
+        raise PidFileError(_cannot_open(path, error)) from error
+    return PidFile(path, fd)
+
+
 def demand_pid_file(path: str) -> None:
     """Raises PidFileError where it cannot be made or is no file of a daemon's. Makes none."""
     try:

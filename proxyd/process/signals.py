@@ -17,10 +17,16 @@ from typing import Final
 
 import trio
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+SIGNALS: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,  # hands over to the program that is installed now, as virtlogd does
+)
 # Other daemons reopen logs or start anew upon these, so somebody's script may send them here, where
 # the default would be to die without giving anything back (docs/protocol/process.md, section 5).
-UNUSED: Final = (signal.SIGUSR1, signal.SIGUSR2)
+UNUSED: Final = (signal.SIGUSR2,)
 _KEPT: Final = 16  # of those not looked at yet; one of each kind would do
 
 log = logging.getLogger("daemon.virtproxyd")

@@ -42,6 +42,8 @@ class Notifier:
         self._socket: socket.socket | None = None
         self._reloads = 0  # that go on, or wait for one that does
         self._stops = False
+        self._silent = False
+        self.environ: dict[str, str] = {}  # for the process that takes over from this one
         if address:
             # Kept open: when descriptors have run out, the watchdog wants its food all the same.
             self._socket = socket.socket(
@@ -57,7 +59,20 @@ class Notifier:
         """
         path, watchdog_usec, watchdog_pid = (environ.pop(each, "") for each in _VARIABLES)
         watched = watchdog_pid in {"", str(pid)}
-        return cls(_address(path), _seconds(watchdog_usec) if path and watched else 0)
+        notifier = cls(_address(path), _seconds(watchdog_usec) if path and watched else 0)
+        if path:
+            notifier.environ["NOTIFY_SOCKET"] = path
+            if notifier.watchdog_s:
+                notifier.environ["WATCHDOG_USEC"] = watchdog_usec
+        return notifier
+
+    def be_silent(self) -> None:
+        """Another process of the service is the one that systemd listens to."""
+        self._silent = True
+
+    def speak(self) -> None:
+        """This one is, from now on."""
+        self._silent = False
 
     def close(self) -> None:
         """Says nothing from now on."""
@@ -113,7 +128,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
-        if self._socket is None:
+        if self._socket is None or self._silent:
             return
         message = "\n".join(lines).encode("utf-8", "replace")
         try:

@@ -21,6 +21,7 @@ from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.terms import TlsTerms
 from proxyd.relay.pair import RelayedPair
+from proxyd.session.away import AwaySession
 from proxyd.session.recording import who
 from proxyd.session.tally import Tally
 
@@ -31,7 +32,8 @@ log = logging.getLogger("rpc.netserverclient")
 
 @dataclass(slots=True, kw_only=True)
 class Client:
-    """One connected client. `pair` is there while the relay has its session."""
+    """One connected client. `pair` is there while the relay has its session, or another `process`
+    of this daemon."""
 
     number: int
     door: Door
@@ -46,8 +48,9 @@ class Client:
     readonly: bool  # whether it may only look; by its door, or because it asked for no more
     uri: str = ""
     backend: str = ""
-    pair: RelayedPair | None = None
+    pair: RelayedPair | AwaySession | None = None
     tls: TlsTerms | None = None
+    process: int = 0  # the number of the one that serves it, where it is not this one
     # Ends the session at once, on both sides, and says why; harmless when it has ended.
     end: Callable[[str], None]
 
@@ -60,6 +63,11 @@ class Client:
         return self.place.anonymous
 
     @property
+    def relayed(self) -> RelayedPair | None:
+        """What this process's relay has."""
+        return self.pair if isinstance(self.pair, RelayedPair) else None
+
+    @property
     def known_identity(self) -> ClientIdentity | None:
         return self.identity if self.known else None
 
@@ -69,6 +77,11 @@ class Client:
         if not self.known:
             return ""
         return authentication(self.door, self.certificate, self.mechanism)
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """Where its session is, for a log line."""
+        return self.uri, self.backend
 
     @property
     def recorded(self) -> Who:
@@ -103,8 +116,9 @@ class Roster:
         self.clients: dict[int, Client] = {}
         self.unopened = 0  # clients that ended before they had a session
         self.backends: set[str] = set()  # where sessions were opened, by the sockets' paths
+        self.on_change: Callable[[Client], None] = _nobody_listens  # it came, is open, or is gone
         self._calls_over = 0  # of sessions that have ended
-        self._last = 0
+        self.last = 0  # the highest number that was given
 
     @property
     def calls(self) -> int:
@@ -114,9 +128,9 @@ class Roster:
         return self._calls_over + sum(pair.up.calls for pair in pairs if pair is not None)
 
     def arrived(self, door: Door, place: Place, *, end: Callable[[str], None]) -> Client:
-        self._last += 1
+        self.last += 1
         client = Client(
-            number=self._last,
+            number=self.last,
             door=door,
             place=place,
             connected_s=time.time(),
@@ -125,6 +139,7 @@ class Roster:
         )
         place.end = end
         self.clients[client.number] = client
+        self.on_change(client)
         return client
 
     def proved(self, client: Client) -> None:
@@ -147,13 +162,43 @@ class Roster:
             client.backend,
             f", {client.tls}" if client.tls else "",
         )
+        self.on_change(client)
 
-    def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
-        """The client is gone, for whatever reason."""
+    def elsewhere(self, client: Client) -> None:
+        """Another process of this daemon has it, and told us."""
+        self.clients[client.number] = client
+        if client.pair is not None:
+            self.admission.opened(client.place)
+
+    def resumed(self, client: Client, pair: RelayedPair, end: Callable[[str], None]) -> None:
+        """One that was elsewhere has come here with its open session."""
+        client.pair, client.process = pair, 0
+        client.end = client.place.end = end
+        self.backends.add(client.backend)
+        log.info("session %d goes on here: %s, %s at %s", client.number, client, *client.target)
+
+    def moved(self, client: Client, process: int) -> None:
+        """Its session goes on in another process."""
+        self._free(client)
+        log.info("session %d goes on in process %d: %s", client.number, process, client)
+
+    def gone_elsewhere(self, client: Client) -> None:
+        """The process that had it says that it has ended, and has logged it."""
+        self._left(client)
+
+    def _left(self, client: Client) -> None:
+        self._free(client)
+        self.on_change(client)
+
+    def _free(self, client: Client) -> None:
         del self.clients[client.number]
         # It held the session that holds the client, and with it all that the peer has sent.
         client.end = client.place.end = _has_ended
         self.admission.left(client.place)
+
+    def ended(self, client: Client, reason: str, level: int = logging.INFO) -> None:
+        """The client is gone, for whatever reason."""
+        self._left(client)
         lasted_ns = time.monotonic_ns() - client.started_ns
         seconds = lasted_ns / 1e9
         pair = client.pair
@@ -207,3 +252,7 @@ class Roster:
 
 def _has_ended(_why: str) -> None:
     """Nothing is left to end."""
+
+
+def _nobody_listens(_client: Client) -> None:
+    """Until another process has to know."""

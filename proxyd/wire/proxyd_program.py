@@ -11,6 +11,7 @@ docs/status.md has their keys.
 | 3 | CLOSE_CLIENT | u64 number | nothing |
 | 4 | RELOAD | nothing | string: what was done |
 | 5 | METRICS | nothing | string: Prometheus' text format (docs/metrics.md) |
+| 7 | UPGRADE | nothing | string: an object (admin/document.py, Upgraded) |
 
 A list of thousands is asked for page by page: `after` is the last number of the page before, 0 at
 first. So no reply is large and no page holds the daemon up.
@@ -72,13 +73,13 @@ def unpack_number(payload: bytes) -> int:
 
 
 def unpack_nothing(payload: bytes) -> None:
-    """The arguments of RELOAD and METRICS."""
+    """The arguments of RELOAD, METRICS and UPGRADE."""
     if payload:
         raise MalformedFrame(f"{len(payload)} bytes where there are no arguments")
 
 
 def pack_text(text: str) -> bytes:
-    """The result of STATUS, LIST_CLIENTS, RELOAD and METRICS."""
+    """The result of STATUS, LIST_CLIENTS, RELOAD, METRICS and UPGRADE."""
     return Writer().string(text).take()
 
 

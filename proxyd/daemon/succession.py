@@ -1,0 +1,182 @@
+"""The daemon as it changes hands: what it gives to the next process, and takes from the one before.
+
+Both sides of upgrade/ ask this for what is the daemon's own: its listening sockets, its doors, the
+pid file, and who systemd takes for the service.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+
+from proxyd.audit.record import Event
+from proxyd.daemon.assemble import Parts
+from proxyd.daemon.doors import Doors
+from proxyd.daemon.lineage import Lineage
+from proxyd.listen.listener import Listener
+from proxyd.process.systemd_notify import Notifier
+from proxyd.upgrade.channel import ChannelBroken
+from proxyd.upgrade.incoming import Process, Processes
+from proxyd.upgrade.outgoing import HandOver, Outcome, Retirement, UpgradeFailed
+
+_LOOK_EVERY_S: Final = 0.5
+
+log = logging.getLogger("daemon.upgrade")
+
+
+class Succession:
+    """`end_office` ends what the process does that is the daemon, and no other one."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        doors: Doors,
+        notifier: Notifier,
+        lineage: Lineage,
+        end_office: Callable[[], None],
+    ) -> None:
+        self._parts = parts
+        self._doors = doors
+        self._notifier = notifier
+        self._lineage = lineage
+        self._end_office = end_office
+        self._one_at_a_time = trio.Lock()
+        self.processes: Processes = parts.processes
+        self.processes.on_finished = self._is_the_daemon
+        self.retirement: Retirement | None = None
+        self.successor = 0  # the process that has taken over
+
+    # From the process before
+
+    async def take_over(self, nursery: trio.Nursery) -> bool:
+        """Returns when this process accepts; False where it is not to be. Harmless for a daemon
+        that has started by itself."""
+        predecessor = self._lineage.predecessor
+        if predecessor is None:
+            self._doors.open()
+            return True
+        process = Process(predecessor.channel(), self.processes, os.getppid())
+        try:
+            await process.take_over(self, nursery)
+        except ChannelBroken as error:
+            log.info("not taking over: %s", error)
+            return False
+        nursery.start_soon(process.run, nursery)
+        return True
+
+    def take(self, document: dict[str, Any]) -> None:
+        """This process accepts from now on (Home in upgrade/incoming.py)."""
+        self._lineage.pid_file.succeed()
+        predecessor = self._lineage.predecessor
+        if predecessor is not None:
+            predecessor.speak()
+        self._doors.open()
+
+    def _is_the_daemon(self) -> None:
+        """systemd listens to this process now."""
+        self._notifier.speak()
+        self._notifier.ready()
+        self._notifier.watchdog()
+        log.info("this process has taken over")
+
+    # To the next one
+
+    async def upgrade(self) -> Outcome:
+        """Raises UpgradeFailed, and then this process goes on to serve."""
+        if self._one_at_a_time.locked():
+            raise UpgradeFailed("an upgrade is under way already")
+        if self.successor:
+            raise UpgradeFailed(f"process {self.successor} has taken over: ask that one")
+        if self._parts.admission.closed:
+            raise UpgradeFailed("the daemon is about to end")
+        async with self._one_at_a_time:
+            hand_over = HandOver(
+                self,
+                self._lineage.program,
+                self._parts.relay,
+                self._parts.roster,
+                lambda: tuple(self.processes.all),
+            )
+            try:
+                outcome, self.retirement = await hand_over.run()
+            except UpgradeFailed as error:
+                log.error("not upgraded, this process goes on to serve: %s", error)
+                self._record("error", {"reason": str(error)})
+                raise
+        log.info(
+            "process %d has taken over after %.3f s, with %d sessions; %d stay here",
+            outcome.pid,
+            outcome.seconds,
+            outcome.moved,
+            outcome.staying,
+        )
+        self._record("ok", {"successor": outcome.pid})
+        return outcome
+
+    def _record(self, outcome: str, more: dict[str, Any]) -> None:
+        self._parts.roster.audit.put(Event.UPGRADE, values={"outcome": outcome, **more})
+
+    def offer(self) -> tuple[dict[str, Any], list[int]]:
+        """Serving in upgrade/outgoing.py."""
+        in_force = self._parts.current.now
+        told: list[dict[str, Any]] = []
+        descriptors: list[int] = []
+
+        def offer(descriptor: int, transport: str, service: str = "", file: Any = None) -> None:
+            descriptors.append(descriptor)
+            told.append(
+                {"transport": transport, "service": service}
+                | ({} if file is None else {"file": list(file)})
+            )
+
+        for service in in_force.services:
+            offer(service.listener.fileno(), "", service.service)
+        for file in in_force.files:
+            offer(file.socket.fileno(), "UNIX", file=file.file)
+        if not in_force.services:
+            for sock, door in in_force.listeners:
+                if door.transport.traits.by_network:
+                    offer(sock.fileno(), door.transport.name)
+        metrics = self._parts.metrics
+        if metrics.listening is not None and metrics.file is not None:
+            offer(metrics.listening.fileno(), "UNIX", file=metrics.file.file)
+        elif metrics.listening is not None:
+            offer(metrics.listening.fileno(), "METRICS")
+        return {"pid": os.getpid(), "listening": told}, descriptors
+
+    def close_doors(self) -> None:
+        self._doors.close()
+
+    def open_doors(self) -> None:
+        self._doors.open()
+
+    def handed_over(self) -> dict[str, Any]:
+        # Who has been accepted, and has no place yet, gets a number here.
+        return {"last": self._parts.roster.last + self._parts.admission.callers}
+
+    def take_back(self) -> None:
+        self._lineage.pid_file.succeed()
+
+    def retire(self, pid: int) -> None:
+        self.successor = pid
+        self._notifier.main_pid(pid)
+        self._notifier.be_silent()
+        in_force = self._parts.current.now
+        files = [*in_force.files]
+        if self._parts.metrics.file is not None:
+            files.append(self._parts.metrics.file)
+        for file in files:
+            file.disown()
+        listeners: tuple[Listener, ...] = (*in_force.listeners, *in_force.admin_listeners)
+        for listener in listeners:
+            listener.sock.close()
+        self._end_office()
+
+    async def nobody_is_left(self) -> None:
+        """Of those who stayed. Returns when the last one has gone, and each daemon was told so."""
+        admission, relay = self._parts.admission, self._parts.relay
+        while self._parts.roster.clients or admission.callers or relay.partings:
+            with trio.move_on_after(_LOOK_EVERY_S):
+                await admission.wait_change()

@@ -1,0 +1,1 @@
+"""One process hands the daemon over to another one, without a client noticing."""

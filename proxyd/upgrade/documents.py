@@ -1,0 +1,162 @@
+"""What two processes of this daemon tell each other of a client (admin/document.py reads it).
+
+A field that has a default need not be there: the other process may be of an older release.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxyd.admin import document
+from proxyd.admission.holder import Holder, Rank
+from proxyd.config.listeners import Door
+from proxyd.config.transports import Transport
+from proxyd.negotiation.identity import ClientIdentity
+from proxyd.negotiation.terms import TlsTerms
+from proxyd.session.roster import Client
+from proxyd.upgrade.format import Unreadable
+from proxyd.wire.programs import AuthMethod
+
+PAGE: Final = 64  # clients in one message: a millisecond of the interpreter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorTold:
+    """By which listener it came in, and what was asked of it there."""
+
+    name: str
+    transport: int
+    method: int
+    readonly: bool
+    own_uid_only: bool
+
+    @classmethod
+    def of(cls, door: Door) -> "DoorTold":
+        return cls(
+            name=door.name,
+            transport=int(door.transport),
+            method=int(door.method),
+            readonly=door.readonly,
+            own_uid_only=door.own_uid_only,
+        )
+
+    def door(self) -> Door:
+        """Raises ValueError."""
+        return Door(
+            name=self.name,
+            transport=Transport(self.transport),  # type: ignore[call-arg]  # by its number
+            method=AuthMethod(self.method),
+            readonly=self.readonly,
+            own_uid_only=self.own_uid_only,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderTold:
+    """Who pays for its place."""
+
+    name: str
+    rank: int
+    uid: int | None
+
+    @classmethod
+    def of(cls, holder: Holder) -> "HolderTold":
+        return cls(name=holder.name, rank=int(holder.rank), uid=holder.uid)
+
+    def holder(self) -> Holder:
+        """Raises ValueError."""
+        return Holder(self.name, Rank(self.rank), self.uid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FiguresTold:
+    """Of an open session; `active_ns` is CLOCK_MONOTONIC, which both processes share."""
+
+    calls: int
+    errors: int
+    bytes_up: int
+    bytes_down: int
+    unanswered: int
+    streams: int
+    active_ns: int
+    timed: int = 0
+    timed_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTold:
+    """One client; without `figures` it has no session yet."""
+
+    number: int
+    door: DoorTold
+    holder: HolderTold
+    anonymous: bool
+    connected_s: float
+    started_ns: int
+    address: str
+    identity: ClientIdentity
+    known: bool
+    certificate: str
+    mechanism: str
+    readonly: bool
+    uri: str
+    backend: str
+    tls: TlsTerms | None
+    figures: FiguresTold | None
+
+    @classmethod
+    def of(cls, client: Client) -> "ClientTold":
+        return cls(
+            number=client.number,
+            door=DoorTold.of(client.door),
+            holder=HolderTold.of(client.place.holder),
+            anonymous=client.anonymous,
+            connected_s=client.connected_s,
+            started_ns=client.started_ns,
+            address=client.address,
+            identity=client.identity,
+            known=client.known,
+            certificate=client.certificate,
+            mechanism=client.mechanism,
+            readonly=client.readonly,
+            uri=client.uri,
+            backend=client.backend,
+            tls=client.tls,
+            figures=figures_of(client),
+        )
+
+
+def figures_of(client: Client) -> FiguresTold | None:
+    """None of one that has no session yet."""
+    pair = client.pair
+    if pair is None:
+        return None
+    return FiguresTold(
+        calls=pair.up.calls,
+        errors=pair.down.errors,
+        bytes_up=pair.up.moved,
+        bytes_down=pair.down.moved,
+        unanswered=pair.unanswered,
+        streams=len(pair.ledger.streams or ()),
+        active_ns=pair.active_ns,
+        timed=pair.stopwatch.timed,
+        timed_ns=pair.stopwatch.sum_ns,
+    )
+
+
+def client_told(found: object) -> ClientTold:
+    """What a message says of a client. Raises Unreadable."""
+    try:
+        told = document.read(ClientTold, found)
+        told.door.door()
+        told.holder.holder()
+    except (document.Unreadable, ValueError) as error:
+        raise Unreadable(f"a client: {error}") from error
+    return told
+
+
+def figures_told(found: object) -> FiguresTold:
+    """Likewise of its figures."""
+    try:
+        return document.read(FiguresTold, found)
+    except document.Unreadable as error:
+        raise Unreadable(f"figures: {error}") from error

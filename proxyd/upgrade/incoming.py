@@ -1,0 +1,390 @@
+"""The side that takes the daemon over, and what it knows of the processes that were it before.
+
+    offer ── [configuration, sockets, relay, loop] ── ready ── clients ── take ── taken
+          ── sessions ── finished ── what the other process tells, until it ends
+
+Of each session whose state and sockets have come whole it says that it has them, and touches none
+before. A process that ends without a word is dead: what it has given is served, be it the
+listening sockets alone.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import trio
+
+from proxyd.admission.admission import Admission
+from proxyd.audit.writer import Audit
+from proxyd.listen.inherited import Inherited, Offered
+from proxyd.process.exit_status import Exit, StartFailed
+from proxyd.relay.pair import RelayedPair
+from proxyd.session.away import AwayFlow, AwayLedger, AwaySession, AwayStopwatch
+from proxyd.session.handover import Relay
+from proxyd.session.roster import Client, Roster
+from proxyd.upgrade.channel import Channel, ChannelBroken, Message
+from proxyd.upgrade.documents import ClientTold, FiguresTold, client_told, figures_told
+from proxyd.upgrade.format import READS, Unreadable
+from proxyd.upgrade.program import CHANNEL, STDERR, speak_for_ourselves
+
+_OFFER_S: Final = 10.0
+_MOST_DIGITS: Final = 9
+_TOLD_ENOUGH: Final = 8  # descriptors of a session: two
+
+log = logging.getLogger("daemon.upgrade")
+
+
+class Home(Protocol):
+    """The daemon that takes over."""
+
+    def take(self, document: dict[str, Any]) -> None:
+        """It is the one that accepts, from now on."""
+
+
+@dataclass(slots=True)
+class Predecessor:
+    """What this process was started for. Before the loop runs, `learn` is called once."""
+
+    sock: socket.socket
+    stderr: int
+
+    @classmethod
+    def from_environ(cls, environ: MutableMapping[str, str]) -> "Predecessor | None":
+        """None of a daemon that was started by itself. Raises StartFailed."""
+        channel, stderr = (environ.pop(each, "") for each in (CHANNEL, STDERR))
+        if not channel:
+            return None
+        try:
+            sock = Channel.of(_descriptor(channel)).detached()
+            sock.set_inheritable(False)
+            os.set_inheritable(_descriptor(stderr), False)
+        except (OSError, ValueError) as error:
+            text = f"{CHANNEL} names no channel of a daemon's that is upgraded: leave it out"
+            raise StartFailed(Exit.FAILED, text) from error
+        return cls(sock, _descriptor(stderr))
+
+    def learn(self, given_back: ExitStack) -> Inherited:
+        """Takes the offer. Raises StartFailed. `given_back` closes the sockets."""
+        message = trio.run(self._first)
+        document = message.document
+        known = document.get("format")
+        if message.kind != "offer" or known not in READS:
+            message.close()
+            raise StartFailed(
+                Exit.FAILED,
+                f"the running daemon speaks format {known!r} of the hand-over, this release"
+                f" {sorted(READS)}: restart it once (systemctl restart virtproxyd)",
+            )
+        listening = document.get("listening")
+        if not isinstance(listening, list) or len(listening) != len(message.descriptors):
+            message.close()
+            raise StartFailed(
+                Exit.FAILED,
+                f"{len(message.descriptors)} of the running daemon's listening sockets came over:"
+                " is LimitNOFILE large enough?",
+            )
+        offered = []
+        for each in listening:
+            sock = socket.socket(fileno=message.descriptors.pop(0))
+            given_back.callback(sock.close)
+            sock.setblocking(False)
+            offered.append(_offered(sock, each))
+        return Inherited(offered)
+
+    async def _first(self) -> Message:
+        channel = Channel(self.sock)
+        try:
+            with trio.move_on_after(_OFFER_S):
+                message = await channel.receive()
+                if message is not None:
+                    return message
+        except ChannelBroken as error:
+            raise StartFailed(Exit.FAILED, f"cannot take over: {error}") from error
+        finally:
+            self.sock = channel.detached()
+        raise StartFailed(Exit.FAILED, "the running daemon offered nothing")
+
+    def channel(self) -> Channel:
+        """Within the loop that goes on with it."""
+        return Channel(self.sock)
+
+    def speak(self) -> None:
+        """It serves: what it says on stderr is its own again."""
+        if self.stderr >= 0:
+            speak_for_ourselves(self.stderr)
+            self.stderr = -1
+
+
+class Processes:
+    """Other processes of this daemon, which have handed over and are not gone yet."""
+
+    def __init__(self, roster: Roster, relay: Relay, audit: Audit) -> None:
+        self.roster = roster
+        self.relay = relay
+        self.audit = audit
+        self.all: list[Process] = []
+        self.on_finished: Callable[[], None] = lambda: None  # this process is the daemon alone
+
+    @property
+    def admission(self) -> Admission:
+        return self.roster.admission
+
+    def stop(self, reason: str) -> None:
+        """Has all of them end as this one does."""
+        for each in self.all:
+            each.say("stop", {"reason": reason})
+
+    def reserve(self, last: int) -> None:
+        """Numbers up to this one are another process's."""
+        self.roster.last = max(self.roster.last, last)
+
+
+class Process:
+    """One of them, by its channel. `run` lives as long as it does."""
+
+    def __init__(self, channel: Channel, processes: Processes, pid: int) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._all = processes
+        self._to_say: list[tuple[str, dict[str, Any]]] = []
+        self._something = trio.Event()
+        self._left = trio.Event()
+        self._goes = False
+        self._called_off = False
+        self._finished = False
+
+    # The hand-over itself
+
+    async def take_over(self, home: Home, nursery: trio.Nursery) -> None:
+        """Returns when this process is the daemon. Raises ChannelBroken where it is not to be.
+
+        What follows is heard by `run`.
+        """
+        await self._channel.send("ready")
+        try:
+            while (message := await self._channel.receive()) is not None:
+                try:
+                    self._called_off = message.kind == "never mind"
+                    if message.kind == "take":
+                        self._all.reserve(_number(message.document, "last"))
+                        home.take(message.document)
+                        await self._channel.send("taken")
+                        return
+                    self._heard(message, nursery)
+                finally:
+                    message.close()
+        except ChannelBroken as error:
+            if self._called_off:
+                raise
+            log.warning("the process before has died in the midst of its hand-over: %s", error)
+            home.take({})
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Hears what it tells. Returns when it is over, or was handed on."""
+        self._all.all.append(self)
+        try:
+            async with trio.open_nursery() as inner:
+                inner.start_soon(self._say_all)
+                while (message := await self._channel.receive()) is not None:
+                    try:
+                        await self._obey(message, nursery)
+                    finally:
+                        message.close()
+                inner.cancel_scope.cancel()
+        except* (ChannelBroken, Unreadable) as broken:
+            log.debug("process %d: %s", self.pid, broken.exceptions[0])
+            self._finish()
+        finally:
+            self._all.all.remove(self)
+            if not self._goes:
+                self._forget()
+                self._channel.close()
+            self._left.set()
+
+    async def let_go(self) -> socket.socket | None:
+        """The channel, for the process that comes next; None when it is over."""
+        if self not in self._all.all:
+            return None
+        self._goes = True
+        self._channel.stop_waiting()
+        await self._left.wait()
+        return self._channel.detached()
+
+    def say(self, kind: str, document: dict[str, Any]) -> None:
+        """Without waiting for it."""
+        self._to_say.append((kind, document))
+        self._something.set()
+
+    async def _say_all(self) -> None:
+        while True:
+            await self._something.wait()
+            self._something = trio.Event()
+            said, self._to_say = self._to_say, []
+            for kind, document in said:
+                await self._channel.send(kind, document)
+
+    async def _obey(self, message: Message, nursery: trio.Nursery) -> None:
+        if message.kind == "session":
+            await self._take_session(message)
+        else:
+            self._heard(message, nursery)
+
+    def _heard(self, message: Message, nursery: trio.Nursery) -> None:
+        document = message.document
+        match message.kind, document:
+            case "clients", {"clients": list(clients)}:
+                for each in clients:
+                    self._is_there(client_told(each))
+            case "gone", {"number": int(number)}:
+                client = self._all.roster.clients.get(number)
+                if client is not None and client.process == self.pid:
+                    self._all.roster.gone_elsewhere(client)
+            case "figures", {"of": dict(news)}:
+                for number, each in news.items():
+                    self._figures(number, figures_told(each))
+            case "retired", {"pid": int(pid), "clients": list(clients)}:
+                self._takes_on(message, pid, clients, nursery)
+            case "finished", _:
+                self._finish()
+
+    def _finish(self) -> None:
+        """It has given all that it gives at once; said once."""
+        if not self._finished:
+            self._finished = True
+            self._all.on_finished()
+
+    def _is_there(self, told: ClientTold) -> None:
+        """A client of its, new or with news."""
+        roster = self._all.roster
+        client = roster.clients.get(told.number)
+        if client is not None:
+            if client.process == self.pid:
+                _update(client, told)
+                if not told.anonymous:
+                    roster.proved(client)
+                roster.elsewhere(client)
+            return
+        place = self._all.admission.seat(told.holder.holder(), anonymous=told.anonymous)
+        client = Client(
+            number=told.number,
+            door=told.door.door(),
+            place=place,
+            connected_s=told.connected_s,
+            started_ns=told.started_ns,
+            address=told.address,
+            readonly=told.readonly,
+            process=self.pid,
+            end=self._kick(told.number),
+        )
+        place.end = client.end
+        _update(client, told)
+        roster.elsewhere(client)
+
+    def _kick(self, number: int) -> Any:
+        def kick(reason: str) -> None:
+            self.say("kick", {"number": number, "reason": reason})
+
+        return kick
+
+    def _figures(self, number: str, figures: FiguresTold) -> None:
+        if not (number.isdecimal() and len(number) <= _MOST_DIGITS * 2):
+            return
+        client = self._all.roster.clients.get(int(number))
+        if client is not None and client.process == self.pid:
+            client.pair = _session(figures)
+
+    def _takes_on(
+        self, message: Message, pid: int, clients: Sequence[Any], nursery: trio.Nursery
+    ) -> None:
+        """A process that had handed over to the one before."""
+        if len(message.descriptors) != 1:
+            raise ChannelBroken("a process without its channel")
+        process = Process(Channel.of(message.descriptors.pop()), self._all, pid)
+        process._finished = True
+        for each in clients:
+            process._is_there(client_told(each))
+        nursery.start_soon(process.run, nursery)
+
+    async def _take_session(self, message: Message) -> None:
+        number, descriptors = _number(message.document, "number"), message.descriptors
+        client = self._all.roster.clients.get(number)
+        try:
+            if client is None or client.process != self.pid:
+                raise Unreadable(f"no client {number} was told of")
+            if len(descriptors) != 2 or message.lost:
+                raise Unreadable("its sockets did not come over: is LimitNOFILE large enough?")
+            pair = self._restored(client, message)
+        except (ValueError, OSError) as error:
+            await self._channel.send("cannot", {"number": number, "reason": str(error)})
+            return
+        with suppress(ChannelBroken):  # then nobody else has it
+            await self._channel.send("has", {"number": number})
+        self._all.relay.resume(pair)
+        self._all.roster.resumed(client, pair, self._all.relay.dropping(number))
+
+    def _restored(self, client: Client, message: Message) -> RelayedPair:
+        """Raises ValueError and OSError; then the sockets are closed with the message."""
+        state = message.document.get("state")
+        if not isinstance(state, dict):
+            raise Unreadable("a session without its state")
+        descriptors = message.descriptors
+        pair = self._all.relay.restored(
+            state, descriptors[0], descriptors[1], trail=self._all.audit.trail(client.recorded)
+        )
+        descriptors.clear()
+        return pair
+
+    def _forget(self) -> None:
+        """It is gone, and with it whoever was left there."""
+        roster = self._all.roster
+        left = [each for each in roster.clients.values() if each.process == self.pid]
+        for each in left:
+            log.warning("%s: ended with process %d, which is gone", each, self.pid)
+            roster.gone_elsewhere(each)
+
+
+def _update(client: Client, told: ClientTold) -> None:
+    client.identity, client.known = told.identity, told.known
+    client.certificate, client.mechanism = told.certificate, told.mechanism
+    client.readonly, client.uri, client.backend = told.readonly, told.uri, told.backend
+    client.tls = told.tls
+    if told.figures is not None:
+        client.pair = _session(told.figures)
+
+
+def _session(figures: FiguresTold) -> AwaySession:
+    return AwaySession(
+        active_ns=figures.active_ns,
+        unanswered=figures.unanswered,
+        up=AwayFlow(calls=figures.calls, moved=figures.bytes_up),
+        down=AwayFlow(errors=figures.errors, moved=figures.bytes_down),
+        ledger=AwayLedger((None,) * min(figures.streams, 4096)),
+        stopwatch=AwayStopwatch(timed=figures.timed, sum_ns=figures.timed_ns),
+    )
+
+
+def _number(document: dict[str, Any], key: str) -> int:
+    found = document.get(key)
+    if type(found) is not int or found < 0:
+        raise ChannelBroken(f"{key} is {found!r}")
+    return found
+
+
+def _descriptor(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise ValueError(f"{text!r} is no descriptor")
+    return int(text)
+
+
+def _offered(sock: socket.socket, told: Any) -> Offered:
+    """Whatever of it is not understood is left out: then nobody claims the socket."""
+    match told:
+        case {"transport": str(transport), "service": str(service), "file": [int(dev), int(ino)]}:
+            return Offered(sock, transport, service, (dev, ino))
+        case {"transport": str(transport), "service": str(service)}:
+            return Offered(sock, transport, service)
+    return Offered(sock, "")

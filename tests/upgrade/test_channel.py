@@ -1,0 +1,149 @@
+"""Messages between two processes: whole, in order, with their descriptors, or not at all."""
+
+import os
+import resource
+import socket
+import struct
+
+import pytest
+import trio
+
+from proxyd.upgrade.channel import Channel, ChannelBroken, channel_pair
+
+
+@pytest.fixture
+def ends():
+    ours, theirs = channel_pair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def is_open(descriptor):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+async def test_messages_come_whole_and_in_order(ends):
+    here, there = map(Channel, ends)
+    sent = [{"number": at, "content": bytes([at]) * at * 5000} for at in range(40)]
+    received = []
+
+    async def send():
+        for each in sent:
+            await here.send("session", each)
+        here.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        for _ in sent:
+            received.append(await there.receive())
+        with pytest.raises(ChannelBroken, match="ended"):
+            await there.receive()
+    assert [each.document for each in received] == sent
+    assert {each.kind for each in received} == {"session"}
+
+
+async def test_descriptors_come_with_their_message(ends):
+    here, there = map(Channel, ends)
+    first, second = os.pipe()
+    await here.send("a", {"x": b"1"}, [first, second])
+    await here.send("b")
+    message = await there.receive()
+    assert len(message.descriptors) == 2
+    os.write(message.descriptors[1], b"through")
+    assert os.read(first, 10) == b"through"
+    assert not os.get_inheritable(message.descriptors[0])
+    held = list(message.descriptors)
+    message.close()
+    assert not any(map(is_open, held))
+    assert (await there.receive()).descriptors == []
+    os.close(first)
+    os.close(second)
+
+
+async def test_descriptors_that_find_no_room_are_missed(ends):
+    here, there = map(Channel, ends)
+    count = 4
+    await here.send("session", {}, [0] * count)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 2, hard))
+    try:
+        message = await there.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(message.descriptors) < count
+    assert message.lost
+    message.close()
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"hello",
+        b"x" * 18,
+        struct.pack(">4sHIQ", b"prxd", 0, 1 << 30, 0),
+        struct.pack(">4sHIQ", b"prxd", 0, 2, 1 << 60),
+        struct.pack(">4sHIQ", b"prxd", 0, 2, 0) + b"too long",
+    ],
+)
+async def test_nonsense_breaks_it(ends, wire):
+    there = Channel(ends[1])
+    socket.send_fds(ends[0], [wire], [0, 0])
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ChannelBroken):
+        await there.receive()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_an_end_in_the_midst_of_a_message_breaks_it(ends):
+    there = Channel(ends[1])
+    ends[0].send(struct.pack(">4sHIQ", b"prxd", 0, 10, 0))
+    ends[0].send(b"12345")
+    ends[0].close()
+    with pytest.raises(ChannelBroken, match="midst"):
+        await there.receive()
+    with pytest.raises(ChannelBroken, match="broken off"):
+        await there.receive()
+
+
+async def test_a_message_that_was_broken_off_is_the_last(ends):
+    here = Channel(ends[0])
+    with trio.move_on_after(0.05) as scope:
+        await here.send("session", {"content": bytes(8 << 20)})  # which nobody reads
+    assert scope.cancelled_caught
+    with pytest.raises(ChannelBroken, match="broken off"):
+        await here.send("a")
+
+
+async def test_who_waits_for_a_message_can_be_told_to_stop(ends):
+    here, there = map(Channel, ends)
+    await here.send("a", {"content": bytes(200_000)})
+    there.stop_waiting()
+    found = []
+    async with trio.open_nursery() as nursery:
+
+        async def hear():
+            found.append(await there.receive())
+
+        nursery.start_soon(hear)
+    assert found in ([None], [found[0]])
+    another = Channel(there.detached())
+    if found == [None]:
+        assert (await another.receive()).kind == "a"
+    await here.send("b")
+    assert (await another.receive()).kind == "b"
+    another.close()
+
+
+def test_a_descriptor_that_is_no_channel_is_told():
+    read, write = os.pipe()
+    with pytest.raises(OSError, match=r"no channel|socket"):
+        Channel.of(read)
+    os.close(read)
+    os.close(write)
