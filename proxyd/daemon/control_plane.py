@@ -105,6 +105,7 @@ class Daemon:
                 async with trio.open_nursery() as self._nursery:
                     self._start_tasks(signals)
                     if await self.succession.take_over(self._nursery):
+                        self._nursery.start_soon(self._keep_office)
                         readiness.ready()
                         self._notifier.ready()
                         _say_ready(self._parts.current)
@@ -121,6 +122,7 @@ class Daemon:
             self._draining.cancel()
             return
         log.info("%s: stopping", why)
+        self.succession.call_off()
         self.succession.processes.stop(why)
         self._parts.admission.close()
         self._reception.doorstep.close()
@@ -213,7 +215,6 @@ class Daemon:
             self._accept(listener, door, parts.admin.admission, self._visitor_arrived)
         start(collect_garbage, parts.roster)
         start(self._obey, signals)
-        start(self._keep_office)
 
     async def _keep_office(self) -> None:
         """What one process of the daemon does, and no other one."""
@@ -226,6 +227,8 @@ class Daemon:
                     group = functools.partial(group_id, settings.unix_sock_group)
                     listen, inherited = settings.proxyd_metrics_listen, self._lineage.inherited
                     start(parts.metrics.run, listen, group, inherited)
+                else:
+                    self._lineage.inherited.close()
                 start(tell_of_ends, parts.current)
                 start(parts.idle.run)
                 start(parts.mender.run)

@@ -96,6 +96,8 @@ def run_daemon(options: Options) -> int:
                 notifier.be_silent()
                 inherited = predecessor.learn(given_back)
                 passed = [Passed(each.sock, each.service) for each in inherited.of_services()]
+                for each in passed:
+                    given_back.callback(each.listener.close)
             loaded = load_checked(options.source)
             if options.background and predecessor is None:
                 readiness = _become_daemon()

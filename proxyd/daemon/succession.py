@@ -7,6 +7,7 @@ pid file, and who systemd takes for the service.
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -43,6 +44,7 @@ class Succession:
         self._lineage = lineage
         self._end_office = end_office
         self._one_at_a_time = trio.Lock()
+        self._attempt = trio.CancelScope()
         self.processes: Processes = parts.processes
         self.processes.on_finished = self._is_the_daemon
         self.retirement: Retirement | None = None
@@ -57,7 +59,7 @@ class Succession:
         if predecessor is None:
             self._doors.open()
             return True
-        process = Process(predecessor.channel(), self.processes, os.getppid())
+        process = Process(predecessor.channel(), self.processes, predecessor.pid)
         try:
             await process.take_over(self, nursery)
         except ChannelBroken as error:
@@ -100,7 +102,10 @@ class Succession:
                 lambda: tuple(self.processes.all),
             )
             try:
-                outcome, self.retirement = await hand_over.run()
+                with trio.CancelScope() as self._attempt:
+                    outcome, self.retirement = await hand_over.run()
+                if self._attempt.cancelled_caught:
+                    raise UpgradeFailed("the daemon is about to end")
             except UpgradeFailed as error:
                 log.error("not upgraded, this process goes on to serve: %s", error)
                 self._record("error", {"reason": str(error)})
@@ -114,6 +119,10 @@ class Succession:
         )
         self._record("ok", {"successor": outcome.pid})
         return outcome
+
+    def call_off(self) -> None:
+        """An upgrade that is under way: the daemon ends."""
+        self._attempt.cancel()
 
     def _record(self, outcome: str, more: dict[str, Any]) -> None:
         self._parts.roster.audit.put(Event.UPGRADE, values={"outcome": outcome, **more})
@@ -158,12 +167,16 @@ class Succession:
 
     def take_back(self) -> None:
         self._lineage.pid_file.succeed()
+        self._notifier.main_pid(os.getpid())
+
+    def name_successor(self, pid: int) -> None:
+        self._notifier.main_pid(pid)
 
     def retire(self, pid: int) -> None:
         self.successor = pid
-        self._notifier.main_pid(pid)
         self._notifier.be_silent()
-        in_force = self._parts.current.now
+        current = self._parts.current
+        in_force = current.now
         files = [*in_force.files]
         if self._parts.metrics.file is not None:
             files.append(self._parts.metrics.file)
@@ -172,6 +185,7 @@ class Succession:
         listeners: tuple[Listener, ...] = (*in_force.listeners, *in_force.admin_listeners)
         for listener in listeners:
             listener.sock.close()
+        current.now = replace(in_force, listeners=(), admin_listeners=(), services=(), files=())
         self._end_office()
 
     async def nobody_is_left(self) -> None:

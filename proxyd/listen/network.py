@@ -64,7 +64,7 @@ def _opened(
             before = inherited.at(asked.transport.name, family, address)
             try:
                 if before is not None:
-                    listener = before.sock.dup()
+                    listener = before.sock
                     undo.callback(listener.close)
                     listener.listen(asked.backlog)
                 else:

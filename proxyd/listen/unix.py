@@ -156,15 +156,17 @@ def _gone_on_with(before: Offered, spec: UnixListenerSpec) -> UnixListener | Non
         if before.file is not None:
             identity = os.lstat(spec.path)
             if (identity.st_dev, identity.st_ino) != before.file:
+                before.sock.close()
                 return None
             _set_permissions(spec)
         before.sock.listen(spec.backlog)
     except FileNotFoundError:
+        before.sock.close()
         return None
     except OSError as error:
+        before.sock.close()
         raise ListenerError(f"cannot go on to listen on {spec.path}: {error.strerror}") from error
-    # Another object for it: whoever offered it closes its own.
-    return UnixListener(before.sock.dup(), spec.path, identity)
+    return UnixListener(before.sock, spec.path, identity)
 
 
 def demand_room(path: str, is_own: Callable[[int], bool]) -> None:

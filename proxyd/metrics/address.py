@@ -56,7 +56,7 @@ def open_metrics_listener(
     asked = (address.host, address.port, *((0, 0) if family == socket.AF_INET6 else ()))
     before = inherited.at("METRICS", family, asked) if inherited is not None else None
     if before is not None:
-        return before.sock.dup(), None
+        return before.sock, None
     opened = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

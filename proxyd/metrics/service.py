@@ -67,6 +67,7 @@ class MetricsService:
             )
         opened, self.file = await self._opened(address, group, inherited)
         self.listening = opened
+        inherited.close()
         try:
             log.info("metrics are served at %s", _where(opened, address))
             server = HttpServer(

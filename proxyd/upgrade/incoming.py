@@ -51,6 +51,7 @@ class Predecessor:
 
     sock: socket.socket
     stderr: int
+    pid: int = 0
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> "Predecessor | None":
@@ -90,10 +91,13 @@ class Predecessor:
         offered = []
         for each in listening:
             sock = socket.socket(fileno=message.descriptors.pop(0))
-            given_back.callback(sock.close)
             sock.setblocking(False)
             offered.append(_offered(sock, each))
-        return Inherited(offered)
+        pid = document.get("pid")
+        self.pid = pid if type(pid) is int else os.getppid()
+        inherited = Inherited(offered)
+        given_back.callback(inherited.close)
+        return inherited
 
     async def _first(self) -> Message:
         channel = Channel(self.sock)
@@ -283,6 +287,7 @@ class Process:
         place.end = client.end
         _update(client, told)
         roster.elsewhere(client)
+        self._all.reserve(told.number)
 
     def _kick(self, number: int) -> Any:
         def kick(reason: str) -> None:

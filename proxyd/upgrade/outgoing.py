@@ -66,6 +66,9 @@ class Serving(Protocol):
     def take_back(self) -> None:
         """The next one had begun to serve, and is gone."""
 
+    def name_successor(self, pid: int) -> None:
+        """To systemd."""
+
     def retire(self, pid: int) -> None:
         """That one is the daemon from now on."""
 
@@ -169,11 +172,13 @@ class HandOver:
             moves = _Moves(channel, self._relay, self._roster, started.pid)
             async with self._with_doors_closed(moves, started):
                 await self._tell_who_is_here(channel)
-                await channel.send("take", self._serving.handed_over())
+                await _in_time(channel.send("take", self._serving.handed_over()), SILENT_S)
                 await _answer(channel, "taken", TAKEN_S)
                 await self._move_all(moves)
                 await self._hand_on(channel)
-                await channel.send("finished")
+                # In this order: whoever is the daemon says so to systemd.
+                self._serving.name_successor(started.pid)
+                await _in_time(channel.send("finished"), SILENT_S)
         self._serving.retire(started.pid)
         outcome = Outcome(
             pid=started.pid,
