@@ -139,6 +139,11 @@ def _none_queued(fd: int) -> bool:
         os.close(info)
 
 
+def holds_none(sock: socket.socket) -> bool:
+    """Whether no descriptors are in its queue now; they may be there a moment later."""
+    return _none_queued(sock.fileno())
+
+
 def cut_off(sock: socket.socket) -> bool:
     """Ends a connection that is about to be closed; whether descriptors may be left in its queue.
 

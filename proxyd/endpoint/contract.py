@@ -6,6 +6,8 @@ the hand-over, by the relay afterwards. Whoever drives it closes it.
 
 from typing import Final, Protocol
 
+from proxyd.wire.state import State
+
 NOTHING: Final = -1  # read_into and splice_to: no bytes now, ask again when readable
 DESCRIPTOR: Final = -2  # read_into: descriptors ride on the next byte, and nothing was taken
 
@@ -38,6 +40,7 @@ class Endpoint(Protocol):
 
     may_splice: bool
     carries_descriptors: bool
+    moves: bool  # somebody else, another process even, can go on with its socket and its state
     pending: bool
     reads_when_writable: bool
 
@@ -69,3 +72,16 @@ class Endpoint(Protocol):
         """Says that no byte follows. Never raises: the other side may be gone already."""
 
     def close(self) -> None: ...
+
+    def state(self) -> State:
+        """What is needed to go on, beside the socket: see moving.py. Raises ValueError.
+
+        Only of one that `moves`; it may not be read or written then, until `go_on`.
+        """
+
+    def go_on(self) -> None:
+        """Nobody else has gone on with it: it is used again. Raises ValueError if that fails."""
+
+    def let_go(self) -> None:
+        """Somebody else has gone on with it: closes our copy of the socket, of which the other
+        side sees nothing, and which never waits."""

@@ -35,7 +35,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from proxyd.endpoint import courier as program
-from proxyd.endpoint.ancillary import cut_off, has_never_taken_any, owner_of
+from proxyd.endpoint.ancillary import cut_off, has_never_taken_any, holds_none, owner_of
 from proxyd.endpoint.errands import Burial, Errand, Task
 from proxyd.endpoint.keepers import Dying, Started
 
@@ -79,6 +79,16 @@ class Couriers:
             self._give(owner_of(sock), Burial(sock))
         else:
             sock.close()
+
+    def let_go(self, sock: socket.socket) -> None:
+        """Closes our copy of a UNIX socket that another process goes on with: nothing is shut down.
+
+        Should that process end before this close, it is the last one, and drops what is queued.
+        """
+        if holds_none(sock):
+            sock.close()
+        else:
+            self._give(owner_of(sock), Burial(sock))
 
     def close(self, sock: socket.socket) -> None:
         """Closes an accepted connection of any kind that no endpoint has."""

@@ -19,9 +19,21 @@ from typing import Final, Protocol
 
 from proxyd.endpoint.contract import NOTHING, HungUp
 from proxyd.endpoint.plain import PlainEndpoint, hung_up
+from proxyd.wire.state import State, content, part, taken, whole
 
 _LENGTH_SIZE: Final = 4
 _RECEIVE: Final = 65536 + _LENGTH_SIZE  # the longest token of any libvirt client, in one call
+# What there may be at most: of tokens a whole one and what one receive brought behind it.
+_MOST_HELD: Final = 2 * _RECEIVE
+_FIELDS: Final = {
+    "kind": lambda _kind: None,
+    "below": part,
+    "layer": part,
+    "held": content(_MOST_HELD),
+    "plain": content(_RECEIVE),
+    "unsent": content(_RECEIVE),
+    "wrapped": whole(_RECEIVE),
+}
 _LOOKED_AT: Final = memoryview(bytearray(_RECEIVE))  # nobody reads it, so anybody may write to it
 
 
@@ -44,6 +56,12 @@ class Layer(Protocol):
     def unwrap(self, token: bytes) -> bytes:
         """Raises ValueError for anything but the peer's next token; its text is for the log."""
 
+    def state(self) -> State:
+        """What another one goes on with in its place. Raises ValueError where that cannot be."""
+
+    def go_on(self) -> None:
+        """None has gone on: it is used again. Raises ValueError where that cannot be."""
+
 
 class SaslEndpoint:
     """A bare endpoint below a layer that is in force from its next byte on, and that owns it."""
@@ -52,6 +70,7 @@ class SaslEndpoint:
 
     may_splice = False
     carries_descriptors = False
+    moves = True
     reads_when_writable = False
 
     def __init__(self, bare: PlainEndpoint, layer: Layer) -> None:
@@ -170,3 +189,37 @@ class SaslEndpoint:
 
     def close(self) -> None:
         self._bare.close()
+
+    def state(self) -> State:
+        return {
+            "kind": "sasl",
+            "below": self._bare.state(),
+            "layer": self._layer.state(),
+            "held": bytes(self._held),
+            "plain": bytes(self._plain),
+            "unsent": bytes(self._unsent),
+            "wrapped": self._wrapped,
+        }
+
+    def take_up(self, state: State) -> None:
+        """Goes on where another one stood, with its socket and its layer. Raises ValueError."""
+        found = taken(state, _FIELDS)
+        unsent, wrapped = found["unsent"], found["wrapped"]
+        if unsent and not 0 < wrapped <= self._layer.longest_plain:
+            raise ValueError("wrapped: no token holds so much")
+        self._held += found["held"]
+        self._plain = memoryview(found["plain"])
+        self._unsent += unsent
+        self._wrapped = wrapped
+        self.pending = bool(self._plain) or self._is_next_whole()
+
+    @property
+    def owed(self) -> int:
+        """Plain bytes of a token that the socket has not taken whole: they are offered again."""
+        return self._wrapped if self._unsent else 0
+
+    def go_on(self) -> None:
+        self._layer.go_on()
+
+    def let_go(self) -> None:
+        self._bare.let_go()

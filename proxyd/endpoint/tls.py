@@ -46,6 +46,7 @@ from proxyd.endpoint.handshake import Handshake, Hello, TooMuch, first_that_suit
 from proxyd.endpoint.hello import offered_signatures
 from proxyd.endpoint.openssl import memory, read, write
 from proxyd.wire.frame import HEADER_SIZE, LENGTH_SIZE
+from proxyd.wire.state import State
 
 _FULL_RECORD: Final = 16384
 _LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, in one piece
@@ -90,6 +91,7 @@ class TlsEndpoint:
 
     may_splice = False
     carries_descriptors = False
+    moves = False  # OpenSSL gives nobody the state of a connection
 
     def __init__(
         self,
@@ -285,6 +287,15 @@ class TlsEndpoint:
 
     def close(self) -> None:
         self._sock.close()
+
+    def state(self) -> State:
+        raise NotImplementedError("TLS does not move")
+
+    def go_on(self) -> None:
+        raise NotImplementedError("TLS does not move")
+
+    def let_go(self) -> None:
+        raise NotImplementedError("TLS does not move")
 
 
 def _made(

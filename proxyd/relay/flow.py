@@ -71,13 +71,13 @@ _SMALL: Final = 4096  # what of a long frame is not worth a write of its own; a 
 # Reads that stop at the next header after a long frame. libvirt sends a volume as packets of 256
 # KiB that alternate with packets of 24 bytes, so one short frame does not mean that it is over.
 # Measured with a download of 256 MiB: without it a quarter of the bytes was copied.
-_BULK: Final = 8
+BULK: Final = 8
 
 # Frames of one read beyond which its sender is read in short pieces for a while: 64 KiB of the
 # shortest frames are 2,340 of them, and 1.5 ms in which nobody else is served.
 _CROWD: Final = 64
 _STILL_A_CROWD: Final = 8  # of a short read
-_SHORT_READS: Final = 16
+SHORT_READS: Final = 16
 
 # No client that means well sends one. What came in one piece is refused in one piece, so this
 # also bounds the refusals that wait for a client that does not read.
@@ -100,7 +100,7 @@ _CLOSE: Final = int(Remote.CONNECT_CLOSE)
 _ERROR: Final = int(Status.ERROR)
 
 
-class _Held:
+class Held:
     """A frame on its way up: `missing` bytes of it are to come.
 
     When none are, it waits for the first of its descriptors.
@@ -213,7 +213,7 @@ class Flow:
         self.errand: Errand | None = None  # the loop's, while one is carried
         self._whole = False  # a frame goes on when it is whole
         self._head = b""  # a header in parts, or whole frames that wait
-        self._held: _Held | None = None
+        self._held: Held | None = None
         self._seen = 0  # bytes of the frame in `_head` or `_held` that were counted,
         self._seen_of = 0  # and their place in the figures
         self._lent = 0  # bytes that are held beyond one scratch buffer
@@ -529,7 +529,7 @@ class Flow:
                 break
             self._bytes[known] += length
         if begun > _STILL_A_CROWD and (self._crowded or begun > _CROWD):
-            self._crowded = _SHORT_READS
+            self._crowded = SHORT_READS
         return min(at, got)
 
     def _sort_out(self, view: memoryview, cut: int) -> None:
@@ -621,7 +621,7 @@ class Flow:
         self._bytes[self._seen_of] += self._seen
         self._frames[self._seen_of] += 1
         self._borrow(len(view), length)
-        self._held = _Held(bytearray(view), length - len(view))
+        self._held = Held(bytearray(view), length - len(view))
 
     def _borrow(self, count: int, length: int) -> None:
         if length <= SPLICE_ABOVE:
@@ -632,14 +632,14 @@ class Flow:
             )
         self._lent += count
 
-    def _unpack_held(self, held: _Held, scratch: memoryview) -> bool:
+    def _unpack_held(self, held: Held, scratch: memoryview) -> bool:
         """A short frame is held like a header, for one read to bring its rest and what follows."""
         if not held.missing or len(held.content) + held.missing > min(SPLICE_ABOVE, len(scratch)):
             return False
         self._head, self._held = bytes(held.content), None
         return True
 
-    def _pump_held(self, held: _Held, scratch: memoryview) -> None:
+    def _pump_held(self, held: Held, scratch: memoryview) -> None:
         got = self.src.read_into(scratch[: min(held.missing, len(scratch)) or 1])
         if got <= 0:
             self._got_no_bytes(got)
@@ -681,10 +681,10 @@ class Flow:
     def _await_rider(self, view: memoryview, due: int) -> None:
         """A call that announces descriptors goes on when the first one is there."""
         self._due = due
-        self._held = _Held(bytearray(view), 0)
+        self._held = Held(bytearray(view), 0)
         self._bytes[self._place(view)] += len(view)
 
-    def _board(self, held: _Held) -> None:
+    def _board(self, held: Held) -> None:
         """The first descriptor is there: its call goes on, and then the descriptor."""
         self._held = None
         with memoryview(held.content) as view:
@@ -926,7 +926,7 @@ class Flow:
             self._bytes[self.last] += got
             self._left -= got
             self._piped += got
-            self._bulk = _BULK
+            self._bulk = BULK
         elif not self._piped:
             # The end, or urgent data of a TCP peer, at which a splice stops for ever: reading
             # tells.

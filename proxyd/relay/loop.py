@@ -1,7 +1,7 @@
 """The epoll turn: adopts pairs, pumps what is readable, flushes what is writable, drops pairs.
 
 One thread runs `run`. The control plane talks to it through the methods that any thread may call
-(`adopt`, `drop`, `drop_all_of`, `end_quiet`, `ask`, `stop`): they put something on a deque and wake
+(`adopt`, `drop`, `freeze`, `ask`, `stop` and others): they put something on a deque and wake
 the loop by an eventfd.
 The loop talks back through `report`, called in the relay thread, once for every pair that was
 adopted, when its sockets are closed. No lock is on the path of a byte: figures have one writer.
@@ -29,6 +29,12 @@ Ends. A flow that met its end gives on what it holds, says so to its destination
 destination that takes nothing more ends only the flow that writes to it, since what it sent
 before may still be read; a reset ends both. When both flows are done, the pair is closed.
 
+Moves. Between two events a pair may be frozen: neither loop nor epoll know its sockets any more,
+and nothing is closed. It thaws and goes on as if nothing had been, or another loop, of another
+process even, resumes what it was (moving.py) and this one lets it go. What would end it meanwhile
+ends it when it thaws. What is frozen when the loop stops is ended and reported like the rest:
+whoever has given it to somebody else lets it go before.
+
 Where there are partings, a daemon is not told that its client has ended. A client that has ended
 its half still gets the replies to its calls. Then, or at once if it reads no more or was thrown
 out, its session is over and reported, and the daemon's connection goes into a parting (parting.py),
@@ -51,6 +57,7 @@ from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import Clock, Figures
 from proxyd.relay.flow import Flow
 from proxyd.relay.histogram import TURN_NS, Histogram
+from proxyd.relay.moving import Frozen, arrived, go_on
 from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, UNWATCHED, End, RelayedPair
 from proxyd.relay.parting import MOST, Partings
 from proxyd.relay.pipes import PipePool
@@ -99,6 +106,7 @@ class RelayLoop:
         self._orders: deque[Callable[[], None]] = deque()
         self._ends: dict[int, End] = {}
         self._pairs: dict[int, RelayedPair] = {}
+        self._frozen: dict[int, Frozen] = {}
         self.partings = Partings(
             self._epoll, self._order, timeout_s=parting_timeout_s, most=partings
         )
@@ -112,7 +120,7 @@ class RelayLoop:
     @property
     def sessions(self) -> int:
         """How many there are. Any thread."""
-        return len(self._pairs)
+        return len(self._pairs) + len(self._frozen)
 
     def figures_of(self, daemon: str) -> Figures:
         """Where the sessions of a daemon are counted. The thread of the control plane alone."""
@@ -127,6 +135,30 @@ class RelayLoop:
         if not self._order(lambda: self._adopt(pair)):
             pair.because(STOPPED)
             self._end(pair)
+
+    def resume(self, pair: RelayedPair) -> None:
+        """Likewise, of one that was made from the state of another. Any thread."""
+        if not self._order(lambda: self._resume(pair)):
+            pair.because(STOPPED)
+            self._end(pair)
+
+    def freeze(self, number: int, done: Callable[[Frozen | None], None]) -> None:
+        """Takes a pair out as it is. Any thread.
+
+        `done` gets it in the relay thread, between two events; None where there is no such pair, or
+        it cannot move, or not now: a descriptor of its is being carried. Where the loop has stopped
+        `done` is called at once.
+        """
+        if not self._order(lambda: done(self._freeze(number))):
+            done(None)
+
+    def thaw(self, frozen: Frozen) -> None:
+        """Goes on with it as if nothing had been. Any thread."""
+        self._order(lambda: self._thaw(frozen))
+
+    def let_go(self, frozen: Frozen) -> None:
+        """It goes on elsewhere: closes our copies of its sockets, reports nothing. Any thread."""
+        self._order(lambda: self._let_go(frozen))
 
     def drop(self, number: int, reason: str) -> None:
         """Ends a pair at once, on both sides; one that has ended already is fine. Any thread."""
@@ -377,31 +409,96 @@ class RelayLoop:
             self._ends[end.endpoint.fileno()] = end
         self._settle(pair)
 
-    def _drop(self, number: int, reason: str) -> None:
+    def _resume(self, pair: RelayedPair) -> None:
+        arrived(pair)
+        self._adopt(pair)
+
+    def _freeze(self, number: int) -> Frozen | None:
         pair = self._pairs.get(number)
-        if pair is not None:
-            self._finish(pair, reason)
+        if pair is None or not pair.moves or pair.up.errand or pair.down.errand:
+            return None
+        self._take_out(pair)
+        try:
+            frozen = self._frozen[number] = Frozen(pair)
+        except ValueError as error:
+            log.warning("session %d cannot be moved: %s", number, error)
+        except Exception:
+            self.bugs += 1
+            log.exception("session %d: an error of the relay's own when it was to move", number)
+        else:
+            return frozen
+        self._go_on(pair)
+        return None
+
+    def _thaw(self, frozen: Frozen) -> None:
+        if self._is_back(frozen):
+            self._go_on(frozen.pair, frozen.dropped)
+
+    def _go_on(self, pair: RelayedPair, dropped: str = "") -> None:
+        try:
+            go_on(pair)
+        except ValueError as error:
+            pair.because(f"it cannot go on: {error}")
+            self._end(pair)
+            return
+        self._adopt(pair)
+        if dropped:
+            self._finish(pair, dropped)
+
+    def _let_go(self, frozen: Frozen) -> None:
+        if not self._is_back(frozen):
+            return
+        try:
+            frozen.let_go()
+        except Exception:
+            self.bugs += 1
+            log.exception(
+                "session %d: an error of the relay's own when it had moved", frozen.pair.number
+            )
+
+    def _is_back(self, frozen: Frozen) -> bool:
+        """False where the loop has ended it."""
+        number = frozen.pair.number
+        if self._frozen.get(number) is not frozen:
+            return False
+        del self._frozen[number]
+        return True
+
+    def _drop(self, number: int, reason: str) -> None:
+        if number in self._pairs:
+            self._finish(self._pairs[number], reason)
+        elif number in self._frozen:
+            self._frozen[number].drop(reason)
 
     def _drop_all_of(self, owner: str, reason: str) -> None:
-        for pair in list(self._pairs.values()):
-            if pair.owner == owner:
-                self._finish(pair, reason)
+        self._drop_where(lambda pair: pair.owner == owner, reason)
 
     def _end_quiet(self, reason: str) -> None:
         now_ns = time.monotonic_ns()
-        for pair in list(self._pairs.values()):
-            if pair.is_quiet(now_ns):
-                self._finish(pair, reason)
+        self._drop_where(lambda pair: pair.is_quiet(now_ns), reason)
 
     def _part_all(self, reason: str) -> None:
+        self._drop_where(lambda _pair: True, reason)
+
+    def _drop_where(self, condition: Callable[[RelayedPair], bool], reason: str) -> None:
         for pair in list(self._pairs.values()):
-            self._finish(pair, reason)
+            if condition(pair):
+                self._finish(pair, reason)
+        for frozen in self._frozen.values():
+            if condition(frozen.pair):
+                frozen.drop(reason)
 
     def _finish(self, pair: RelayedPair, reason: str) -> None:
         """The end of a pair. Nothing that goes wrong here may keep other pairs from moving."""
-        if self._pairs.pop(pair.number, None) is None:
+        if pair.number not in self._pairs:
             return
         pair.because(reason)
+        self._take_out(pair)
+        self._end(pair)
+
+    def _take_out(self, pair: RelayedPair) -> None:
+        """Neither epoll nor this loop knows it any more."""
+        del self._pairs[pair.number]
         for end in (pair.client, pair.backend):
             fd = end.endpoint.fileno()
             del self._ends[fd]
@@ -411,7 +508,6 @@ class RelayLoop:
                 with contextlib.suppress(OSError):
                     self._epoll.unregister(fd)
                 end.mask = UNWATCHED
-        self._end(pair)
 
     def _end(self, pair: RelayedPair) -> None:
         for last_step in (self._close_sides, self._report):
@@ -435,6 +531,10 @@ class RelayLoop:
     def _stop(self, reason: str) -> None:
         self._stopping = True
         self._part_all(reason)
+        while self._frozen:
+            pair = self._frozen.popitem()[1].pair
+            pair.because(reason)
+            self._end(pair)
         self.partings.end_all()
 
     def _close(self) -> None:

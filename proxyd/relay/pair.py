@@ -49,7 +49,8 @@ class RelayedPair:
     Other threads may read `up`'s and `down`'s figures and `active_ns` at any time. `owner` is who
     pays for what the session holds: a user of this host or an address (Client.peer). `daemon` is
     the path of its socket, and `parts` whether it is told in order that its client is gone
-    (parting.py) instead of being shown how that went.
+    (parting.py) instead of being shown how that went. How each attribute moves to another loop is
+    in moving.py.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class RelayedPair:
         "offended",
         "owner",
         "parts",
+        "readonly",
         "reason",
         "stopwatch",
         "trail",
@@ -90,6 +92,7 @@ class RelayedPair:
         self.owner = owner
         self.daemon = daemon
         self.parts = parts
+        self.readonly = readonly
         self.ledger = Ledger()
         share = pipes.of(owner)
         self.stopwatch = stopwatch = Stopwatch(figures.call_time, clock or Clock())
@@ -122,6 +125,11 @@ class RelayedPair:
     @property
     def done(self) -> bool:
         return self.up.done and self.down.done
+
+    @property
+    def moves(self) -> bool:
+        """Whether another loop, of another process even, can go on with it (moving.py)."""
+        return self.client.endpoint.moves and self.backend.endpoint.moves
 
     @property
     def may_part(self) -> bool:

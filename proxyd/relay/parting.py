@@ -29,6 +29,7 @@ from proxyd.relay.figures import DirectionFigures
 from proxyd.relay.pair import RelayedPair
 from proxyd.wire.programs import Keepalive, Remote
 from proxyd.wire.remote import keepalive
+from proxyd.wire.state import State
 from proxyd.wire.xdr import MalformedFrame
 
 _ZEROS: Final = memoryview(bytes(65536))
@@ -65,6 +66,7 @@ class Nowhere:
 
     may_splice = False
     carries_descriptors = False
+    moves = False
     pending = False
     reads_when_writable = False
 
@@ -91,6 +93,15 @@ class Nowhere:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def state(self) -> State:
+        raise NotImplementedError("it is nobody's other end")
+
+    def go_on(self) -> None:
+        raise NotImplementedError("it is nobody's other end")
+
+    def let_go(self) -> None:
+        raise NotImplementedError("it is nobody's other end")
 
 
 NOWHERE: Final = Nowhere()

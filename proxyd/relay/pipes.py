@@ -80,6 +80,10 @@ class PipePool:
         self._bytes[owner] += count
         return True
 
+    def owe(self, count: int, owner: str) -> None:
+        """So many bytes are held already, for a session that has moved here."""
+        self._bytes[owner] += count
+
     def take_back(self, count: int, owner: str) -> None:
         self._bytes[owner] -= count
         if not self._bytes[owner]:
@@ -113,6 +117,9 @@ class PipeShare:
 
     def lend(self, count: int) -> bool:
         return self._pool.lend(count, self._owner)
+
+    def owe(self, count: int) -> None:
+        self._pool.owe(count, self._owner)
 
     def take_back(self, count: int) -> None:
         self._pool.take_back(count, self._owner)

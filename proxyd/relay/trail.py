@@ -65,7 +65,7 @@ class Recorder(Protocol):
         """Never waits."""
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
     about: Named | None
     began_ns: int
 
@@ -79,7 +79,7 @@ class Trail:
         self._who = who
         self._recorder = recorder
         self._reads = reads
-        self.under_way: dict[tuple[int, int, int], _Begun] = {}
+        self.under_way: dict[tuple[int, int, int], Begun] = {}
         self.procedures = _NUMBERS if reads else _CHANGING
 
     def goes_on_from(self, before: "Trail") -> None:
@@ -96,7 +96,7 @@ class Trail:
         before = self.under_way.pop(key, None)
         if before is not None:
             self._put(key, before, now_ns, Outcome.UNANSWERED)
-        begun = _Begun(about, now_ns)
+        begun = Begun(about, now_ns)
         if len(self.under_way) < MOST_UNDER_WAY:
             self.under_way[key] = begun
         else:
@@ -134,7 +134,7 @@ class Trail:
             now_ns = time.monotonic_ns()
             about = None if frame is None else _about(header, frame)
             key = header.program, header.procedure, header.serial
-            self._put(key, _Begun(about, now_ns), now_ns, Outcome.REFUSED)
+            self._put(key, Begun(about, now_ns), now_ns, Outcome.REFUSED)
 
     def end(self) -> None:
         """No reply comes any more."""
@@ -146,7 +146,7 @@ class Trail:
     def _wants(self, program: int, procedure: int) -> bool:
         return self._reads or is_change(program, procedure)
 
-    def _put(self, key: tuple[int, int, int], begun: _Begun, now_ns: int, outcome: Outcome) -> None:
+    def _put(self, key: tuple[int, int, int], begun: Begun, now_ns: int, outcome: Outcome) -> None:
         self._recorder.put_call(Call(self._who, *key, begun.about, begun.began_ns, now_ns, outcome))
 
 

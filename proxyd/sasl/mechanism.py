@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxyd.config.quoting import one_line, shortened
+from proxyd.wire.state import State
 
 LARGEST_MESSAGE: Final = 65536  # what one START or STEP can carry, either way
 _LONGEST_REASON: Final = 300  # names that a client made up stand in some
@@ -54,6 +55,15 @@ class SecurityLayer(Protocol):
 
     def unwrap(self, token: bytes) -> bytes:
         """What is in the next token of the peer. Raises BadToken, after which nothing is right."""
+
+    def state(self) -> State:
+        """What another one goes on with in its place; this one is not used then, until `go_on`.
+
+        Holds keys: never for a log or a file. Raises ValueError where it cannot be moved.
+        """
+
+    def go_on(self) -> None:
+        """No other one has gone on with its state. Raises ValueError where it cannot be undone."""
 
 
 @dataclass(frozen=True, slots=True)

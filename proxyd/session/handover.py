@@ -1,12 +1,14 @@
 """The only place where trio and the relay thread meet.
 
-Control to data: `adopt` and `drop`, which put an order on the loop's deque. Data to control: the
-relay's report of a session's end, sent through the trio token. Neither waits for the other.
+Control to data: `adopt`, `drop` and their like, which put an order on the loop's deque. Data to
+control: the relay's report of a session's end, sent through the trio token, and likewise a session
+that was frozen so that another process can go on with it. Neither waits for the other.
 """
 
 import functools
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -17,11 +19,14 @@ from proxyd.config.addresses import daemon_at
 from proxyd.endpoint.ancillary import ROOT
 from proxyd.endpoint.contract import Endpoint
 from proxyd.endpoint.couriers import COURIERS
+from proxyd.endpoint.moving import endpoint_from
 from proxyd.relay.loop import STOPPED, RelayLoop
+from proxyd.relay.moving import Frozen, ends_in, pair_from
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.parting import MOST as MOST_PARTINGS
 from proxyd.relay.pipes import MOST, PipePool
 from proxyd.relay.trail import Trail
+from proxyd.sasl.gssapi import layer_from
 
 # Sockets in whose queue descriptors are left find a courier in this time, which starts in 30 ms.
 _SETTLES_S: Final = 1.0
@@ -100,7 +105,7 @@ class Relay:
         trail: Trail | None = None,
     ) -> RelayedPair:
         """Makes the pair of an open session and gives it to a relay thread."""
-        loop = self._plain if client.may_splice else self._crypto
+        loop = self._loop_of(client)
         pair = RelayedPair(
             number,
             client,
@@ -118,6 +123,69 @@ class Relay:
         loop.adopt(pair)
         return pair
 
+    async def freeze(self, number: int) -> Frozen | None:
+        """Takes a session out of its relay thread as it is, so that it can `thaw` or be `let_go`.
+
+        None where there is no such session, it cannot move (`pair.moves`), or not just now. Waits
+        for the turn of the thread alone; one that is given up is thawed when it comes.
+        """
+        for loop in self.loops:
+            frozen = await self._frozen_in(loop, number)
+            if frozen is not None:
+                return frozen
+        return None
+
+    def thaw(self, frozen: Frozen) -> None:
+        """Nobody else goes on with it: it does here, and ends if it was dropped meanwhile."""
+        self._loop_of(frozen.pair.client.endpoint).thaw(frozen)
+
+    def let_go(self, frozen: Frozen) -> None:
+        """Another process goes on with it, and reports its end."""
+        self._loop_of(frozen.pair.client.endpoint).let_go(frozen)
+
+    def restored(
+        self,
+        state: object,
+        client_sock: socket.socket,
+        backend_sock: socket.socket,
+        *,
+        trail: Trail | None = None,
+    ) -> RelayedPair:
+        """The pair that had this state, at rest: not a byte is touched until `go_on_with` it.
+
+        Raises ValueError. Both sockets are the caller's until it goes on.
+        """
+        of_client, of_backend = ends_in(state)
+        client = endpoint_from(of_client, client_sock, layer_from)
+        backend = endpoint_from(of_backend, backend_sock, layer_from)
+        loop = self._loop_of(client)
+        return pair_from(
+            state,
+            client,
+            backend,
+            pipes=loop.pipes,
+            figures_of=lambda daemon: loop.figures_of(daemon_at(daemon)),
+            clock=loop.clock,
+            trail=trail,
+        )
+
+    def go_on_with(self, pair: RelayedPair) -> None:
+        """Gives a pair that was restored to its relay thread."""
+        self._loop_of(pair.client.endpoint).resume(pair)
+
+    def resume(
+        self,
+        state: object,
+        client_sock: socket.socket,
+        backend_sock: socket.socket,
+        *,
+        trail: Trail | None = None,
+    ) -> RelayedPair:
+        """Goes on with a session that had this state in another process. Raises ValueError."""
+        pair = self.restored(state, client_sock, backend_sock, trail=trail)
+        self.go_on_with(pair)
+        return pair
+
     def drop(self, number: int, reason: str) -> None:
         """Ends a session at once, on both sides; one that has ended already is fine."""
         for loop in self.loops:
@@ -125,8 +193,7 @@ class Relay:
 
     def record(self, pair: RelayedPair, trail: Trail | None) -> None:
         """Has the calls of a live session recorded in another way from now on, or not at all."""
-        loop = self._plain if pair.client.endpoint.may_splice else self._crypto
-        loop.record(pair, trail)
+        self._loop_of(pair.client.endpoint).record(pair, trail)
 
     def _end_all_of(self, owner: str) -> None:
         """What this user has passed cannot be closed. Root has other ways to do harm."""
@@ -156,6 +223,31 @@ class Relay:
             answered = trio.Event()
             loop.ask(functools.partial(_call, self._token, answered.set))
             await answered.wait()
+
+    def _loop_of(self, client: Endpoint) -> RelayLoop:
+        return self._plain if client.may_splice else self._crypto
+
+    async def _frozen_in(self, loop: RelayLoop, number: int) -> Frozen | None:
+        answered = trio.Event()
+        found: Frozen | None = None
+        given_up = False
+
+        def done(frozen: Frozen | None) -> None:
+            nonlocal found
+            found = frozen
+            answered.set()
+            if frozen is not None and given_up:
+                loop.thaw(frozen)
+
+        loop.freeze(number, functools.partial(_call, self._token, done))
+        try:
+            await answered.wait()
+        except trio.Cancelled:
+            given_up = True
+            if found is not None:
+                loop.thaw(found)
+            raise
+        return found
 
     async def _one_has_ended(self) -> None:
         async with trio.open_nursery() as nursery:

@@ -124,8 +124,8 @@ class BrokenEndpoint(UnixEndpoint):
 class HesitantEndpoint(UnixEndpoint):
     """A real endpoint whose next writes take no more bytes than the numbers in `takes`."""
 
-    def __init__(self, sock, takes=()):
-        super().__init__(sock)
+    def __init__(self, sock, takes=(), **more):
+        super().__init__(sock, **more)
         self.takes = deque(takes)
 
     def write(self, view):

@@ -20,13 +20,33 @@ class FakeLayer:
         self.longest_token = longest_token
         self.longest_plain = longest_token - OVERHEAD
         self.wrapped = self.unwrapped = 0
+        self.moved = False
+
+    @classmethod
+    def from_state(cls, state):
+        layer = cls(state["longest_token"])
+        layer.wrapped, layer.unwrapped = state["wrapped"], state["unwrapped"]
+        return layer
+
+    def state(self):
+        self.moved = True
+        return {
+            "longest_token": self.longest_token,
+            "wrapped": self.wrapped,
+            "unwrapped": self.unwrapped,
+        }
+
+    def go_on(self):
+        self.moved = False
 
     def wrap(self, plain):
+        assert not self.moved
         assert 0 < len(plain) <= self.longest_plain
         self.wrapped += 1
         return seal(self.wrapped, plain) + inverted(plain)
 
     def unwrap(self, token):
+        assert not self.moved
         plain = inverted(token[OVERHEAD:])
         self.unwrapped += 1
         if token[:OVERHEAD] != seal(self.unwrapped, plain):
