@@ -102,10 +102,7 @@ class Succession:
                 lambda: tuple(self.processes.all),
             )
             try:
-                with trio.CancelScope() as self._attempt:
-                    outcome, self.retirement = await hand_over.run()
-                if self._attempt.cancelled_caught:
-                    raise UpgradeFailed("the daemon is about to end")
+                outcome, self.retirement = await self._attempted(hand_over)
             except UpgradeFailed as error:
                 log.error("not upgraded, this process goes on to serve: %s", error)
                 self._record("error", {"reason": str(error)})
@@ -119,6 +116,11 @@ class Succession:
         )
         self._record("ok", {"successor": outcome.pid})
         return outcome
+
+    async def _attempted(self, hand_over: HandOver) -> tuple[Outcome, Retirement]:
+        with trio.CancelScope() as self._attempt:
+            return await hand_over.run()
+        raise UpgradeFailed("the daemon is about to end")
 
     def call_off(self) -> None:
         """An upgrade that is under way: the daemon ends."""

@@ -45,7 +45,6 @@ class Inherited:
                     return each
         return None
 
-
     def close(self) -> None:
         """Nobody claims the rest."""
         while self._offered:

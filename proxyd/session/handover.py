@@ -20,13 +20,14 @@ from proxyd.endpoint.ancillary import ROOT
 from proxyd.endpoint.contract import Endpoint
 from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.moving import endpoint_from
+from proxyd.endpoint.sasl import Layer
 from proxyd.relay.loop import STOPPED, RelayLoop
 from proxyd.relay.moving import Frozen, ends_in, pair_from
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.parting import MOST as MOST_PARTINGS
 from proxyd.relay.pipes import MOST, PipePool
 from proxyd.relay.trail import Trail
-from proxyd.sasl.gssapi import layer_from
+from proxyd.wire.state import State
 
 # Sockets in whose queue descriptors are left find a courier in this time, which starts in 30 ms.
 _SETTLES_S: Final = 1.0
@@ -156,8 +157,8 @@ class Relay:
         Raises ValueError. Both sockets are the caller's until it goes on.
         """
         of_client, of_backend = ends_in(state)
-        client = endpoint_from(of_client, client_sock, layer_from)
-        backend = endpoint_from(of_backend, backend_sock, layer_from)
+        client = endpoint_from(of_client, client_sock, _layer_from)
+        backend = endpoint_from(of_backend, backend_sock, _layer_from)
         loop = self._loop_of(client)
         return pair_from(
             state,
@@ -284,6 +285,12 @@ class _Thread:
             raise
         finally:
             _call(self._token, self.over.set)
+
+
+def _layer_from(state: State) -> Layer:
+    from proxyd.sasl.gssapi import layer_from  # noqa: PLC0415 (Kerberos takes memory)
+
+    return layer_from(state)
 
 
 def _call(token: trio.lowlevel.TrioToken, function: Callable[..., object], *args: object) -> None:

@@ -8,6 +8,7 @@ before. A process that ends without a word is dead: what it has given is served,
 listening sockets alone.
 """
 
+import functools
 import logging
 import os
 import socket
@@ -33,7 +34,6 @@ from proxyd.upgrade.program import CHANNEL, STDERR, speak_for_ourselves
 
 _OFFER_S: Final = 10.0
 _MOST_DIGITS: Final = 9
-_TOLD_ENOUGH: Final = 8  # descriptors of a session: two
 
 log = logging.getLogger("daemon.upgrade")
 
@@ -244,16 +244,22 @@ class Process:
                 for each in clients:
                     self._is_there(client_told(each))
             case "gone", {"number": int(number)}:
-                client = self._all.roster.clients.get(number)
-                if client is not None and client.process == self.pid:
+                if (client := self._client(number)) is not None:
                     self._all.roster.gone_elsewhere(client)
-            case "figures", {"of": dict(news)}:
-                for number, each in news.items():
-                    self._figures(number, figures_told(each))
+            case "figures", {"of": list(news)}:
+                self._figures(news)
+            case "kick", {"number": int(number), "reason": str(reason)}:
+                if (client := self._all.roster.clients.get(number)) is not None:
+                    client.end(reason)
             case "retired", {"pid": int(pid), "clients": list(clients)}:
                 self._takes_on(message, pid, clients, nursery)
             case "finished", _:
                 self._finish()
+
+    def _client(self, number: int) -> Client | None:
+        """One that this process serves."""
+        client = self._all.roster.clients.get(number)
+        return client if client is not None and client.process == self.pid else None
 
     def _finish(self) -> None:
         """It has given all that it gives at once; said once."""
@@ -295,12 +301,12 @@ class Process:
 
         return kick
 
-    def _figures(self, number: str, figures: FiguresTold) -> None:
-        if not (number.isdecimal() and len(number) <= _MOST_DIGITS * 2):
-            return
-        client = self._all.roster.clients.get(int(number))
-        if client is not None and client.process == self.pid:
-            client.pair = _session(figures)
+    def _figures(self, news: Sequence[Any]) -> None:
+        for each in news:
+            match each:
+                case [int(number), figures]:
+                    if (client := self._client(number)) is not None:
+                        client.pair = _session(figures_told(figures))
 
     def _takes_on(
         self, message: Message, pid: int, clients: Sequence[Any], nursery: trio.Nursery
@@ -328,19 +334,25 @@ class Process:
             return
         with suppress(ChannelBroken):  # then nobody else has it
             await self._channel.send("has", {"number": number})
-        self._all.relay.resume(pair)
-        self._all.roster.resumed(client, pair, self._all.relay.dropping(number))
+        relay = self._all.relay
+        relay.go_on_with(pair)
+        self._all.roster.resumed(client, pair, functools.partial(relay.drop, number))
 
     def _restored(self, client: Client, message: Message) -> RelayedPair:
         """Raises ValueError and OSError; then the sockets are closed with the message."""
         state = message.document.get("state")
         if not isinstance(state, dict):
             raise Unreadable("a session without its state")
-        descriptors = message.descriptors
-        pair = self._all.relay.restored(
-            state, descriptors[0], descriptors[1], trail=self._all.audit.trail(client.recorded)
-        )
-        descriptors.clear()
+        with ExitStack() as unless_it_goes_on:
+            socks = []
+            while message.descriptors:
+                socks.append(socket.socket(fileno=message.descriptors.pop(0)))
+                unless_it_goes_on.callback(socks[-1].close)
+            trail = self._all.audit.trail(client.recorded)
+            pair = self._all.relay.restored(state, *socks, trail=trail)
+            if pair.number != client.number:
+                raise Unreadable(f"the state of session {pair.number}")
+            unless_it_goes_on.pop_all()
         return pair
 
     def _forget(self) -> None:

@@ -97,17 +97,16 @@ class _Moves:
 
     async def move(self, client: Client) -> bool:
         """Whether it is on its way; else it cannot be moved now."""
-        frozen = await self.relay.freeze(client.number)
-        if frozen is None:
+        if (frozen := await self.relay.freeze(client.number)) is None:
             return False
         self._under_way.append(frozen)
-        document = {"number": frozen.number, "state": frozen.state}
+        document = {"number": client.number, "state": frozen.state}
         try:
             await self.channel.send("session", document, frozen.descriptors)
         except Unreadable as error:  # it holds more than a message takes
-            log.warning("session %d stays: %s", frozen.number, error)
+            log.warning("session %d stays: %s", client.number, error)
             self._under_way.remove(frozen)
-            self.refused.add(frozen.number)
+            self.refused.add(client.number)
             self.relay.thaw(frozen)
         return True
 
@@ -115,25 +114,26 @@ class _Moves:
     def under_way(self) -> int:
         return len(self._under_way)
 
-    def answered(self, message: Message) -> None:
+    async def answered(self, message: Message) -> None:
         """Of the first that is under way. Raises ChannelBroken."""
-        if not self._under_way or message.document.get("number") != self._under_way[0].number:
+        number = message.document.get("number")
+        if not self._under_way or number != self._under_way[0].pair.number:
             raise ChannelBroken("an answer to what was not asked")
         frozen = self._under_way.popleft()
         if message.kind == "has":
             self.moved += 1
             self.relay.let_go(frozen)
-            client = self.roster.clients.get(frozen.number)
-            if client is not None:
-                self.roster.moved(client, self.pid)
+            self.roster.moved(self.roster.clients[frozen.pair.number], self.pid)
+            if frozen.dropped:  # while it was on its way
+                await self.channel.send("kick", {"number": number, "reason": frozen.dropped})
             return
         log.warning(
             "session %d stays: process %d cannot take it: %s",
-            frozen.number,
+            number,
             self.pid,
             message.document.get("reason"),
         )
-        self.refused.add(frozen.number)
+        self.refused.add(frozen.pair.number)
         self.relay.thaw(frozen)
 
     def give_up(self) -> None:
@@ -241,7 +241,7 @@ class HandOver:
                 nonlocal answered
                 while (message := await moves.channel.receive()) is not None:
                     with _closing(message):
-                        moves.answered(message)
+                        await moves.answered(message)
                     answered.set()
                     answered = trio.Event()
 
@@ -318,13 +318,13 @@ class Retirement:
     async def _hear(self) -> None:
         while (message := await self._moves.channel.receive()) is not None:
             with _closing(message):
-                self._obey(message)
+                await self._obey(message)
 
-    def _obey(self, message: Message) -> None:
+    async def _obey(self, message: Message) -> None:
         """Raises ChannelBroken."""
         match message.kind, message.document:
             case (("has" | "cannot"), _):
-                self._moves.answered(message)
+                await self._moves.answered(message)
             case "kick", {"number": int(number), "reason": str(reason)}:
                 client = self._roster.clients.get(number)
                 if client is not None:
@@ -347,12 +347,12 @@ class Retirement:
         if now < self._next_figures:
             return
         self._next_figures = now + _TELL_EVERY_S
-        news: dict[str, Any] = {}
+        news: list[Any] = []
         for client in list(self._roster.clients.values()):
             figures = figures_of(client)
             if figures is not None and self._told.get(client.number) != figures:
                 self._told[client.number] = figures
-                news[str(client.number)] = written(figures)
+                news.append([client.number, written(figures)])
         if news:
             await channel.send("figures", {"of": news})
 

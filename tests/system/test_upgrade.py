@@ -3,20 +3,11 @@
 The daemon behind is libvirtd, the clients are virsh and frames by hand.
 """
 
-import os
-import re
-import signal
-import socket
-import sys
-import threading
-from contextlib import ExitStack
-
 import pytest
 
 from proxyd.wire.programs import Remote
 from proxyd.wire.remote import OpenArguments
-from tests.bed.daemon import accepts
-from tests.bed.upgrading import lives, upgrading
+from tests.bed.upgrading import upgrading
 from tests.bed.virsh import unix_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient

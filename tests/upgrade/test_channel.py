@@ -30,7 +30,6 @@ def is_open(descriptor):
 async def test_messages_come_whole_and_in_order(ends):
     here, there = map(Channel, ends)
     sent = [{"number": at, "content": bytes([at]) * at * 5000} for at in range(40)]
-    received = []
 
     async def send():
         for each in sent:
@@ -39,8 +38,7 @@ async def test_messages_come_whole_and_in_order(ends):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        for _ in sent:
-            received.append(await there.receive())
+        received = [await there.receive() for _ in sent]
         with pytest.raises(ChannelBroken, match="ended"):
             await there.receive()
     assert [each.document for each in received] == sent
