@@ -20,7 +20,8 @@ _NAME: Final = "proxyd"
 # As it stands in front of a command of its own, or of an option: elsewhere it is a word of prose.
 _COMMAND: Final = re.compile(
     r"(?<![\w./-])proxyd"
-    r"(?= (?:certs|passwd|doctor|switch|install|uninstall|status|clients|kick|reload|upgrade|-))"
+    r"(?= (?:certs|passwd|doctor|switch|install|uninstall|status|clients|top|metrics|kick|reload"
+    r"|drain|upgrade|audit|-))"
 )
 
 _EXAMPLE: Final = re.compile(r"(?<=^  )proxyd(?= )")

@@ -177,6 +177,36 @@ class LogLosses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Nobody new is let in, since when, and who is `left`; of those some are still negotiating."""
+
+    since: float
+    left: int
+    negotiating: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """What came of `proxyd drain`: whether it has changed anything, and how it is now."""
+
+    changed: bool
+    drain: Drain | None = None  # there is none any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What the daemon was started from, beside what is installed now.
+
+    `outdated` says what is different, a text each; `installed` is the release that is there now, ""
+    where none is; `remedy` is the command that makes the daemon what is installed.
+    """
+
+    outdated: tuple[str, ...]
+    installed: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The daemon, as it is right now."""
 
@@ -184,6 +214,8 @@ class Status:
     version: str
     pid: int
     state: str
+    drain: Drain | None = None
+    program: Program | None = None  # of a daemon that is older
     started_at: float
     uptime_s: float
     configuration: str

@@ -5,8 +5,8 @@ from typing import Final
 
 from proxyd.admin.act import Act
 from proxyd.admin.document import written
-from proxyd.admin.view import DaemonView
-from proxyd.wire import proxyd_program
+from proxyd.admin.view import CallRefused, DaemonView
+from proxyd.wire import failure, proxyd_program
 from proxyd.wire.programs import Own
 
 
@@ -41,6 +41,15 @@ async def _reload(view: DaemonView, payload: bytes) -> bytes:
     return proxyd_program.pack_text(await view.reload())
 
 
+def _drain(view: DaemonView, payload: bytes) -> bytes:
+    flags = proxyd_program.AskDrain.unpack(payload).flags
+    unknown = flags & ~proxyd_program.LET_IN
+    if unknown:  # whatever it is, it is no plain drain
+        raise CallRefused(failure.unsupported_flags(unknown, Own.DRAIN.name))
+    drained = view.drain(on=not flags & proxyd_program.LET_IN)
+    return proxyd_program.pack_text(json.dumps(written(drained)))
+
+
 async def _upgrade(view: DaemonView, payload: bytes) -> bytes:
     proxyd_program.unpack_nothing(payload)
     return proxyd_program.pack_text(json.dumps(written(await view.upgrade())))
@@ -56,5 +65,6 @@ OWN_ACTS: Final[dict[Own, Act]] = {
     ),
     Own.RELOAD: Act(_reload, changes=True),
     Own.METRICS: Act(_metrics),
+    Own.DRAIN: Act(_drain, changes=True),
     Own.UPGRADE: Act(_upgrade, changes=True),
 }

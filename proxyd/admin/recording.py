@@ -16,6 +16,7 @@ _EVENTS: Final[Mapping[Admin | Own, Event]] = {
     Admin.CLIENT_CLOSE: Event.KICKED,
     Own.CLOSE_CLIENT: Event.KICKED,
     Admin.SERVER_SET_CLIENT_LIMITS: Event.LIMITS,
+    Own.DRAIN: Event.DRAIN,
 }
 # IntEnum members of both programs are equal where their numbers are.
 _BY_PROGRAM: Final = {(type(key), int(key)): event for key, event in _EVENTS.items()}
@@ -48,6 +49,8 @@ def target_of(view: DaemonView, procedure: Admin | Own, payload: bytes) -> Who:
 
 def limits_of(view: DaemonView, procedure: Admin | Own, payload: bytes) -> dict[str, Value | None]:
     """What is in force now of what a call was to change."""
+    if procedure is Own.DRAIN:
+        return _of_drain(payload)
     if isinstance(procedure, Own) or procedure is not Admin.SERVER_SET_CLIENT_LIMITS:
         return {}
     try:
@@ -63,6 +66,15 @@ def limits_of(view: DaemonView, procedure: Admin | Own, payload: bytes) -> dict[
                 "reason": f"of the server {name}",
             }
     return {}
+
+
+def _of_drain(payload: bytes) -> dict[str, Value | None]:
+    try:
+        flags = proxyd_program.AskDrain.unpack(payload).flags
+    except MalformedFrame:
+        return {}
+    lets_in = flags & proxyd_program.LET_IN
+    return {"reason": "everybody is let in" if lets_in else "nobody new is let in"}
 
 
 def administrator(visitor: Visitor) -> dict[str, Value | None]:

@@ -145,6 +145,12 @@ class DaemonView(Protocol):
         Raises CallRefused, and nothing has changed.
         """
 
+    def drain(self, *, on: bool) -> document.Drained:
+        """What `proxyd drain` asks for: nobody new is let in any more, or everybody again.
+
+        Raises CallRefused, where it is about to stop.
+        """
+
     async def upgrade(self) -> document.Upgraded:
         """What `proxyd upgrade` asks for: another process has taken over. Raises CallRefused, and
         this one goes on."""

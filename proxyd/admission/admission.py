@@ -62,7 +62,7 @@ class Admission:
         self.clients = 0
         self.callers = 0  # accepted, without a place
         self.overrun = self.crowded = self.uneven = False
-        self.closed = False
+        self.closed = self.draining = False
         self.changed = trio.Event()  # set when a client comes or goes, and then replaced
         self.on_change: Callable[[], None] = _nobody_listens  # called at once, for each of them
         self.on_room: Callable[[], None] = _nobody_listens  # somebody may find a place now
@@ -106,7 +106,7 @@ class Admission:
 
     def admit(self, holder: Holder, door: Door) -> Place | None:
         """A place, if need be that of somebody who makes way; None when there is none now."""
-        if self.closed:
+        if self.closed or self.draining:
             return None
         now, leaver = self._clock(), None
         anonymous = needs_proof(holder, door)
@@ -135,8 +135,9 @@ class Admission:
         return self._limit(holder) > self.max_clients
 
     def might_admit(self, transport: Transport) -> bool:
-        """Whether to try `admit` with somebody is worth it; it is where this cannot tell."""
-        crowd = _crowd(transport)
+        """Whether to try `admit` with somebody is worth it; it is where this cannot tell, and while
+        he would only be told why not."""
+        crowd = None if self.draining else _crowd(transport)
         if crowd is None or not self._strangers.is_full(crowd):
             return True
         return self._strangers.displaced(crowd, self._clock()) is not None
@@ -244,6 +245,8 @@ class Admission:
         """Whether anybody might be let in, or find room at the doorstep."""
         if self.closed:
             return False
+        if self.draining:
+            return True  # to be told so
         if not transport.traits.by_network:
             return self.clients < self.capacity.places
         if self.clients < self.max_clients or not self.crowded:
@@ -267,6 +270,13 @@ class Admission:
         would still accept it, and then nobody would serve it.
         """
         self.closed = True
+
+    def drain(self, *, on: bool) -> None:
+        """While it is on nobody gets a place, and who comes is to be told why; whoever has one
+        keeps it. Those who stand at the doorstep learn of it now."""
+        self.draining = on
+        self._tell()
+        self._let_in()
 
     async def wait_change(self) -> None:
         """Returns when a client has come or gone since the call."""
@@ -308,7 +318,7 @@ class Admission:
             self.turns.give_back(place.holder)
 
     def _say_full(self, transport: Transport) -> None:
-        if transport in self._told:
+        if transport in self._told or self.draining:
             return
         self._told.add(transport)
         crowd = _crowd(transport)

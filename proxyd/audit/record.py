@@ -48,6 +48,7 @@ class Event(StrEnum):
     RELOAD = "reload"
     UPGRADE = "upgrade"
     LIMITS = "limits_changed"
+    DRAIN = "drain"
     PASSWORD = "password_set"  # noqa: S105 (no password)
     NO_PASSWORD = "password_removed"  # noqa: S105
     ADMINISTRATOR = "administrator"

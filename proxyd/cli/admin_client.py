@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from proxyd.admin import document
 from proxyd.config.addresses import ADMIN_SOCKETS
 from proxyd.config.quoting import one_line
 from proxyd.endpoint.contract import HungUp
 from proxyd.endpoint.exchange import exchanged
 from proxyd.wire import proxyd_program
 from proxyd.wire.dialogue import Dialogue, Failed
-from proxyd.wire.failure import Failure, unknown_program
+from proxyd.wire.failure import Failure, unknown_procedure, unknown_program
 from proxyd.wire.programs import OWN_PROGRAM, VERSION, Own
 from proxyd.wire.xdr import MalformedFrame
 
@@ -107,6 +108,16 @@ class Connection:
         except MalformedFrame as error:
             raise NoAnswer(f"{self.path}: its answer cannot be read: {error}") from error
 
+    def drain(self, *, on: bool) -> document.Drained:
+        """Nobody new is let in any more, or everybody again. Raises NoAnswer and Unreadable."""
+        flags = 0 if on else proxyd_program.LET_IN
+        found = self._json(Own.DRAIN, proxyd_program.AskDrain(flags).pack())
+        return document.read(document.Drained, found)
+
+    def draining(self) -> document.Drain | None:
+        """How far that is; None if it has been ended. Raises NoAnswer and Unreadable."""
+        return document.read(document.Status, self.status(ask_daemons=False)).drain
+
     def upgrade(self) -> dict[str, Any]:
         """What has taken over. Raises Refusal where everything is as it was."""
         return dict(self._json(Own.UPGRADE, b"", patience_s=_UPGRADE_S))
@@ -148,14 +159,20 @@ class Connection:
         except MalformedFrame as error:
             raise NoAnswer(f"{self.path}: no libvirt daemon answers there: {error}") from error
         if isinstance(answer, Failed):
-            raise Refusal(self._refusal(answer.failure))
+            raise Refusal(self._refusal(answer.failure, procedure))
         return answer.payload
 
-    def _refusal(self, failure: Failure) -> str:
+    def _refusal(self, failure: Failure, procedure: Own) -> str:
         if failure.message == unknown_program(OWN_PROGRAM, VERSION).message:
             return (
                 f"{self.path} is not proxyd's admin socket but another one of libvirt's; name"
                 " proxyd's with --socket, or use virt-admin"
+            )
+        if failure.message == unknown_procedure(procedure).message:
+            return (
+                f"the proxyd at {self.path} is older than this command and cannot do that; to make"
+                " it this one, which ends its sessions: systemctl restart virtproxyd.service, or"
+                " however it was started"
             )
         return one_line(failure.message)
 

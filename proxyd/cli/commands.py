@@ -56,6 +56,7 @@ COMMANDS: Final = (
     Named("metrics", "its figures, as Prometheus reads them", "proxyd.cli.metrics"),
     Named("kick", "end the sessions of clients", "proxyd.cli.status"),
     Named("reload", "read the configuration again", "proxyd.cli.reload"),
+    Named("drain", "let in nobody new, and wait until nobody is left", "proxyd.cli.drain"),
     Named("upgrade", "hand over to the program that is installed now", "proxyd.cli.upgrade"),
     Named("audit", "who did what to which guest", "proxyd.cli.audit"),
     Named("certs", "make, revoke and check certificates for TLS", "proxyd.cli.certs"),

@@ -16,6 +16,7 @@ from proxyd.cli.rows import Column, Rows
 from proxyd.config.addresses import daemon_at
 from proxyd.config.expiry import EXPIRY_DAYS
 from proxyd.config.quoting import one_line
+from proxyd.invocation import pasteable
 from proxyd.process.health import Health
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def concerns(found: document.Status) -> list[Concern]:
         *(f"{each.subject}: {each.text}" for each in found.faults),
         *(f"{each.name}: {each.broken}" for each in found.listeners if each.broken),
     ]
-    warnings = [f"clients by {each.way} are not served: {each.text}" for each in found.troubles]
+    warnings = list(_of_the_daemon(found))
+    warnings += [f"clients by {each.way} are not served: {each.text}" for each in found.troubles]
     for each in found.certificates:
         left = each.days_left
         if left is not None and left < EXPIRY_DAYS:
@@ -116,6 +118,24 @@ def concerns(found: document.Status) -> list[Concern]:
     return [Concern(Health.CRITICAL, text) for text in critical] + [
         Concern(Health.WARNING, text) for text in warnings
     ]
+
+
+def _of_the_daemon(found: document.Status) -> Iterator[str]:
+    if found.drain is not None:
+        yield pasteable(f"{draining(found.drain)}: `proxyd drain --undo` lets in again")
+
+
+def draining(drain: document.Drain) -> str:
+    """That nobody new is let in, since when, and who is left."""
+    left = f"{drain.left} session{'' if drain.left == 1 else 's'} left"
+    return f"draining for {_span(time.time() - drain.since)}, nobody new is let in, {left}"
+
+
+def _state(found: document.Status) -> str:
+    if found.drain is None:
+        return f"{found.state} for {_span(found.uptime_s)}"
+    drained_s = time.time() - found.drain.since
+    return f"draining for {_span(drained_s)}, up for {_span(found.uptime_s)}"
 
 
 def _of_backends(found: document.Status) -> Iterator[str]:
@@ -155,8 +175,7 @@ def status_view(
     limits, relay = found.limits, found.relay
     head = Text.assemble(
         (f"proxyd {found.version}", "bold"),
-        f"  {found.state} for {_span(found.uptime_s)}, pid {found.pid}\n"
-        f"configuration {found.configuration}",
+        f"  {_state(found)}, pid {found.pid}\nconfiguration {found.configuration}",
     )
     use = Text(
         f"clients {limits.clients} of {limits.max_clients},"
@@ -189,8 +208,10 @@ def stale(view: RenderableType, why: str, age_s: float) -> RenderableType:
     return Group(Text(head, style=_BAD), view)
 
 
-def clients_view(clients: Sequence[document.Client]) -> RenderableType:
-    """A row for each."""
+def clients_view(
+    clients: Sequence[document.Client], drain: document.Drain | None = None
+) -> RenderableType:
+    """A row for each; below them, whether nobody new is let in."""
     table = Rows(_CLIENT)
     for each in map(_plain, clients):
         is_open = each.state == "open"
@@ -208,7 +229,8 @@ def clients_view(clients: Sequence[document.Client]) -> RenderableType:
             _size(each.bytes_down),
         )
     count = f"{len(clients)} client{'' if len(clients) == 1 else 's'}"
-    return Group(table, Text(count, style=_DIM)) if clients else Text("nobody is connected")
+    shown = Group(table, Text(count, style=_DIM)) if clients else Text("nobody is connected")
+    return shown if drain is None else Group(shown, Text(f"! {draining(drain)}", style=_BAD))
 
 
 def top_view(shown: "Sequence[Rates]", everybody: "Sequence[Rates]") -> RenderableType:

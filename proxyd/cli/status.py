@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from proxyd.admin import document
 from proxyd.cli.admin_client import Connection, NoAnswer, Refusal
@@ -43,7 +43,7 @@ a proxyd that systemd would have to start no more is told than that.
 exit status, as monitoring plugins have it:
   0 OK
   1 WARNING: a certificate ends within 30 days, the last reload failed, a way in is not served,
-    places or log lines are short
+    nobody new is let in (drain), what runs is not what is installed, places or log lines are short
   2 CRITICAL: clients get errors, as a daemon is gone or does not answer, or proxyd is down
   3 UNKNOWN: it was not asked, this user may not ask it, or the command line is wrong
 """
@@ -246,13 +246,16 @@ def _has_failed() -> bool:
 def _clients(arguments: argparse.Namespace, places: Places) -> int:
     from proxyd.cli.screens import clients_view  # noqa: PLC0415 (slow to load)
 
+    def view(found: _Listed) -> "RenderableType":
+        return clients_view(_read(found.clients), found.drain)
+
     def shown() -> int:
         try:
             _show(
                 arguments,
-                Connection.clients,
-                lambda found: clients_view(_read(found)),
-                _as_it_came,
+                _listed_for_machines if arguments.json else _listed,
+                view,
+                lambda found: found.clients,
                 places,
                 passive=arguments.json,
             )
@@ -263,8 +266,17 @@ def _clients(arguments: argparse.Namespace, places: Places) -> int:
     return told(shown)
 
 
-def _as_it_came(found: _Found) -> _Found:
-    return found
+class _Listed(NamedTuple):
+    clients: list[dict[str, Any]]
+    drain: document.Drain | None = None
+
+
+def _listed(connection: Connection) -> _Listed:
+    return _Listed(connection.clients(), connection.draining())
+
+
+def _listed_for_machines(connection: Connection) -> _Listed:
+    return _Listed(connection.clients())
 
 
 def _read(found: list[dict[str, Any]]) -> list[document.Client]:

@@ -154,6 +154,14 @@ class LiveView:
         still = [f"clients by {each.way} are still not served: {each.reason}" for each in broken]
         return "\n".join([done.text, *still])
 
+    def drain(self, *, on: bool) -> document.Drained:
+        if self._roster.admission.closed:
+            text = "it has been told to stop, and lets nobody in until it is started anew"
+            raise CallRefused(failure.system_error(0, text, Domain.NONE))
+        drain = self._reporter.drain
+        changed = drain.begin() if on else drain.undo()
+        return document.Drained(changed=changed, drain=drain.told)
+
     async def upgrade(self) -> document.Upgraded:
         try:
             done = await self._upgrade()

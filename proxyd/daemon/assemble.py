@@ -7,7 +7,7 @@
                                presence, polkit, starter, routes, proofs, refusals, leaving
     admin_services             what an administrator's visit needs: the admin server, and the
                                daemon as admin/view.py describes it
-    reloader, mender, idle     they change and end what is above
+    reloader, mender, idle     they change and end what is above, and drain lets nobody new in
 
 Nothing runs yet: control_plane.py starts them.
 """
@@ -29,6 +29,7 @@ from proxyd.audit.writer import Audit
 from proxyd.autostart.starter import Starter
 from proxyd.daemon.admin_view import LiveView, ProxyServer
 from proxyd.daemon.audit_settings import AuditSettings
+from proxyd.daemon.drain import Drain
 from proxyd.daemon.entrances import Entrances, polkit_for, prover
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import Current, Options
@@ -80,6 +81,7 @@ class Parts:
     admin: AdminServer
     admin_services: VisitServices
     idle: IdleExit
+    drain: Drain
     reloader: Reloader
     mender: Mender
     metrics: MetricsService
@@ -121,6 +123,7 @@ def assemble(
     admin = AdminServer(max_clients=current.now.settings.admin_max_clients)
     admissions = (admission, admin.admission)
     idle = IdleExit(options.idle_exit_s, admissions, end)
+    drain = Drain(roster)
     reloader = Reloader(current, options, logs, admissions, audit=audit, announced=announced)
     _record(audit.audit, roster, relay, services.refusals, reloader)
     needs = Needs(
@@ -139,6 +142,7 @@ def assemble(
         relay=relay,
         logs=logs,
         idle=idle,
+        drain=drain,
         reloader=reloader,
         needs=needs,
         started_at=time.time(),
@@ -173,6 +177,7 @@ def assemble(
             audit=audit.audit,
         ),
         idle=idle,
+        drain=drain,
         reloader=reloader,
         mender=Mender(current, options, reloader),
         metrics=metrics,

@@ -29,6 +29,7 @@ from proxyd.config.listeners import Door
 from proxyd.daemon.assemble import assemble
 from proxyd.daemon.audit_settings import AuditSettings
 from proxyd.daemon.doors import Doors
+from proxyd.daemon.drain import NOTE
 from proxyd.daemon.expiry import tell_of_ends
 from proxyd.daemon.in_force import Current, InForce, Options
 from proxyd.daemon.lineage import Lineage
@@ -93,7 +94,8 @@ class Daemon:
         self._given_back = ExitStack()  # ports that were opened since the start
         self._news = trio.Event()
         self._parts.reloader.opened = self._serve_ports
-        self._parts.reloader.on_change = self._tell_news
+        self._parts.reloader.on_change = self._reloaded
+        self._parts.drain.on_change = self._tell_news
 
     async def run(self, readiness: Readiness) -> None:
         """Returns when it has been stopped. Raises RelayDied."""
@@ -231,6 +233,7 @@ class Daemon:
                     self._lineage.inherited.close()
                 start(tell_of_ends, parts.current)
                 start(parts.idle.run)
+                start(parts.drain.run)
                 start(parts.mender.run)
                 start(feed_watchdog, self._notifier, parts.relay.answers)
                 clients = parts.roster.clients.values
@@ -288,15 +291,19 @@ class Daemon:
         await self._see_off_clients()
         self._end()
 
-    def _tell_news(self) -> None:
+    def _reloaded(self) -> None:
         self._parts.mender.look()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
     def _notes(self) -> list[str]:
         """What `systemctl status` shows besides the sessions."""
         last = self._parts.reloader.last
-        notes = [f"{each.way} is not served" for each in self._parts.current.now.troubles]
+        notes = [NOTE] if self._parts.admission.draining else []
+        notes += [f"{each.way} is not served" for each in self._parts.current.now.troubles]
         if last is not None and not last.succeeded:
             notes.append(f"the last reload failed, nothing was changed: {last.text}")
         return notes

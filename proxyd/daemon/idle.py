@@ -14,7 +14,8 @@ log = logging.getLogger("daemon.virtproxyd")
 class IdleExit:
     """Ends the daemon when no client was connected for so long; 0 seconds mean never.
 
-    Clients of every listener count, those of the admin sockets, too. `end` must let nobody in any
+    Clients of every listener count, those of the admin sockets, too. While the daemon is drained it
+    does not end: the next one would let in whom this one turns away. `end` must let nobody in any
     more at once: who connects at that very moment waits for the next daemon at the socket.
     """
 
@@ -46,7 +47,7 @@ class IdleExit:
                 return
 
     def _is_deserted(self) -> bool:
-        return not any(crowd.clients or crowd.callers for crowd in self._crowds)
+        return not any(crowd.clients or crowd.callers or crowd.draining for crowd in self._crowds)
 
     def _look(self) -> None:
         """Somebody has come or gone: that matters for the first and the last one alone."""

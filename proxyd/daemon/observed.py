@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from proxyd.admission.admission import Admission
 from proxyd.config.addresses import daemon_at
 from proxyd.daemon.status_document import Reporter
+from proxyd.invocation import pasteable
 from proxyd.metrics.reading import DaemonReading, Reading, ThreadReading, Times
 from proxyd.metrics.service import Observed
 from proxyd.relay.figures import Figures
@@ -33,8 +34,10 @@ def observed(reporter: Reporter, roster: Roster, relay: Relay, turned_away: Refu
             status=await reporter.status(ask_daemons=False),
             states=_states(roster),
             opened=dict(tally.opened),
-            refused={reason.value: tally.refused[reason] for reason in Refusal}
-            | {Refusal.NO_PLACE.value: turned_away.total},
+            refused={
+                reason.value: tally.refused[reason] + turned_away.reasons[reason]
+                for reason in Refusal
+            },
             session_time=_times(tally.session_time),
             opening_time=_times(tally.opening_time),
             handshake_time=_times(tally.handshake_time),
@@ -57,6 +60,8 @@ def observed(reporter: Reporter, roster: Roster, relay: Relay, turned_away: Refu
 async def _unready(admission: Admission, reporter: Reporter) -> str:
     if admission.closed:
         return "draining: nobody is let in any more"
+    if admission.draining:
+        return f"draining: nobody new is let in until `{pasteable('proxyd drain --undo')}`"
     if admission.clients >= admission.max_clients:
         return f"all {admission.max_clients} places are taken (max_clients)"
     faults = await reporter.needs.faults(wake=False)

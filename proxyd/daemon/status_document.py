@@ -17,6 +17,7 @@ from proxyd.admin.visitors import AdminServer
 from proxyd.config.addresses import daemon_at, host_port
 from proxyd.config.listeners import authentication, by_certificate
 from proxyd.config.routes import Destination
+from proxyd.daemon.drain import Drain
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import Current, Options
 from proxyd.daemon.log_settings import LogSettings
@@ -41,6 +42,7 @@ class Reporter:
     relay: Relay
     logs: LogSettings
     idle: IdleExit
+    drain: Drain
     reloader: Reloader
     needs: Needs
     started_at: float
@@ -61,7 +63,8 @@ class Reporter:
             format=document.FORMAT,
             version=__version__,
             pid=os.getpid(),
-            state="draining" if self.roster.admission.closed else "serving",
+            state=self._state(),
+            drain=self.drain.told,
             started_at=self.started_at,
             uptime_s=time.time() - self.started_at,
             configuration=self.options.source.path,
@@ -80,6 +83,10 @@ class Reporter:
             log=document.LogLosses(dropped=logs.dropped, lost=logs.lost),
             processes=self._processes(),
         )
+
+    def _state(self) -> str:
+        admission = self.roster.admission
+        return "draining" if admission.closed or admission.draining else "serving"
 
     def _processes(self) -> tuple[document.Process, ...]:
         """Those that have handed over and are still needed."""

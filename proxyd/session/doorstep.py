@@ -69,7 +69,7 @@ class Doorstep:
 
     def call(self, caller: Caller) -> None:
         """Somebody from the network."""
-        if self._has_spoken(caller) and not self._admission.standing and self._enter(caller):
+        if self._has_spoken(caller) and self._need_not_stand and self._enter(caller):
             return
         if not self._make_way(caller) or not self._watch(caller, _COMES):
             COURIERS.close(caller.sock)
@@ -150,7 +150,7 @@ class Doorstep:
 
     def _speaks(self, caller: Caller, *, gone: bool) -> None:
         """The first byte is there. While others wait for places it waits with them."""
-        if not self._admission.standing and self._enter(caller):
+        if self._need_not_stand and self._enter(caller):
             self._take_away(caller)
             return
         self._stand(caller)
@@ -228,6 +228,11 @@ class Doorstep:
         self._admission.crowd_doorstep(
             overrun=full, crowded=full and not silent, uneven=self.network.uneven
         )
+
+    @property
+    def _need_not_stand(self) -> bool:
+        """Nobody is before the next one, or none of them gets a place anyway."""
+        return self._admission.draining or not self._admission.standing
 
     def _waiting_by_network(self) -> int:
         return sum(self.standing[transport].count for transport in BY_NETWORK)

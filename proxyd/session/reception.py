@@ -3,6 +3,10 @@
 accept ─┬─ by the network ── doorstep ─┐
         └─ by this host ───────────────┴─ a place ── session (opening.py)
                                           none: stand at the doorstep, or be turned away
+
+While the daemon is drained nobody gets a place. Who has one when that begins is here, and goes on,
+in the midst of negotiation too, which has a limit of its own; who stands at the doorstep is not
+here, and is told, as is who comes; who has come by the network and is silent, when he speaks.
 """
 
 import logging
@@ -16,6 +20,7 @@ from proxyd.session.doorstep import Doorstep
 from proxyd.session.entrance import Entrance
 from proxyd.session.line import Caller
 from proxyd.session.opening import OpeningSession, Services, serve_client
+from proxyd.session.tally import Refusal
 from proxyd.wire import failure
 
 log = logging.getLogger("rpc.netserver")
@@ -48,7 +53,9 @@ class Reception:
             COURIERS.close(sock)
             return
         caller = Caller(sock, entrance, holder, trio.current_time())
-        if trouble := self._services.trouble_of(door):
+        if self._admission.draining and not door.transport.traits.by_network:
+            self._tell_of_drain(caller)
+        elif trouble := self._services.trouble_of(door):
             self._turn_away(caller, failure.not_served(door.transport.name), trouble)
         elif holder.rank is not Rank.OWN and COURIERS.hangs(holder.name):
             self._turn_away(caller, failure.passed_what_hangs(holder.name))
@@ -70,8 +77,16 @@ class Reception:
     def _turn_away(self, caller: Caller, refusal: failure.Failure, why: str = "") -> None:
         self._nursery.start_soon(self._services.refusals.tell, caller, refusal, why)
 
+    def _tell_of_drain(self, caller: Caller) -> None:
+        told = self._services.refusals.tell
+        self._nursery.start_soon(told, caller, failure.draining(), "", Refusal.DRAINING)
+
     def _enter(self, caller: Caller) -> bool:
-        """Gives a caller a place and serves it; False when there is none."""
+        """Gives a caller a place and serves it, or tells it why nobody gets one; False when there
+        is none."""
+        if self._admission.draining and not self._admission.closed:
+            self._tell_of_drain(caller)
+            return True
         place = self._admission.admit(caller.holder, caller.door)
         if place is None:
             return False

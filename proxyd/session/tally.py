@@ -17,6 +17,7 @@ _MOST_DAEMONS: Final = 64  # libvirt has a dozen; routes may name more
 class Refusal(StrEnum):
     """Why somebody was not let in, or not to where he wanted to go."""
 
+    DRAINING = "draining"  # nobody new is let in
     NO_PLACE = "no_place"  # over a limit of his own, or there was none left
     TLS = "tls"  # no handshake came of it, or the certificate is not one that is let in
     SASL = "sasl"  # the proof failed, or the name is not in the list

@@ -180,6 +180,14 @@ def no_place(count: int) -> Failure:
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
 
 
+def draining() -> Failure:
+    detail = (
+        "this host is being taken out of service and lets in nobody new: use another host, or try"
+        " again later (there, proxyd drain --undo lets in again)"
+    )
+    return _ordinary(ErrorCode.OPERATION_DENIED, Domain.RPC, detail)
+
+
 def passed_what_hangs(whose: str) -> Failure:
     detail = (
         f"a descriptor that {whose} has passed cannot be closed, because its file system does not"

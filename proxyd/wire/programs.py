@@ -88,6 +88,7 @@ class Own(IntEnum):
     CLOSE_CLIENT = 3
     RELOAD = 4
     METRICS = 5
+    DRAIN = 6
     UPGRADE = 7
 
 

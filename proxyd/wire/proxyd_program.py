@@ -11,6 +11,7 @@ docs/status.md has their keys.
 | 3 | CLOSE_CLIENT | u64 number | nothing |
 | 4 | RELOAD | nothing | string: what was done |
 | 5 | METRICS | nothing | string: Prometheus' text format (docs/metrics.md) |
+| 6 | DRAIN | u32 flags (bit 0: let in again) | string: an object |
 | 7 | UPGRADE | nothing | string: an object (admin/document.py, Upgraded) |
 
 A list of thousands is asked for page by page: `after` is the last number of the page before, 0 at
@@ -27,6 +28,7 @@ from proxyd.wire.xdr import MalformedFrame, Reader, Writer
 
 ASK_DAEMONS: Final = 1  # bit 0 of STATUS's flags
 ASK_BUSY: Final = 2  # bit 1: of the daemons those that have sessions, and so are running
+LET_IN: Final = 1  # bit 0 of DRAIN's flags
 LONGEST_PAGE: Final = 64  # 1 ms of the interpreter; 256 held sessions up for 4 ms and more
 
 
@@ -63,6 +65,19 @@ class AskPage(NamedTuple):
         return cls(reader.u64(), reader.u32())
 
 
+class AskDrain(NamedTuple):
+    """Arguments of DRAIN."""
+
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        return Writer().u32(self.flags).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "AskDrain":
+        return cls(Reader(payload).u32())
+
+
 def pack_number(number: int) -> bytes:
     """The argument of CLOSE_CLIENT."""
     return Writer().u64(number).take()
@@ -79,7 +94,7 @@ def unpack_nothing(payload: bytes) -> None:
 
 
 def pack_text(text: str) -> bytes:
-    """The result of STATUS, LIST_CLIENTS, RELOAD, METRICS and UPGRADE."""
+    """The result of all that return something."""
     return Writer().string(text).take()
 
 
