@@ -3,7 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING, Final
 
+from proxyd import __version__
+from proxyd.admin import document
+from proxyd.cli.admin_client import NoAnswer
 from proxyd.cli.commands import Command
+from proxyd.cli.whereabouts import Asleep, Whereabouts, reach_quietly
 from proxyd.config.settings import Settings
 from proxyd.config.sources import Loaded
 from proxyd.daemon.load_config import load_checked, source_of
@@ -13,6 +17,7 @@ from proxyd.doctor import command as doctor
 from proxyd.doctor.surroundings import Surroundings, Unready
 from proxyd.process.exit_status import StartFailed
 from proxyd.process.health import Health
+from proxyd.process.program import restart_of
 from proxyd.switch import command as switch
 from proxyd.switch.arrival import next_lines
 from proxyd.switch.record import under_way
@@ -67,6 +72,22 @@ def _passwords(settings: Settings) -> "PasswordFile":
     return passwords_of(settings, _SYSTEM)
 
 
+def _program(settings: Settings) -> document.Program | None:
+    """What the system's daemon says of itself; nothing is started for that."""
+    where = Whereabouts(directories=(settings.unix_sock_dir or _SYSTEM.runtime_dir,))
+    try:
+        with reach_quietly(where, passive=True) as connection:
+            found = document.read(document.Status, connection.status(ask_daemons=False))
+    except (Asleep, NoAnswer, document.Unreadable):
+        return None
+    if found.program is None and found.version != __version__:  # it is older than the question
+        differs = f"{found.version} runs, {__version__} is what asks"
+        return document.Program(
+            outdated=(differs,), installed=__version__, remedy=restart_of(found.pid)
+        )
+    return found.program
+
+
 def _doctor(arguments: argparse.Namespace, _: Places) -> int:
     around = Surroundings(
         config_file=_SYSTEM.config_file,
@@ -77,6 +98,7 @@ def _doctor(arguments: argparse.Namespace, _: Places) -> int:
         keytab=_keytab,
         passwords=_passwords,
         switching=under_way,
+        program=_program,
     )
     return doctor.run(arguments, around)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from proxyd import __version__
 from proxyd.admin import document
 from proxyd.cli.rows import Column, Rows
 from proxyd.config.addresses import daemon_at
@@ -18,6 +19,7 @@ from proxyd.config.expiry import EXPIRY_DAYS
 from proxyd.config.quoting import one_line
 from proxyd.invocation import pasteable
 from proxyd.process.health import Health
+from proxyd.process.program import restart_of
 
 if TYPE_CHECKING:
     from proxyd.cli.top import Rates
@@ -90,13 +92,14 @@ def attention(found: document.Status) -> list[str]:
 
 def concerns(found: document.Status) -> list[Concern]:
     """The same with how bad each is (docs/status.md, section 3), the worst ones first."""
+    remedy = "" if found.program is None else one_line(found.program.remedy)  # to be pasted whole
     found = _plain(found)
     critical = [
         *_of_backends(found),
         *(f"{each.subject}: {each.text}" for each in found.faults),
         *(f"{each.name}: {each.broken}" for each in found.listeners if each.broken),
     ]
-    warnings = list(_of_the_daemon(found))
+    warnings = list(_of_the_daemon(found, remedy))
     warnings += [f"clients by {each.way} are not served: {each.text}" for each in found.troubles]
     for each in found.certificates:
         left = each.days_left
@@ -120,9 +123,27 @@ def concerns(found: document.Status) -> list[Concern]:
     ]
 
 
-def _of_the_daemon(found: document.Status) -> Iterator[str]:
+def _of_the_daemon(found: document.Status, remedy: str) -> Iterator[str]:
     if found.drain is not None:
         yield pasteable(f"{draining(found.drain)}: `proxyd drain --undo` lets in again")
+    program = found.program
+    if program is not None and program.outdated:
+        what = "; ".join(program.outdated)
+        yield pasteable(f"what runs is not what is installed: {what}. {mending(remedy)}")
+    elif program is None and found.version != __version__:
+        yield pasteable(f"{two_releases(found)}. {mending(restart_of(found.pid))}")
+
+
+def two_releases(found: document.Status) -> str:
+    return f"the daemon is proxyd {found.version}, this command is {__version__}"
+
+
+def mending(remedy: str) -> str:
+    """What to do about a program that is not what is installed."""
+    if not remedy:
+        return "To mend that, start it anew, which ends its sessions"
+    ends = "" if remedy.startswith("proxyd ") else ", which ends its sessions"
+    return f"To mend that{ends}: {remedy}"
 
 
 def draining(drain: document.Drain) -> str:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from proxyd import __version__
 from proxyd.admin import document
 from proxyd.cli.admin_client import Connection, NoAnswer, Refusal
 from proxyd.cli.commands import Command
@@ -190,9 +191,18 @@ def _status(arguments: argparse.Namespace, places: Places) -> int:
             found = _show(arguments, asking.ask, view, for_machines, places, passive=passive)
         except Asleep as asleep:
             return _tell_asleep(asleep, as_json=arguments.json)
+        _tell_releases(document.read(document.Status, found))
         return health(concerns(asking.understood(found)))
 
     return told(shown, failed=Health.UNKNOWN, down=Health.CRITICAL)
+
+
+def _tell_releases(status: document.Status) -> None:
+    """Where the daemon knows by itself whether it is what is installed, this is another copy."""
+    if status.program is not None and status.version != __version__:
+        from proxyd.cli.screens import two_releases  # noqa: PLC0415 (slow to load)
+
+        complain(f"warning: {two_releases(status)}; use the one that belongs to the daemon")
 
 
 def _not_asked(status: document.Status) -> list[str]:

@@ -118,9 +118,9 @@ def reach(where: Whereabouts, *, passive: bool = False) -> Connection:
     return connection
 
 
-def reach_quietly(where: Whereabouts) -> Connection:
-    """The same for somebody who has been told what is odd. Raises NoAnswer."""
-    return _reach(where, passive=False)[0]
+def reach_quietly(where: Whereabouts, *, passive: bool = False) -> Connection:
+    """The same for somebody who has been told what is odd, or need not be."""
+    return _reach(where, passive=passive)[0]
 
 
 def _reach(where: Whereabouts, *, passive: bool) -> tuple[Connection, list[tuple[str, OSError]]]:

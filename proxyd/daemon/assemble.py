@@ -50,6 +50,7 @@ from proxyd.process.descriptors import (
     partings_allowed,
     pipes_allowed,
 )
+from proxyd.process.program import Program
 from proxyd.session.handover import Relay
 from proxyd.session.leaving import Leaving
 from proxyd.session.line import Caller
@@ -146,6 +147,7 @@ def assemble(
         reloader=reloader,
         needs=needs,
         started_at=time.time(),
+        program=Program.at_start(),
     )
     metrics = MetricsService(observed(reporter, roster, relay, services.refusals))
     view = LiveView(

@@ -8,7 +8,7 @@ from proxyd.listen.inherited import Inherited
 from proxyd.process.exit_status import Exit, StartFailed
 from proxyd.process.pidfile import PidFileError, acquire_pid_file, succeed_pid_file
 from proxyd.upgrade.incoming import Predecessor
-from proxyd.upgrade.program import Program
+from proxyd.upgrade.relaunch import Relaunch
 
 log = logging.getLogger("daemon.upgrade")
 
@@ -41,9 +41,9 @@ class OwnPidFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """`program` is how to start the next process, `predecessor` the one before, if there is one."""
+    """`relaunch` is how to start the next process, `predecessor` the one before, if there is one."""
 
-    program: Program
+    relaunch: Relaunch
     pid_file: OwnPidFile
     predecessor: Predecessor | None = None
     inherited: Inherited = field(default_factory=Inherited)

@@ -55,11 +55,12 @@ from proxyd.log.logs import Logs
 from proxyd.process.background import Foreground, Readiness, become_daemon
 from proxyd.process.descriptors import raise_descriptor_limit, room_for_sessions
 from proxyd.process.exit_status import Exit, StartFailed
+from proxyd.process.program import Program
 from proxyd.process.signals import block_signals
 from proxyd.process.systemd_notify import Notifier
 from proxyd.session.handover import RelayDied
 from proxyd.upgrade.incoming import Predecessor
-from proxyd.upgrade.program import Program
+from proxyd.upgrade.relaunch import Relaunch
 
 _LOG_FLUSH_S: Final = 2.0
 _SETTLES_S: Final = 5.0  # for the start of a few processes, on a busy machine
@@ -80,6 +81,7 @@ def run_daemon(options: Options) -> int:
     The process is expected to end then: its stop signals stay blocked, so that one that is
     repeated does not turn an orderly end into a killing.
     """
+    Program.at_start()
     readiness: Readiness = Foreground()
     logs = Logs()
     # What systemd says in the environment is for this process alone: nothing of it is inherited.
@@ -87,7 +89,7 @@ def run_daemon(options: Options) -> int:
     with ExitStack() as given_back:
         given_back.callback(notifier.close)
         try:
-            program = Program.of_this_process(options.directory, notifier.environ)
+            relaunch = Relaunch.of_this_process(options.directory, notifier.environ)
             predecessor = Predecessor.from_environ(os.environ)
             inherited = Inherited()
             if predecessor is None:
@@ -115,7 +117,7 @@ def run_daemon(options: Options) -> int:
             # Keys on a slow disk, a name service that thinks: longer than systemd's own patience.
             notifier.extend_timeout(_START_S)
             lineage = Lineage(
-                program=program,
+                relaunch=relaunch,
                 pid_file=OwnPidFile(options.pid_file, given_back),
                 predecessor=predecessor,
                 inherited=inherited,

@@ -23,6 +23,7 @@ from proxyd.daemon.in_force import Current, Options
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.needs import Needs
 from proxyd.daemon.reload import Reloader
+from proxyd.process.program import Program
 from proxyd.relay.parting import AtDaemon
 from proxyd.session.handover import Relay
 from proxyd.session.probe import Answered, probe
@@ -46,17 +47,23 @@ class Reporter:
     reloader: Reloader
     needs: Needs
     started_at: float
+    program: Program
 
     async def status(self, *, ask_daemons: bool, ask_busy: bool = False) -> document.Status:
         """Waits for daemons, two seconds at most, if they are to be asked; all of them, or those
         that have sessions and so are running."""
         faults: list[document.Fault] = []
+        program: list[document.Program] = []
+
+        async def compare() -> None:
+            program.append(await trio.to_thread.run_sync(_compared, self.program))
 
         async def look() -> None:
             faults.extend(await self.needs.faults(wake=ask_daemons))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look)
+            nursery.start_soon(compare)
             backends = await self._backends(ask_daemons=ask_daemons, ask_busy=ask_busy)
         logs = self.logs.logs
         return document.Status(
@@ -65,6 +72,7 @@ class Reporter:
             pid=os.getpid(),
             state=self._state(),
             drain=self.drain.told,
+            program=program[0],
             started_at=self.started_at,
             uptime_s=time.time() - self.started_at,
             configuration=self.options.source.path,
@@ -223,6 +231,14 @@ class Reporter:
             tls_in_kernel=sum(map(_in_kernel, self.roster.clients.values())),
             own_errors=sum(loop.bugs for loop in loops),
         )
+
+
+def _compared(program: Program) -> document.Program:
+    """Reads files."""
+    found = program.difference()
+    return document.Program(
+        outdated=found.told(), installed=found.installed, remedy=program.remedy()
+    )
 
 
 def described(roster: Roster, *, after: int, most: int) -> list[document.Client]:

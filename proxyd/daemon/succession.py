@@ -74,6 +74,9 @@ class Succession:
         predecessor = self._lineage.predecessor
         if predecessor is not None:
             predecessor.speak()
+        since = document.get("draining")
+        if isinstance(since, int | float):
+            self._parts.drain.go_on(float(since))
         self._doors.open()
 
     def _is_the_daemon(self) -> None:
@@ -96,7 +99,7 @@ class Succession:
         async with self._one_at_a_time:
             hand_over = HandOver(
                 self,
-                self._lineage.program,
+                self._lineage.relaunch,
                 self._parts.relay,
                 self._parts.roster,
                 lambda: tuple(self.processes.all),
@@ -165,7 +168,11 @@ class Succession:
 
     def handed_over(self) -> dict[str, Any]:
         # Who has been accepted, and has no place yet, gets a number here.
-        return {"last": self._parts.roster.last + self._parts.admission.callers}
+        drain = self._parts.drain.told
+        return {
+            "last": self._parts.roster.last + self._parts.admission.callers,
+            "draining": None if drain is None else drain.since,
+        }
 
     def take_back(self) -> None:
         self._lineage.pid_file.succeed()

@@ -16,6 +16,7 @@ from proxyd.doctor import (
     configuration,
     files,
     polkit,
+    program,
     sasl,
     startable,
     tls,
@@ -51,6 +52,7 @@ def gather(around: Surroundings, *, config: str | None, deadline_s: float) -> Ho
         polkit=polkit.look_at_polkit(settings, deadline_s=deadline_s),
         guests=count_guests(),
         switching=around.switching(),
+        program=around.program(settings),
     )
 
 
@@ -68,6 +70,7 @@ def judge(state: HostState) -> list[Finding]:
         *addresses.judge(state),
         *startable.judge(state),
         *units.judge(state),
+        *program.judge(state),
         *backends.judge(state),
         *tls.judge(state),
         *sasl.judge(state),

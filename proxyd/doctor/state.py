@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from proxyd.admin.document import Program
 from proxyd.config.settings import Settings
 from proxyd.doctor.systemctl import Unit
 from proxyd.doctor.unitnames import (
@@ -223,7 +224,8 @@ class HostState:
 
     `as_root` is whether root looks; `no_systemd` why systemd was not asked; `programs` are the
     daemons whose program is there; `proxy_program` is what virtproxyd.service starts; `guests`
-    counts the QEMU processes; `switching` is where a switch that has not ended leads.
+    counts the QEMU processes; `switching` is where a switch that has not ended leads; `program` is
+    what the proxyd that runs says of itself beside what is installed, None where none was asked.
     """
 
     as_root: bool
@@ -240,6 +242,7 @@ class HostState:
     polkit: PolkitState | None = None
     guests: int = 0
     switching: Mode | None = None
+    program: Program | None = None
 
     def unit(self, name: str) -> Unit:
         """What is known of a unit; one that was not asked for is not there."""

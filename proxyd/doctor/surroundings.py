@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxyd.admin.document import Program
 from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import Settings
 from proxyd.config.sources import Loaded
@@ -25,7 +26,7 @@ class Surroundings:
 
     `load` takes the path of a configuration file, None for the usual one, and raises Unready. The
     others read nothing by themselves but to see which of several files is there; `switching` reads
-    where a switch leads that has not ended.
+    where a switch leads that has not ended, and `program` asks the proxyd that runs, if one does.
     """
 
     config_file: str
@@ -36,3 +37,4 @@ class Surroundings:
     keytab: "Callable[[Settings], Keytab]"
     passwords: "Callable[[Settings], PasswordFile]"
     switching: Callable[[], Mode | None] = lambda: None
+    program: Callable[[Settings], Program | None] = lambda _: None

@@ -95,7 +95,13 @@ def _of_the_daemon(reading: Reading) -> Iterator[Metric]:
     yield info
     yield _gauge("proxyd_up", "Always 1 here; `proxyd metrics` says 0 when it is not reached.", 1)
     yield _gauge("proxyd_start_time_seconds", "When it started.", status.started_at)
-    yield _gauge("proxyd_draining", "1 while nobody is let in any more.", status.state != "serving")
+    yield _gauge("proxyd_draining", "1 while nobody new is let in.", status.state != "serving")
+    if status.program is not None:
+        yield _gauge(
+            "proxyd_program_outdated",
+            "1 if what runs is not what is installed.",
+            bool(status.program.outdated),
+        )
     last = status.last_reload
     if last is not None:
         yield _gauge(

@@ -30,7 +30,7 @@ from proxyd.session.roster import Client, Roster
 from proxyd.upgrade.channel import Channel, ChannelBroken, Message
 from proxyd.upgrade.documents import ClientTold, FiguresTold, client_told, figures_told
 from proxyd.upgrade.format import READS, Unreadable
-from proxyd.upgrade.program import CHANNEL, STDERR, speak_for_ourselves
+from proxyd.upgrade.relaunch import CHANNEL, STDERR, speak_for_ourselves
 
 _OFFER_S: Final = 10.0
 _MOST_DIGITS: Final = 9

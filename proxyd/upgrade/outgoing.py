@@ -28,7 +28,7 @@ from proxyd.upgrade.channel import Channel, ChannelBroken, Message
 from proxyd.upgrade.documents import PAGE, ClientTold, figures_of
 from proxyd.upgrade.format import FORMAT, Unreadable
 from proxyd.upgrade.incoming import Process
-from proxyd.upgrade.program import Program, Started
+from proxyd.upgrade.relaunch import Relaunch, Started
 
 # Keys on a slow disk, a name service that thinks: as long as a start may take.
 READY_S: Final = 60.0
@@ -148,13 +148,13 @@ class HandOver:
     def __init__(
         self,
         serving: Serving,
-        program: Program,
+        relaunch: Relaunch,
         relay: Relay,
         roster: Roster,
         processes: Callable[[], Sequence[Process]],
     ) -> None:
         self._serving = serving
-        self._program = program
+        self._relaunch = relaunch
         self._relay = relay
         self._roster = roster
         self._processes = processes
@@ -163,7 +163,7 @@ class HandOver:
         """Raises UpgradeFailed, and then everything is as it was."""
         began = trio.current_time()
         try:
-            started = await trio.to_thread.run_sync(self._program.start)
+            started = await trio.to_thread.run_sync(self._relaunch.start)
         except OSError as error:
             raise UpgradeFailed(f"the program cannot be started: {error.strerror}") from error
         async with self._or_not_at_all(started):

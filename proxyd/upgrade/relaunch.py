@@ -25,7 +25,7 @@ _DIES_IN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class Relaunch:
     """How this process was started. `environ` is what was taken out of its own at the start."""
 
     argv: Sequence[str]
@@ -33,7 +33,7 @@ class Program:
     environ: Mapping[str, str]
 
     @classmethod
-    def of_this_process(cls, directory: str, environ: Mapping[str, str]) -> "Program":
+    def of_this_process(cls, directory: str, environ: Mapping[str, str]) -> "Relaunch":
         return cls(argv=tuple(sys.orig_argv), directory=directory, environ=environ)
 
     def start(self) -> "Started":
