@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from proxyd.doctor.findings import Finding, listed, sentence, warning
+from proxyd.doctor.findings import Finding, sentence, warning
 from proxyd.doctor.state import HostState
 
 
@@ -14,7 +14,7 @@ def judge(state: HostState) -> Iterator[Finding]:
     yield warning(
         "old-program",
         "The proxyd that runs is not the one that is installed.",
-        f"{sentence(listed(program.outdated))} What an update mends takes effect when it is"
+        f"{sentence('; '.join(program.outdated))} What an update mends takes effect when it is"
         f" started anew.{ends}",
         [program.remedy] if program.remedy else ["# start it anew, as it was started"],
     )

@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,11 @@ _LONGEST_SOURCE: Final = 65536
 # `address perms offset dev inode path`, of what is executed; memory without a file is no library.
 _MAPPED: Final = re.compile(r"^\S+ ..x\S+ \S+ \S+ [1-9]\d* +(/.*) \(deleted\)$", re.MULTILINE)
 _NO_FILES: Final = ("/memfd:", "/dev/", "/SYSV")
+_PROC: Final = "/proc"
+_MAPS: Final = "/proc/self/maps"
 _OUR_UNIT: Final = "virtproxyd.service"
 
-_Files = Mapping[str, tuple[int, int]]
+_Files = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +59,12 @@ class Difference:
         elif self.changed and self.installed not in {"", self.release}:
             yield f"{self.release} runs, {self.installed} is installed"
         elif self.changed:
-            yield f"{self.changed} of its files are not those that it was started from"
+            are = "is" if self.changed == 1 else "are"
+            yield f"{self.changed} of its files {are} not what it was started from"
         if self.libraries:
             names = ", ".join(sorted({os.path.basename(each) for each in self.libraries}))
             were = "was" if len(self.libraries) == 1 else "were"
-            yield f"{names} {were} replaced and the old one is in use"
+            yield f"{names} {were} replaced, and the old one is in use"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +96,9 @@ class Program:
 
     def difference(self) -> Difference:
         """Between what was there and what is there now. Reads files: for a thread."""
-        now = dict(_files(self.package))
+        now: _Files = dict(_files(self.package))
         return Difference(
-            changed=len(set(self.files.items()) ^ set(now.items())),
+            changed=sum(self.files.get(each) != now.get(each) for each in self.files | now),
             gone=bool(self.files) and not now,
             release=self.release,
             installed=_release(self.package),
@@ -113,8 +116,8 @@ def restart_of(pid: int) -> str:
     """The command that starts a daemon of this host anew, in the way in which it was started; ""
     where that cannot be seen."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="surrogateescape")
-        directory = os.readlink(f"/proc/{pid}/cwd")
+        words = Path(f"{_PROC}/{pid}/cmdline").read_bytes().decode(errors="surrogateescape")
+        directory = os.readlink(f"{_PROC}/{pid}/cwd")
     except OSError:
         return ""
     return _restart(pid, words.rstrip("\0").split("\0"), directory)
@@ -125,7 +128,8 @@ def _restart(pid: int, words: Sequence[str], directory: str) -> str:
     if unit:
         return f"systemctl {manager}restart {unit}"
     # `tail` waits for its end: until then it holds the pid file and the addresses.
-    again = shlex.join(words)
+    # A name of ours in quotes stays as it is, wherever texts are made pasteable (invocation.py).
+    again = " ".join(f"'{each}'" if each == "proxyd" else shlex.quote(each) for each in words)
     return f"kill {pid}; tail --pid={pid} -f /dev/null; cd {shlex.quote(directory)} && {again}"
 
 
@@ -137,7 +141,7 @@ def _unit(pid: int) -> tuple[str, str]:
     """
     group = ""
     with suppress(OSError):
-        lines = Path(f"/proc/{pid}/cgroup").read_text(errors="replace").splitlines()
+        lines = Path(f"{_PROC}/{pid}/cgroup").read_text(errors="replace").splitlines()
         group = next((line.partition("::")[2] for line in lines if line.startswith("0::")), "")
     unit = os.path.basename(group)
     if not unit.endswith(".service") or (unit != _OUR_UNIT and not _is_systemds(pid)):
@@ -148,7 +152,7 @@ def _unit(pid: int) -> tuple[str, str]:
 def _is_systemds(pid: int) -> bool:
     """Whether systemd itself has started this very process (systemd.exec(5))."""
     try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environ = Path(f"{_PROC}/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
     return f"SYSTEMD_EXEC_PID={pid}".encode() in environ
@@ -179,7 +183,7 @@ def _release(package: Path) -> str:
 def _lost_libraries() -> list[str]:
     """Files that this process executes and that were removed, or replaced, since."""
     try:
-        maps = Path("/proc/self/maps").read_text(errors="surrogateescape")
+        maps = Path(_MAPS).read_text(errors="surrogateescape")
     except OSError:
         return []
     return sorted({path for path in _MAPPED.findall(maps) if not path.startswith(_NO_FILES)})

@@ -8,7 +8,7 @@ from proxyd.admin.procedures import answer
 from proxyd.admin.view import CallRefused
 from proxyd.wire import proxyd_program
 from proxyd.wire.programs import Own
-from proxyd.wire.proxyd_program import LONGEST_PAGE, AskPage, AskStatus
+from proxyd.wire.proxyd_program import LONGEST_PAGE, AskDrain, AskPage, AskStatus
 from tests.fakes.admin import FakeView
 from tests.fakes.documents import STATUS
 
@@ -90,6 +90,21 @@ async def test_a_reload_that_changed_nothing_is_refused_with_the_reason(host):
     host.reload_fails = "x.conf:1:2: expected something"
     said = await refused(host, Own.RELOAD, b"")
     assert said.message == f"nothing was changed: {host.reload_fails}"
+
+
+@pytest.mark.parametrize(("flags", "on"), [(0, True), (1, False)])
+async def test_it_is_drained_or_lets_in_again(host, flags, on):
+    said = await answer(host, Own.DRAIN, AskDrain(flags).pack())
+    found = json.loads(proxyd_program.unpack_text(said))
+    assert (found["changed"], "drain" in found) == (True, on)
+    assert host.told == [("drain", on)]
+
+
+@pytest.mark.parametrize("flags", [2, 3, 1 << 31])
+async def test_a_drain_of_a_kind_that_is_not_known_changes_nothing(host, flags):
+    said = await refused(host, Own.DRAIN, AskDrain(flags).pack())
+    assert said.message.startswith("unsupported flags")
+    assert host.told == []
 
 
 @pytest.mark.parametrize("procedure", Own)

@@ -44,7 +44,7 @@ def test_a_whole_status():
     assert (
         printed(status_view(STATUS))
         == """\
-proxyd 0.1  serving for 1h02m, pid 4242
+proxyd 0.1.0  serving for 1h02m, pid 4242
 configuration /etc/libvirt/virtproxyd.conf
 clients 2 of 5000, unauthenticated 1 of any number by each user or way in, administrators 1 of 20
 sessions 1, calls 12, errors 3, up 1.5 KiB, down 5.0 GiB

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
+from proxyd import __version__
 from proxyd.cli import admin_client
 from proxyd.cli.main import main
 from tests.admin.live import live_admin
@@ -62,8 +64,59 @@ def test_the_status_of_a_daemon_that_is_well_is_status_0(live, capsys):
     assert ask(live, "status") == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out.startswith("proxyd 0.1  serving for 1h02m, pid 4242\nconfiguration /etc/")
+    assert said.out.startswith(
+        f"proxyd {__version__}  serving for 1h02m, pid 4242\nconfiguration /etc/"
+    )
     assert live.host.told == [("status", True)]
+
+
+def test_a_daemon_that_is_not_what_is_installed_is_a_warning_with_the_command(live, capsys):
+    remedy = "kill 4242; tail --pid=4242 -f /dev/null; cd / && " + "long/" * 60 + "proxyd"
+    outdated = ["0.0.9 runs, 0.1.0 is installed", "libssl.so.3 was replaced"]
+    well = {"backends": [], "certificates": []}
+    live.host.state = well | {
+        "program": {"outdated": outdated, "installed": "0.1.0", "remedy": remedy}
+    }
+    assert ask(live, "status", "--json") == 1
+    said = json.loads(capsys.readouterr().out)["verdict"]["attention"]
+    assert [each["level"] for each in said] == ["WARNING"]
+    assert said[0]["text"] == (
+        "what runs is not what is installed: 0.0.9 runs, 0.1.0 is installed; libssl.so.3 was"
+        f" replaced. To mend that, which ends its sessions: {remedy}"
+    )
+
+
+def test_a_daemon_that_can_go_over_to_the_new_program_is_told_to_without_an_end(live, capsys):
+    program = {"outdated": ["its files were removed"], "installed": "", "remedy": "proxyd upgrade"}
+    live.host.state = {"backends": [], "certificates": [], "program": program}
+    assert ask(live, "status", "--json") == 1
+    said = json.loads(capsys.readouterr().out)["verdict"]["attention"][0]["text"]
+    assert "its files were removed. To mend that: " in said
+    assert said.endswith(" upgrade")
+
+
+def test_a_daemon_that_does_not_know_and_is_of_another_release_is_a_warning(live, capsys):
+    """It is older than the question."""
+    live.host.state = {"version": "0.0.9", "program": None, "backends": [], "certificates": []}
+    assert ask(live, "status", "--json") == 1
+    said = json.loads(capsys.readouterr().out)["verdict"]["attention"][0]["text"]
+    assert f"the daemon is proxyd 0.0.9, this command is {__version__}. To mend that" in said
+
+
+def test_a_command_that_is_not_the_daemons_own_says_so(live, capsys):
+    live.host.state = {"version": "9.1", "backends": [], "certificates": []}
+    assert ask(live, "status", "--json") == 0
+    assert f"the daemon is proxyd 9.1, this command is {__version__}" in capsys.readouterr().err
+
+
+def test_a_daemon_that_is_drained_is_a_warning(live, capsys):
+    drain = {"since": time.time() - 90, "left": 1, "negotiating": 0}
+    live.host.state = {"state": "draining", "drain": drain, "backends": [], "certificates": []}
+    assert ask(live, "status") == 1
+    out = capsys.readouterr().out
+    assert "draining for 1m30s, up for 1h02m, pid 4242" in out
+    assert "! draining for 1m30s, nobody new is let in, 1 session left: `" in out
+    assert "drain --undo` lets in again" in out
 
 
 def test_the_daemons_behind_are_not_asked_if_nobody_wants_it(live):

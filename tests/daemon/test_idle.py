@@ -89,6 +89,24 @@ async def test_while_either_crowd_has_somebody_it_goes_on(autojump_clock, house)
     assert not await made.waited(31)
 
 
+async def test_a_daemon_that_is_drained_waits_for_whoever_lets_in_again(autojump_clock, house):
+    made = house(30)
+    assert await made.waited(20)
+    made.clients.drain(on=True)
+    assert await made.waited(1000)
+    made.clients.drain(on=False)
+    assert await made.waited(29.9)
+    assert not await made.waited(0.2)
+
+
+async def test_the_last_one_who_leaves_a_drained_daemon_does_not_end_it(autojump_clock, house):
+    made = house(30)
+    come(made.clients)
+    made.clients.drain(on=True)
+    go(made.clients)
+    assert await made.waited(1000)
+
+
 async def test_one_of_two_that_leaves_ends_nothing(autojump_clock, house):
     made = house(30)
     come(made.clients)

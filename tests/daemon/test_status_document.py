@@ -4,12 +4,14 @@ import json
 import os
 import socket
 import time
+from dataclasses import replace
 
 import pytest
 import trio
 
 from proxyd import __version__
 from proxyd.admin import document
+from proxyd.admin.view import CallRefused
 from proxyd.cli.screens import attention, clients_view, status_view
 from proxyd.config.listeners import Door
 from proxyd.config.transports import Transport
@@ -18,6 +20,7 @@ from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.terms import TlsTerms
 from proxyd.pki.certificates import load_credentials
 from proxyd.pki.files import CertificateFiles
+from proxyd.process.program import Program
 from proxyd.relay.pair import RelayedPair
 from proxyd.sasl.passwords import PasswordFile
 from proxyd.session.probe import Answered
@@ -94,6 +97,7 @@ async def test_an_idle_daemon_tells_all_of_this(parts):
     started_at, uptime_s = status.pop("started_at"), status.pop("uptime_s")
     assert before - 10 < started_at <= before
     assert 0 <= uptime_s <= time.time() - started_at
+    assert status.pop("program")["remedy"]
     assert status == {
         "format": 1,
         "version": __version__,
@@ -152,6 +156,41 @@ async def test_an_idle_daemon_tells_all_of_this(parts):
         },
         "log": {"dropped": 0, "lost": 0},
     }
+
+
+async def test_a_daemon_knows_whether_it_is_what_is_installed(parts, tmp_path):
+    assert (await told(parts))["program"]["outdated"] == []
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text('__version__ = "1.0"\n')
+    older = replace(parts.reporter, program=Program.of(package, "1.0"))
+    (package / "__init__.py").write_text('__version__ = "2.0.1"\n')
+
+    found = (await older.status(ask_daemons=False)).program
+
+    assert (found.outdated, found.installed) == (("1.0 runs, 2.0.1 is installed",), "2.0.1")
+
+
+async def test_a_daemon_that_is_drained_says_since_when_and_who_is_left(parts):
+    parts.arrive()
+    assert parts.host.drain(on=True).changed
+    status = await told(parts)
+    assert status["state"] == "draining"
+    assert (status["drain"]["left"], status["drain"]["negotiating"]) == (1, 1)
+    assert abs(status["drain"]["since"] - time.time()) < 60
+    assert not parts.host.drain(on=True).changed
+    assert parts.host.drain(on=False) == document.Drained(changed=True)
+    assert parts.host.drain(on=False) == document.Drained(changed=False)
+    assert "drain" not in await told(parts)
+
+
+async def test_a_daemon_that_stops_cannot_be_drained_nor_let_in_again(parts):
+    parts.host.drain(on=True)
+    parts.admission.close()
+    for on in (True, False):
+        with pytest.raises(CallRefused, match="it has been told to stop"):
+            parts.host.drain(on=on)
+    assert (await told(parts))["state"] == "draining"
 
 
 async def test_a_daemon_that_lets_nobody_in_any_more_says_so(parts):

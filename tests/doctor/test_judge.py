@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxyd.admin.document import Program
 from proxyd.cli.main import build_parser
 from proxyd.daemon.places import places_of
 from proxyd.doctor.findings import exit_status
@@ -129,6 +130,17 @@ def may(*capabilities):
 HOSTS = [
     ("all_is_well", 0, host()),
     ("libvirtd_alone", 0, monolithic()),
+    (
+        "an_update_that_is_not_in_force",
+        1,
+        host(
+            program=Program(
+                outdated=("0.1.0 runs, 0.2.0 is installed", "libssl.so.3 was replaced"),
+                installed="0.2.0",
+                remedy="systemctl restart virtproxyd.service",
+            )
+        ),
+    ),
     (
         "libvirtd_and_virtproxyd_enabled_for_one_socket",
         2,

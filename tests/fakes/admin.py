@@ -121,6 +121,13 @@ class FakeView:
             raise CallRefused(failure.system_error(0, f"nothing was changed: {self.reload_fails}"))
         return "configuration reloaded from /etc/libvirt/virtproxyd.conf"
 
+    def drain(self, *, on):
+        self.told.append(("drain", on))
+        if not on:
+            return document.Drained(changed=True)
+        drain = document.Drain(since=1.7e9, left=3, negotiating=1)
+        return document.Drained(changed=True, drain=drain)
+
     def close_client(self, number):
         if number not in {each["id"] for each in self.listed}:
             raise CallRefused(failure.no_client(f"there is no client {number}", Domain.ADMIN))

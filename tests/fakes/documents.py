@@ -2,11 +2,14 @@
 
 import copy
 
+from proxyd import __version__
+
 STATUS = {
     "format": 1,
-    "version": "0.1",
+    "version": __version__,
     "pid": 4242,
     "state": "serving",
+    "program": {"outdated": [], "installed": __version__, "remedy": "proxyd upgrade"},
     "started_at": 1700000000.0,
     "uptime_s": 3723.0,
     "configuration": "/etc/libvirt/virtproxyd.conf",

@@ -12,6 +12,7 @@ def status(**changes):
         "version": "1.2.3",
         "pid": 1,
         "state": "serving",
+        "program": document.Program(outdated=(), installed="1.2.3", remedy=""),
         "started_at": 1000.5,
         "uptime_s": 1.0,
         "configuration": "/etc/x",

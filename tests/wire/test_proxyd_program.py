@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from proxyd.wire import proxyd_program
 from proxyd.wire.frame import FrameType, Header, Status
 from proxyd.wire.programs import OWN_PROGRAM, Own, Program
-from proxyd.wire.proxyd_program import AskPage, AskStatus
+from proxyd.wire.proxyd_program import AskDrain, AskPage, AskStatus
 from proxyd.wire.xdr import MalformedFrame
 from tests.wire.strategies import TEXTS, U32, U64
 
 CASES = [
     (AskStatus(0).pack(), "00000000"),
     (AskStatus(proxyd_program.ASK_DAEMONS).pack(), "00000001"),
+    (AskDrain(0).pack(), "00000000"),
+    (AskDrain(proxyd_program.LET_IN).pack(), "00000001"),
     (AskPage(0, 256).pack(), "0000000000000000 00000100"),
     (AskPage(2**40, 7).pack(), "0000010000000000 00000007"),
     (proxyd_program.pack_number(17), "0000000000000011"),
@@ -24,6 +26,7 @@ CASES = [
 ]
 UNPACKS = [
     AskStatus.unpack,
+    AskDrain.unpack,
     AskPage.unpack,
     proxyd_program.unpack_number,
     proxyd_program.unpack_text,
