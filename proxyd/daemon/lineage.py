@@ -41,7 +41,7 @@ class OwnPidFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """`relaunch` is how to start the next process, `predecessor` the one before, if there is one."""
+    """`relaunch` starts the next process, `predecessor` is the one before, if there is one."""
 
     relaunch: Relaunch
     pid_file: OwnPidFile

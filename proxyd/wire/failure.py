@@ -181,6 +181,7 @@ def no_place(count: int) -> Failure:
 
 
 def draining() -> Failure:
+    """Of a daemon that lets in nobody new; whoever is told may be a stranger."""
     detail = (
         "this host is being taken out of service and lets in nobody new: use another host, or try"
         " again later (there, proxyd drain --undo lets in again)"
