@@ -56,6 +56,8 @@ def test_what_changes_something_is_known():
         "CONNECT_DAEMON_SHUTDOWN",
         "CLOSE_CLIENT",
         "RELOAD",
+        "DRAIN",
+        "UPGRADE",
     }
 
 

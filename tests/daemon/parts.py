@@ -12,6 +12,7 @@ from proxyd.daemon.places import Places, routing_table
 from proxyd.log.logs import Logs
 from proxyd.log.outputs import LogPlaces
 from proxyd.process.systemd_notify import Notifier
+from proxyd.upgrade.outgoing import UpgradeFailed
 from proxyd.wire.programs import AuthMethod
 from tests.session.desk import seated
 
@@ -73,6 +74,7 @@ class Parts:
             announced=(notifier or Notifier()).reloading,
             stop=self.stopped.append,
             end=lambda: self.stopped.append("idle"),
+            upgrade=_never,
         )
         self.made = made
         self.admission, self.roster, self.relay = made.admission, made.roster, made.relay
@@ -105,3 +107,7 @@ class Parts:
             loop._close()
         assert self.roster.audit.close(DEADLINE_S)
         assert self.logs.logs.close(DEADLINE_S)
+
+
+async def _never():
+    raise UpgradeFailed("it is no process")

@@ -108,6 +108,7 @@ STATUS = {
         "own_errors": 0,
     },
     "log": {"dropped": 0, "lost": 0},
+    "processes": [{"pid": 4240, "clients": 1}],
 }
 OPEN = {
     "id": 17,
@@ -137,6 +138,7 @@ OPEN = {
     "bytes_down": 52428800,
     "timed_calls": 10,
     "timed_s": 0.5,
+    "process": 4240,
 }
 NEGOTIATING = {
     **OPEN,

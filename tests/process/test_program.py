@@ -79,8 +79,8 @@ def test_what_a_package_manager_puts_there_again_is_the_same(package):
 def test_files_that_come_and_go_count(package, change):
     running = Program.of(package, RELEASE)
     if change == "added":
-        (package / "upgrade").mkdir()
-        (package / "upgrade" / "new.py").write_text("")
+        (package / "novel").mkdir()
+        (package / "novel" / "new.py").write_text("")
     else:
         (package / "invocation.py").unlink()
     assert running.difference().told() == ("1 of its files is not what it was started from",)
@@ -167,8 +167,9 @@ def test_memory_that_has_no_file_is_no_library(tmp_path, monkeypatch):
 
 SLEEPER = """
 import os, sys, time
+seconds = 0 if os.path.exists("again") else 60
 print(os.getcwd(), sys.argv[1:], flush=True)
-time.sleep(0 if os.path.exists("again") else 60)
+time.sleep(seconds)
 """
 
 
