@@ -48,6 +48,7 @@ proxyd 0.1.0  serving for 1h02m, pid 4242
 configuration /etc/libvirt/virtproxyd.conf
 clients 2 of 5000, unauthenticated 1 of any number by each user or way in, administrators 1 of 20
 sessions 1, calls 12, errors 3, up 1.5 KiB, down 5.0 GiB
+process 4240, which has handed over, serves 1 of them to their end
 LISTENER                     ADDRESS                             AUTHENTICATION  CLIENTS
 libvirt-sock-ro (read-only)  /run/libvirt/libvirt-sock-ro        polkit          2
 virtproxyd-admin-sock        /run/libvirt/virtproxyd-admin-sock  uid

@@ -155,6 +155,7 @@ async def test_an_idle_daemon_tells_all_of_this(parts):
             "own_errors": 0,
         },
         "log": {"dropped": 0, "lost": 0},
+        "processes": [],
     }
 
 
@@ -460,7 +461,7 @@ async def test_who_leaves_and_who_comes_between_two_pages_spoils_nothing(parts):
         if clients:
             parts.roster.ended(clients.pop(), "gone")
             parts.roster.ended(clients.pop(0), "gone")
-        if parts.roster._last < 8:
+        if parts.roster.last < 8:
             parts.arrive()
 
     assert pages(parts, 2, one_leaves_and_another_comes) == [[1, 2], [3, 4], [7, 8]]
