@@ -5,6 +5,7 @@ when it has got it.
 """
 
 import os
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -41,6 +42,12 @@ class Conversation:
     at_client: list = field(default_factory=list)
     refused: list = field(default_factory=list)
     serial: int = 0
+    ends: dict = field(default_factory=lambda: defaultdict(list))
+
+    def rest_of_frame(self, feeder):
+        """How many bytes are missing until a frame ends, without its descriptors."""
+        ends = self.ends[id(feeder.direction)]
+        return next((end - feeder.at for end in ends if end > feeder.at), 1)
 
     def next(self):
         self.serial += 1
@@ -48,6 +55,7 @@ class Conversation:
 
     def say(self, direction, expected, wire, files=()):
         direction.add(wire)
+        self.ends[id(direction)].append(len(direction.stream))
         for each in files:
             direction.add_descriptor(each)
         if expected is not None:
@@ -118,6 +126,10 @@ class Conversation:
         self.ask(keepalive(Keepalive.PING).pack())
         self.answer(keepalive(Keepalive.PONG).pack())
 
+    def crowd(self, _size):
+        for _ in range(150):
+            self.ping(0)
+
     def other_program(self, size):
         serial = self.next()
         about = {"program": Program.QEMU, "procedure": 1}
@@ -163,6 +175,7 @@ topics = st.one_of(
                 Conversation.big_answer,
                 Conversation.event,
                 Conversation.ping,
+                Conversation.crowd,
                 Conversation.other_program,
                 Conversation.forbidden,
             ]
@@ -223,7 +236,17 @@ class Daemon(Feeder):
         return min([len(self.direction.stream), *shut])
 
 
-ACTIONS = ["client sends", "daemon sends", "turn", "client takes", "daemon takes", "move"]
+ACTIONS = [
+    "client sends",
+    "client ends a frame",
+    "daemon sends",
+    "daemon ends a frame",
+    "turn",
+    "client takes",
+    "daemon takes",
+    "move",
+    "move",
+]
 AMOUNTS = [1, 3, 27, 28, 29, 31, 32, 33, 60, 1000, 40_000, 300_000]
 steps = st.lists(st.tuples(st.sampled_from(ACTIONS), st.sampled_from(AMOUNTS)), max_size=60)
 # Of the moments at which nobody holds anything back: before which of them it moves.
@@ -247,7 +270,9 @@ class Talk:
         session = self.session
         actions = {
             "client sends": self.client.feed,
+            "client ends a frame": lambda _: self._end_frame(self.client),
             "daemon sends": self.daemon.feed,
+            "daemon ends a frame": lambda _: self._end_frame(self.daemon),
             "turn": lambda times: session.turn(min(times, 5)),
             "client takes": session.at_client.take,
             "daemon takes": session.at_daemon.take,
@@ -255,6 +280,10 @@ class Talk:
         }
         for action, amount in steps:
             actions[action](amount)
+
+    def _end_frame(self, feeder):
+        feeder.feed(self.conversation.rest_of_frame(feeder))
+        self.session.turn()
 
     def run_out(self, moments):
         """Says all that is left, and moves now and then, for as long as anything moves."""
@@ -278,6 +307,12 @@ class Talk:
         return [(each.wire, each.files) for each in self.session.at_daemon.arrived]
 
     @property
+    def before_farewell(self):
+        """What the daemon got of the client's own."""
+        arrived = self.session.at_daemon.arrived
+        return [(each.wire, each.files) for each in arrived if not is_farewell(each)]
+
+    @property
     def at_client(self):
         arrived = self.session.at_client.arrived
         return [(each.wire, each.files) for each in arrived if not is_refusal(each)]
@@ -292,3 +327,12 @@ def is_refusal(arrived):
         arrived.header.procedure == Remote.CONNECT_SET_IDENTITY
         and b"cannot be replaced" in arrived.wire
     )
+
+
+def is_farewell(arrived):
+    """Who says what the client would have had to say (relay/farewell.py)."""
+    header = arrived.header
+    if header.program == Program.KEEPALIVE:
+        return header.procedure == Keepalive.PONG
+    aborted = header.type == FrameType.STREAM and header.status == Status.ERROR
+    return aborted or header.procedure == Remote.CONNECT_CLOSE

@@ -158,11 +158,9 @@ class SaslSocket(SaslPeer):
         """Bytes taken: in tokens of which the last one may still be on its way."""
         taken = 0
         while True:
+            self.flush()
             if self.unsent:
-                with suppress(BlockingIOError):
-                    self.unsent = self.unsent[self.sock.send(self.unsent) :]
-                if self.unsent:
-                    break
+                break
             if taken == len(wire):
                 break
             part = bytes(wire[taken : taken + self.layer.longest_plain])
@@ -171,6 +169,15 @@ class SaslSocket(SaslPeer):
         if not taken and wire:
             raise BlockingIOError
         return taken
+
+    def flush(self):
+        with suppress(BlockingIOError):
+            while self.unsent:
+                self.unsent = self.unsent[self.sock.send(self.unsent) :]
+
+    def recv(self, size):
+        self.flush()
+        return super().recv(size)
 
     def setblocking(self, flag):
         self.sock.setblocking(flag)
