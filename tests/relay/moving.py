@@ -36,6 +36,7 @@ class Travelling(HandTurned):
         super().__init__(**kind)
         self._trail = trail
         self.pair.record(trail())
+        self.pair.stopwatch._clock = self.loop.clock
         self.moves = 0
         self.other = RelayLoop(
             report=self.reported.append, parting_timeout_s=lambda: self.parting_s, name="other"
@@ -126,10 +127,12 @@ class Travelling(HandTurned):
         ]
 
     def close(self):
-        if not self._closed:
-            super().close()
-            self.other.stop("the test is over")
-            self.other.run()
+        for sock in self._sockets:
+            sock.close()
+        for loop in self.loops:
+            if not loop._closed:
+                loop.stop("the test is over")
+                loop.run()
 
 
 class Recorder:
