@@ -32,8 +32,9 @@ def _bytes_again(found):
 class Travelling(HandTurned):
     """`move` takes its pair to the other one of its two loops. `trail` makes what records it."""
 
-    def __init__(self, *, trail=lambda: None, **kind):
+    def __init__(self, *, trail=lambda: None, layer_from=FakeLayer.from_state, **kind):
         super().__init__(**kind)
+        self._layer_from = layer_from
         self._trail = trail
         self.pair.record(trail())
         self.pair.stopwatch._clock = self.loop.clock
@@ -65,7 +66,7 @@ class Travelling(HandTurned):
         )
 
     def _end(self, state, sock, before):
-        end = endpoint_from(state, sock, FakeLayer.from_state)
+        end = endpoint_from(state, sock, self._layer_from)
         if isinstance(before, HesitantEndpoint):
             return HesitantEndpoint(sock, before.takes, looks=state["looks"])
         return end
