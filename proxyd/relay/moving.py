@@ -51,8 +51,7 @@ from proxyd.wire.state import (
 )
 
 _SIGNED: Final = 1 << 31  # a procedure or a type, as a header has it
-_LONGEST_REASON: Final = 1024
-_LONGEST_NAME: Final = 4096
+_LONGEST_TEXT: Final = 4096  # a reason beyond that is cut; paths and addresses are shorter
 _ONE_READ: Final = 1 << 16  # what may have come behind the last frame
 # Of our own error: its text is short.
 _LONGEST_REFUSALS: Final = (REFUSALS_LIMIT + 2) * 4096
@@ -120,7 +119,7 @@ FLOW: Final[Mapping[str, Check]] = {
     "inserting": content(_LONGEST_REFUSALS),
     "keepalives": whole(),
     "last": _place,
-    "lost": words(_LONGEST_REASON),
+    "lost": words(_LONGEST_TEXT),
     "moved": whole(),
     "refusals": whole(),
     "wants_courier": flag,
@@ -134,13 +133,13 @@ STOPWATCH: Final[Mapping[str, Check]] = {
 }
 PAIR: Final[Mapping[str, Check]] = {
     "active_ns": whole(),
-    "daemon": words(_LONGEST_NAME),
+    "daemon": words(_LONGEST_TEXT),
     "number": whole(),
     "offended": flag,
-    "owner": words(_LONGEST_NAME),
+    "owner": words(_LONGEST_TEXT),
     "parts": flag,
     "readonly": flag,
-    "reason": words(_LONGEST_REASON),
+    "reason": words(_LONGEST_TEXT),
 }
 _STREAM: Final = row(whole(_SIGNED), whole(WORD), flag)
 _NAMED: Final = row(words(32), *(content(KEPT + 1) for _ in Named._fields[1:]))
@@ -294,6 +293,9 @@ def pair_from(
     stopwatch = _taken(found["stopwatch"], STOPWATCH, "stopwatch")
     _check_up(up, guards)
     _check_down(down)
+    carries = client.carries_descriptors and backend.carries_descriptors
+    if found["readonly"] or not carries:
+        _check_carries_none(up, down)
     _check_owed(client, down, "client")
     _check_owed(backend, up, "backend")
     pair = RelayedPair(
@@ -311,8 +313,6 @@ def pair_from(
         guards=guards,
         trail=trail,
     )
-    if (up["_unasked"] or up["_due"] or down["_due"]) and not pair.up.carries:
-        raise ValueError("descriptors where none are carried")
     for owner, fields in ((pair.up, up), (pair.down, down), (pair.stopwatch, stopwatch)):
         for name, value in fields.items():
             setattr(owner, name, value)
@@ -373,7 +373,7 @@ def _fields(owner: object, table: Mapping[str, Check]) -> State:
 
 def _plain(value: Any) -> Plain:
     if isinstance(value, str):
-        return value[:_LONGEST_NAME]
+        return value[:_LONGEST_TEXT]
     if isinstance(value, bytearray):
         return bytes(value)
     if isinstance(value, Held):
@@ -431,6 +431,11 @@ def _check_both(flow: dict[str, Any], what: str) -> None:
         raise ValueError(f"{what}: has ended, and nothing is done about it")
     if (flow["_rider_waits"] or flow["wants_courier"]) and not flow["_due"]:
         raise ValueError(f"{what}: a descriptor that no frame announced")
+
+
+def _check_carries_none(up: dict[str, Any], down: dict[str, Any]) -> None:
+    if up["_unasked"] or up["_due"] or down["_due"]:
+        raise ValueError("descriptors where none are carried")
 
 
 def _check_owed(end: Endpoint, writes: dict[str, Any], what: str) -> None:

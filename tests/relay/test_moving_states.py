@@ -2,7 +2,7 @@
 
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -632,6 +632,64 @@ def test_a_state_that_is_damaged_is_an_error_of_value_or_something_that_may_be(d
         assert session.reported == []
     finally:
         session.close()
+
+
+@given(st.data())
+@examples(300)
+def test_a_damaged_state_that_may_be_harms_its_own_session_at_most(data):
+    running = []
+    session = busy(lambda **kind: running.append(Travelling(**kind)) or running[0])
+    try:
+        frozen = session.freeze()
+        state = from_text(to_text(frozen.state))
+        way = data.draw(st.sampled_from(["up", "down"]))
+        for _ in range(data.draw(st.integers(1, 4))):
+            name = data.draw(st.sampled_from(sorted(state[way])))
+            state[way][name] = data.draw(likely(state[way][name]))
+        sockets = [socket.socket(fileno=os.dup(each)) for each in frozen.descriptors]
+        try:
+            pair = session.restored(state, sockets)
+        except ValueError:
+            for sock in sockets:
+                sock.close()
+            session.loop.thaw(frozen)
+            session.turn()
+            return
+        session.loop.let_go(frozen)
+        session.turn()
+        session.other.resume(pair)
+        for wire in (call(7), packet(40_000), set_identity(8)):
+            for sock in (session.client, session.daemon):
+                with suppress(OSError):
+                    sock.send(wire)
+            for _ in range(5):
+                session.other.turn(0)
+        session.client.close()
+        session.daemon.close()
+        for _ in range(20):
+            session.other.turn(0)
+        assert session.other.bugs == 0
+        assert session.reported == [pair]
+    finally:
+        session.close()
+
+
+def likely(value):
+    match value:
+        case bool():
+            return st.booleans()
+        case int():
+            return st.sampled_from([0, 1, 2, 28, 32, 1000, 40_000]) | st.integers(0, 1 << 25)
+        case bytes():
+            whole = st.sampled_from([b"", call(1), call(1) * 3, set_identity(4), packet(50_000)])
+            return whole | st.binary(max_size=60)
+        case str():
+            return st.text(max_size=5)
+        case None:
+            return st.sampled_from(
+                [None, [0x20008086, 1, 419, 0, 5, 0], {"content": call(1)[:28], "missing": 0}]
+            )
+    return st.sampled_from([None, value])
 
 
 @contextmanager
