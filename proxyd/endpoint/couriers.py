@@ -85,7 +85,7 @@ class Couriers:
 
         Should that process end before this close, it is the last one, and drops what is queued.
         """
-        if holds_none(sock):
+        if sock.fileno() < 0 or holds_none(sock):
             sock.close()
         else:
             self._give(owner_of(sock), Burial(sock))

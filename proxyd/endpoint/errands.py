@@ -57,6 +57,8 @@ class Burial:
 
     def hand_to(self, control: socket.socket) -> bool:
         """Whatever fails, each is closed here only once the courier has it as well."""
+        # One that was closed meanwhile would fail for ever, and with it all of its user's.
+        self._sockets = [each for each in self._sockets if each.fileno() >= 0]
         while some := self._sockets[:_MOST_IN_ONE]:
             socket.send_fds(control, [b"hold"], [each.fileno() for each in some])
             del self._sockets[: len(some)]

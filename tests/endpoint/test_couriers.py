@@ -314,6 +314,35 @@ def no_thread(_thread):
     raise RuntimeError("can't start new thread")
 
 
+def test_one_that_is_closed_before_its_courier_is_there_holds_up_nobody(hub, file):
+    near, far = socket.socketpair()
+    send(near, file)
+    hub.bury(far)
+    hub.bury(far)  # before its courier has started
+    far.close()
+    near.close()
+    assert hub.settled(DEADLINE_S)
+
+
+def test_what_is_let_go_is_not_shut_down(hub, file):
+    near, far = socket.socketpair()
+    send(near, file)
+    elsewhere = far.dup()
+    hub.let_go(far)
+    hub.let_go(far)
+    assert hub.settled(DEADLINE_S)
+    wait_until(lambda: far.fileno() < 0, DEADLINE_S, "our copy is closed")
+    near.send(b"more")
+    assert elsewhere.recv(10) == b"\0"
+    assert elsewhere.recv(10) == b"more"
+    near.close()
+    elsewhere.close()
+
+
+def send(sock, descriptor):
+    socket.send_fds(sock, [b"\0"], [descriptor])
+
+
 @pytest.mark.parametrize("why", ["too many", "no thread"])
 def test_what_nobody_can_be_had_for_is_not_closed_here_but_later(hub, monkeypatch, why):
     reader, sock = lingering()
