@@ -15,10 +15,12 @@ from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.endpoint.sasl import SaslEndpoint
 from proxyd.relay.guards import Guards
 from proxyd.relay.loop import STOPPED
-from proxyd.relay.moving import FLOW, PAIR
+from proxyd.relay.moving import FLOW, PAIR, STOPWATCH
+from proxyd.relay.moving import state_of as state_of_pair
 from proxyd.relay.pair import CLIENT_CLOSED
 from proxyd.relay.trail import Outcome
-from proxyd.wire.frame import FrameType, Status
+from proxyd.wire.frame import FrameType, Header, Status
+from proxyd.wire.programs import Program, Remote
 from tests.bed.examples import examples
 from tests.fakes.layer import FakeLayer, framed, layered
 from tests.fakes.tls import TLS_1_3, secured
@@ -588,6 +590,104 @@ def restore(session, state, frozen):
     finally:
         for sock in sockets:
             sock.close()
+
+
+BOTH = {
+    "_bulk": 3,
+    "_crowded": 5,
+    "_due": 2,
+    "_head": b"abc",
+    "_left": 9,
+    "_lent": 12,
+    "_rider_waits": True,
+    "_unsent": b"unsent",
+    "broken": True,
+    "calls": 101,
+    "denials": 102,
+    "done": False,
+    "ended": True,
+    "errors": 103,
+    "exhausted": True,
+    "keepalives": 104,
+    "last": 6,
+    "lost": "gone",
+    "moved": 105,
+    "refusals": 106,
+    "wants_courier": True,
+}
+VALUES = {
+    "up": {
+        **BOTH,
+        "_denied": True,
+        "_dropping": 7,
+        "_refused": Header(Program.REMOTE, 1, int(Remote.CONNECT_SET_IDENTITY), 4, 9, 0),
+        "_resumes": True,
+        "_seen": 4,
+        "_seen_of": 8,
+        "_unasked": True,
+        "_waits": True,
+        "_held": None,  # of which there are tests
+        "inserting": b"",
+    },
+    "down": {
+        **BOTH,
+        "inserting": b"a refusal",
+        **dict.fromkeys(["_denied", "_resumes", "_unasked", "_waits"], False),
+        **dict.fromkeys(["_dropping", "_seen", "_seen_of"], 0),
+        **dict.fromkeys(["_held", "_refused"]),
+    },
+    "stopwatch": {"serial": 11, "_procedure": 12, "_began_ns": 13, "sum_ns": 14, "timed": 15},
+    "": {
+        "active_ns": 21,
+        "daemon": "/its/socket",
+        "number": 22,
+        "offended": True,
+        "owner": "uid 23",
+        "parts": True,
+        "readonly": False,
+        "reason": "because",
+    },
+}
+NOTHING_LEFT = {
+    "done": True,
+    "_unsent": b"",
+    "inserting": b"",
+    **dict.fromkeys(["_rider_waits", "wants_courier"], False),
+}
+
+
+def given_values(owner, values):
+    for attribute, value in values.items():
+        setattr(owner, attribute, value)
+
+
+def test_every_attribute_arrives_as_it_was(travel):
+    session = travel()
+    frozen = session.freeze()
+    pair = frozen.pair
+    before = {attribute: getattr(pair, attribute) for attribute in PAIR}
+    for name, table in {"up": FLOW, "down": FLOW, "stopwatch": STOPWATCH, "": PAIR}.items():
+        assert VALUES[name].keys() == table.keys()
+        given_values(getattr(pair, name) if name else pair, VALUES[name])
+
+    other = restore(session, from_text(to_text(state_of_pair(pair))), frozen)
+
+    for name, values in VALUES.items():
+        owner = getattr(other, name) if name else other
+        assert {each: getattr(owner, each) for each in values} == values
+    for flow in (pair.up, pair.down):
+        given_values(flow, {**VALUES["down"], **NOTHING_LEFT})
+    other = restore(session, from_text(to_text(state_of_pair(pair))), frozen)
+    assert other.done
+    given_values(pair, before)
+
+
+def test_a_reason_that_is_long_is_cut(travel):
+    session = travel()
+    frozen = session.freeze()
+    frozen.pair.reason = frozen.pair.up.lost = "long" * 5000
+    other = restore(session, from_text(to_text(state_of_pair(frozen.pair))), frozen)
+    assert len(other.reason) == len(other.up.lost) == 4096
 
 
 ODD = [None, True, False, -1, 0, 1, 1 << 31, 1 << 40, 1 << 70, 1.5, "", "text", b"", b"\0" * 40]
