@@ -3,16 +3,17 @@
 A message is its kind, an object (format.py) and some descriptors. It goes through a pair of
 SOCK_SEQPACKET sockets: a packet with both lengths and all the descriptors, then the text and the
 bytes beside it in as many packets as they need. The other process may die or be stopped at any
-point, and may be of another release; whoever waits sets the time.
+point, and may be of another release; whoever waits sets the time. What it has said before it died
+is heard to the end.
 """
 
 import array
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import trio
 
@@ -26,9 +27,15 @@ _PACKET: Final = 65536
 _INT: Final = array.array("i").itemsize
 _KIND: Final = "kind"
 
+_Got = TypeVar("_Got")
+
 
 class ChannelBroken(Exception):
     """The other process is gone, or said what cannot be understood."""
+
+
+class Gone(ChannelBroken):
+    """It has ended, and all that it has said was heard."""
 
 
 @dataclass(slots=True)
@@ -46,6 +53,22 @@ class Message:
             os.close(self.descriptors.pop())
 
 
+@dataclass(slots=True)
+class _Begun:
+    """A message of which the head has come. Whoever is cancelled over it goes on with it later."""
+
+    message: Message
+    text: bytearray
+    beside: bytearray
+    filled: int = 0
+
+    @property
+    def missing(self) -> memoryview:
+        """Where the next of its bytes belong; empty when it is whole."""
+        at, text = self.filled, len(self.text)
+        return memoryview(self.text)[at:] if at < text else memoryview(self.beside)[at - text :]
+
+
 def channel_pair() -> tuple[socket.socket, socket.socket]:
     """Both ends. Raises OSError."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -59,7 +82,9 @@ class Channel:
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._sending = trio.Lock()
         self._receiving = trio.Lock()
-        self._broken = ""
+        self._unsaid = ""  # why nothing more can be said
+        self._unheard = ""  # and nothing more heard
+        self._begun: _Begun | None = None
         self._idle: trio.CancelScope | None = None  # while no message has begun
         self._stopped = False
 
@@ -76,6 +101,8 @@ class Channel:
         return self._plain.fileno()
 
     def close(self) -> None:
+        if self._begun is not None:
+            self._begun.message.close()
         self._sock.close()
 
     def detached(self) -> socket.socket:
@@ -86,14 +113,15 @@ class Channel:
     async def send(
         self, kind: str, document: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> None:
-        """Raises ChannelBroken. What was begun and not ended breaks it for good."""
-        text, beside = packed({**(document or {}), _KIND: kind})
+        """Raises ChannelBroken. What was begun and not ended is the last."""
+        text, beside = _packed({**(document or {}), _KIND: kind})
         head = _HEAD.pack(_MAGIC, len(descriptors), len(text), len(beside))
         rights = array.array("i", descriptors).tobytes()
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
         async with self._sending:
-            self._demand_whole()
-            self._broken = "a message was broken off"
+            if self._unsaid:
+                raise ChannelBroken(self._unsaid)
+            self._unsaid = "a message was broken off"
             try:
                 await self._sock.sendmsg([head], ancillary)
                 for part in (text, beside):
@@ -101,20 +129,26 @@ class Channel:
                         for at in range(0, len(view), _PACKET):
                             await self._sock.send(view[at : at + _PACKET])
             except (OSError, trio.ClosedResourceError) as error:
-                self._broken = f"the other process is gone: {_said(error)}"
-                raise ChannelBroken(self._broken) from error
-            self._broken = ""
+                self._unsaid = f"the other process is gone: {_said(error)}"
+                raise ChannelBroken(self._unsaid) from error
+            self._unsaid = ""
 
     async def receive(self) -> Message | None:
-        """The next message, or None behind `stop_waiting`. Raises ChannelBroken."""
+        """The next message, or None behind `stop_waiting`. Raises ChannelBroken, and Gone when the
+        other process has ended in order or died between two messages.
+
+        Whoever is cancelled has missed nothing.
+        """
         async with self._receiving:
-            self._demand_whole()
+            if self._unheard:
+                raise ChannelBroken(self._unheard)
             try:
                 return await self._received()
             except (OSError, trio.ClosedResourceError) as error:
                 raise ChannelBroken(f"the other process is gone: {_said(error)}") from error
-            except Unreadable as error:
-                raise ChannelBroken(str(error)) from error
+            except (Unreadable, MemoryError) as error:
+                self._unheard = str(error) or "no memory for a message"
+                raise ChannelBroken(self._unheard) from error
 
     def stop_waiting(self) -> None:
         """From now on `receive` returns None where no message has begun."""
@@ -123,32 +157,41 @@ class Channel:
             self._idle.cancel()
 
     async def _received(self) -> Message | None:
-        if self._stopped:
-            return None
-        with trio.CancelScope() as self._idle:
-            head, descriptors, lost = await self._head()
-        if self._idle.cancelled_caught:
-            return None
+        if self._begun is None:
+            if self._stopped:
+                return None
+            with trio.CancelScope() as self._idle:
+                self._begun = await self._beginning()
+            if self._begun is None:
+                return None
+        begun = self._begun
+        try:
+            await self._fill(begun)
+            self._begun = None
+            begun.message.document = unpacked(bytes(begun.text), bytes(begun.beside))
+            begun.message.kind = str(begun.message.document.pop(_KIND, ""))
+        except Exception:
+            self._begun = None
+            begun.message.close()
+            raise
+        return begun.message
+
+    async def _beginning(self) -> _Begun:
+        head, descriptors, lost = await self._head()
         message = Message("", {}, descriptors, lost)
         try:
-            _, announced, *lengths = _HEAD.unpack(head)
-            check_lengths(*lengths)
+            _, announced, text, beside = _HEAD.unpack(head)
+            check_lengths(text, beside)
             message.lost += max(0, announced - len(descriptors) - lost)
-            # Once begun, a message is read to its end, or the next could not be found.
-            self._broken = "a message was broken off"
-            text, beside = [await self._exactly(length) for length in lengths]
-            self._broken = ""
-            message.document = unpacked(text, beside)
-            message.kind = str(message.document.pop(_KIND, ""))
-        except BaseException:
+            return _Begun(message, bytearray(text), bytearray(beside))
+        except Exception:
             message.close()
             raise
-        return message
 
     async def _head(self) -> tuple[bytes, list[int], int]:
         room = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT)
-        head, ancillary, flags, _ = await self._sock.recvmsg(
-            _HEAD.size + 1, room, socket.MSG_CMSG_CLOEXEC
+        head, ancillary, flags, _ = await self._heard(
+            lambda: self._sock.recvmsg(_HEAD.size + 1, room, socket.MSG_CMSG_CLOEXEC)
         )
         descriptors = array.array("i")
         for level, kind, content in ancillary:
@@ -157,24 +200,35 @@ class Channel:
         if len(head) != _HEAD.size or not head.startswith(_MAGIC):
             for each in descriptors:
                 os.close(each)
-            what = "the other process has ended" if not head else "that is no message"
-            raise ChannelBroken(what)
+            if not head:
+                raise Gone("the other process has ended")
+            self._unheard = "that is no message"
+            raise ChannelBroken(self._unheard)
         return head, list(descriptors), 1 if flags & socket.MSG_CTRUNC else 0
 
-    async def _exactly(self, length: int) -> bytes:
-        content = bytearray(length)
-        with memoryview(content) as view:
-            at = 0
-            while at < length:
-                got = await self._sock.recv_into(view[at:], min(length - at, _PACKET))
-                if not got:
-                    raise ChannelBroken("the other process has ended in the midst of a message")
-                at += got
-        return bytes(content)
+    async def _fill(self, begun: _Begun) -> None:
+        while missing := begun.missing:
+            with missing, missing[:_PACKET] as part:
+                got = await self._heard(lambda part=part: self._sock.recv_into(part))  # type: ignore[misc]
+            if not got:
+                self._unheard = "the other process has ended in the midst of a message"
+                raise ChannelBroken(self._unheard)
+            begun.filled += got
 
-    def _demand_whole(self) -> None:
-        if self._broken:
-            raise ChannelBroken(self._broken)
+    async def _heard(self, receive: Callable[[], Awaitable[_Got]]) -> _Got:
+        try:
+            return await receive()
+        except ConnectionResetError:
+            # It has ended without reading all, of which the kernel tells once, and before it gives
+            # out what is left of its words.
+            return await receive()
+
+
+def _packed(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    try:
+        return packed(document)
+    except MemoryError as error:
+        raise Unreadable("no memory for a message") from error
 
 
 def _said(error: Exception) -> str:

@@ -8,7 +8,7 @@ import struct
 import pytest
 import trio
 
-from proxyd.upgrade.channel import Channel, ChannelBroken, channel_pair
+from proxyd.upgrade.channel import Channel, ChannelBroken, Gone, channel_pair
 
 
 @pytest.fixture
@@ -104,10 +104,9 @@ async def test_an_end_in_the_midst_of_a_message_breaks_it(ends):
     ends[0].send(struct.pack(">4sHIQ", b"prxd", 0, 10, 0))
     ends[0].send(b"12345")
     ends[0].close()
-    with pytest.raises(ChannelBroken, match="midst"):
-        await there.receive()
-    with pytest.raises(ChannelBroken, match="broken off"):
-        await there.receive()
+    for _ in range(2):
+        with pytest.raises(ChannelBroken, match="midst"):
+            await there.receive()
 
 
 async def test_a_message_that_was_broken_off_is_the_last(ends):
@@ -145,3 +144,56 @@ def test_a_descriptor_that_is_no_channel_is_told():
         Channel.of(read)
     os.close(read)
     os.close(write)
+
+
+async def test_what_a_process_said_before_it_died_is_heard(ends):
+    """The kernel first tells that it has not read all, and gives out its words behind that."""
+    here, there = map(Channel, ends)
+    await here.send("session", {"content": bytes(200_000)})
+    await there.send("has", {"number": 1})
+    await there.send("has", {"number": 2})
+    there.close()
+    with pytest.raises(ChannelBroken):
+        await here.send("session")
+    heard = [(await here.receive()).document["number"] for _ in range(2)]
+    assert heard == [1, 2]
+    for _ in range(2):
+        with pytest.raises(Gone):
+            await here.receive()
+
+
+async def test_whoever_is_cancelled_over_a_message_hears_it_later(ends):
+    here, there = map(Channel, ends)
+    content = bytes(range(256)) * 1000
+    text = b'{"kind":"session","content":{"bytes":[0,256000]}}'
+    head = struct.pack(">4sHIQ", b"prxd", 1, len(text), len(content))
+    socket.send_fds(ends[0], [head], [0])
+    with trio.move_on_after(0.01) as scope:
+        await there.receive()
+    assert scope.cancelled_caught
+    ends[0].send(text)
+    with trio.move_on_after(0.01) as scope:
+        await there.receive()
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+
+        async def send():
+            for at in range(0, len(content), 65536):
+                await here._sock.send(content[at : at + 65536])
+
+        nursery.start_soon(send)
+        message = await there.receive()
+    assert message.document == {"content": content}
+    assert len(message.descriptors) == 1
+    message.close()
+
+
+async def test_a_channel_that_is_closed_over_a_message_closes_its_descriptors(ends):
+    there = Channel(ends[1])
+    socket.send_fds(ends[0], [struct.pack(">4sHIQ", b"prxd", 2, 10, 0)], [0, 0])
+    before = len(os.listdir("/proc/self/fd"))
+    with trio.move_on_after(0.01):
+        await there.receive()
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    there.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
