@@ -85,7 +85,7 @@ class Daemon:
             upgrade=self._upgrade,
         )
         self.succession = Succession(
-            self._parts, self._doors, notifier, lineage, self._office.cancel
+            self._parts, self._doors, notifier, lineage, self._office.cancel, self._stop_as_well
         )
         self._draining = trio.CancelScope()
         self._hurried = False
@@ -130,6 +130,12 @@ class Daemon:
         self._reception.doorstep.close()
         self._nursery.start_soon(self._drain)
 
+    def _stop_as_well(self, why: str) -> None:
+        """Another process of this daemon ends. Whoever has stopped it may have stopped this one,
+        too, and not meant that nobody is to wait."""
+        if not self._parts.admission.closed:
+            self.stop(why)
+
     async def _drain(self) -> None:
         """Lets calls finish that are under way. Who has none is gone at once."""
         patience_s = self._parts.current.now.settings.proxyd_drain_timeout
@@ -151,6 +157,7 @@ class Daemon:
                 len(roster.clients),
                 patience_s,
             )
+        await self.succession.is_over()
         await self._see_off(min(_MOST_PARTING_S, max(_LEAST_PARTING_S, patience_s)))
         self._end()
 
@@ -180,10 +187,12 @@ class Daemon:
         self._parts.admission.close()
         self._parts.admin.admission.close()
         self._reception.doorstep.close()
+        self.succession.call_off()
         self._nursery.start_soon(self._part_and_end)
 
     async def _part_and_end(self) -> None:
         self._notifier.stopping()
+        await self.succession.is_over()
         await self._part(_MOST_PARTING_S)
         self._end()
 
@@ -279,7 +288,6 @@ class Daemon:
             self._parts.current.now.settings.proxyd_retire_timeout,
         )
         assert succession.retirement is not None
-        succession.retirement.on_stop = self.stop
         self._nursery.start_soon(succession.retirement.run)
         with trio.move_on_after(seconds or math.inf) as in_time:
             await succession.nobody_is_left()

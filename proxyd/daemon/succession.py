@@ -17,18 +17,20 @@ from proxyd.daemon.assemble import Parts
 from proxyd.daemon.doors import Doors
 from proxyd.daemon.lineage import Lineage
 from proxyd.listen.listener import Listener
+from proxyd.process.exit_status import StartFailed
 from proxyd.process.systemd_notify import Notifier
-from proxyd.upgrade.channel import ChannelBroken
-from proxyd.upgrade.incoming import Process, Processes
+from proxyd.upgrade.incoming import Disinherited, NotTaking, Process, Processes
 from proxyd.upgrade.outgoing import HandOver, Outcome, Retirement, UpgradeFailed
 
 _LOOK_EVERY_S: Final = 0.5
+_IS_OVER_S: Final = 8.0  # longer than it takes to end the other process
 
 log = logging.getLogger("daemon.upgrade")
 
 
 class Succession:
-    """`end_office` ends what the process does that is the daemon, and no other one."""
+    """`end_office` ends what the process does that is the daemon, and no other one; `stop` ends all
+    of it, when another process does."""
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Succession:
         notifier: Notifier,
         lineage: Lineage,
         end_office: Callable[[], None],
+        stop: Callable[[str], None],
     ) -> None:
         self._parts = parts
         self._doors = doors
@@ -47,6 +50,8 @@ class Succession:
         self._attempt = trio.CancelScope()
         self.processes: Processes = parts.processes
         self.processes.on_finished = self._is_the_daemon
+        self.processes.on_stop = self.stop_as_well = stop
+        self._hand_over: HandOver | None = None  # that is under way
         self.retirement: Retirement | None = None
         self.successor = 0  # the process that has taken over
 
@@ -62,8 +67,8 @@ class Succession:
         process = Process(predecessor.channel(), self.processes, predecessor.pid)
         try:
             await process.take_over(self, nursery)
-        except ChannelBroken as error:
-            log.info("not taking over: %s", error)
+        except NotTaking as error:
+            log.warning("not taking over: %s", error)
             return False
         nursery.start_soon(process.run, nursery)
         return True
@@ -71,17 +76,29 @@ class Succession:
     def take(self, document: dict[str, Any]) -> None:
         """This process accepts from now on (Home in upgrade/incoming.py)."""
         self._lineage.pid_file.succeed()
-        predecessor = self._lineage.predecessor
-        if predecessor is not None:
-            predecessor.speak()
+        self._speak()
         since = document.get("draining")
         if isinstance(since, int | float):
             self._parts.drain.go_on(float(since))
         self._doors.open()
 
+    def inherit(self) -> None:
+        """Likewise, from one that is dead: its pid file may be somebody else's by now."""
+        try:
+            self._lineage.pid_file.take()
+        except StartFailed as error:
+            raise Disinherited(str(error)) from error
+        self._speak()
+        self._doors.open()
+
+    def _speak(self) -> None:
+        if self._lineage.predecessor is not None:
+            self._lineage.predecessor.speak()
+
     def _is_the_daemon(self) -> None:
         """systemd listens to this process now."""
         self._notifier.speak()
+        self._notifier.main_pid(os.getpid())  # if the one before had no time to say so
         self._notifier.ready()
         self._notifier.watchdog()
         log.info("this process has taken over")
@@ -94,10 +111,12 @@ class Succession:
             raise UpgradeFailed("an upgrade is under way already")
         if self.successor:
             raise UpgradeFailed(f"process {self.successor} has taken over: ask that one")
-        if self._parts.admission.closed:
+        if self._is_ending():
             raise UpgradeFailed("the daemon is about to end")
+        if not all(each.finished for each in self.processes.all):
+            raise UpgradeFailed("the process before is still handing over: try again in a moment")
         async with self._one_at_a_time:
-            hand_over = HandOver(
+            self._hand_over = HandOver(
                 self,
                 self._lineage.relaunch,
                 self._parts.relay,
@@ -105,11 +124,15 @@ class Succession:
                 lambda: tuple(self.processes.all),
             )
             try:
-                outcome, self.retirement = await self._attempted(hand_over)
+                outcome, self.retirement = await self._attempted(self._hand_over)
             except UpgradeFailed as error:
                 log.error("not upgraded, this process goes on to serve: %s", error)
                 self._record("error", {"reason": str(error)})
                 raise
+            finally:
+                self._hand_over = None
+            if self._is_ending():  # since then
+                await self.retirement.stop("it was to end when it handed over")
         log.info(
             "process %d has taken over after %.3f s, with %d sessions; %d stay here",
             outcome.pid,
@@ -120,14 +143,25 @@ class Succession:
         self._record("ok", {"successor": outcome.pid})
         return outcome
 
+    def _is_ending(self) -> bool:
+        return self._parts.admission.closed
+
     async def _attempted(self, hand_over: HandOver) -> tuple[Outcome, Retirement]:
         with trio.CancelScope() as self._attempt:
             return await hand_over.run()
         raise UpgradeFailed("the daemon is about to end")
 
     def call_off(self) -> None:
-        """An upgrade that is under way: the daemon ends."""
-        self._attempt.cancel()
+        """The daemon ends. An upgrade that is under way does not happen, unless the other process
+        has sessions by now: then it comes to its end at once, and the other one ends them."""
+        if self._hand_over is None or not self._hand_over.hurry():
+            self._attempt.cancel()
+
+    async def is_over(self) -> None:
+        """Returns when no upgrade is under way, or takes too long."""
+        with trio.move_on_after(_IS_OVER_S):
+            async with self._one_at_a_time:
+                pass
 
     def _record(self, outcome: str, more: dict[str, Any]) -> None:
         self._parts.roster.audit.put(Event.UPGRADE, values={"outcome": outcome, **more})

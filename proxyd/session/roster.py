@@ -116,7 +116,7 @@ class Roster:
         self.clients: dict[int, Client] = {}
         self.unopened = 0  # clients that ended before they had a session
         self.backends: set[str] = set()  # where sessions were opened, by the sockets' paths
-        self.on_change: Callable[[Client], None] = _nobody_listens  # it came, is open, or is gone
+        self.on_change: Callable[[Client], None] = nobody_listens  # it came, is open, or is gone
         self._calls_over = 0  # of sessions that have ended
         self.last = 0  # the highest number that was given
 
@@ -181,6 +181,10 @@ class Roster:
         """Its session goes on in another process."""
         self._free(client)
         log.info("session %d goes on in process %d: %s", client.number, process, client)
+
+    def handed_on(self, client: Client) -> None:
+        """The process that has it tells another one from now on."""
+        self._free(client)
 
     def gone_elsewhere(self, client: Client) -> None:
         """The process that had it says that it has ended, and has logged it."""
@@ -254,5 +258,5 @@ def _has_ended(_why: str) -> None:
     """Nothing is left to end."""
 
 
-def _nobody_listens(_client: Client) -> None:
+def nobody_listens(_client: Client) -> None:
     """Until another process has to know."""

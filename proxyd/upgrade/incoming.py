@@ -5,13 +5,15 @@
 
 Of each session whose state and sockets have come whole it says that it has them, and touches none
 before. A process that ends without a word is dead: what it has given is served, be it the
-listening sockets alone.
+listening sockets alone, unless somebody else is the daemon by then. The one before closes the
+channel when it has ended this one, and never else while it lives.
 """
 
 import functools
 import logging
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -27,13 +29,15 @@ from proxyd.relay.pair import RelayedPair
 from proxyd.session.away import AwayFlow, AwayLedger, AwaySession, AwayStopwatch
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Client, Roster
-from proxyd.upgrade.channel import Channel, ChannelBroken, Message
+from proxyd.upgrade.channel import Channel, ChannelBroken, Gone, Message
 from proxyd.upgrade.documents import ClientTold, FiguresTold, client_told, figures_told
 from proxyd.upgrade.format import READS, Unreadable
 from proxyd.upgrade.relaunch import CHANNEL, STDERR, speak_for_ourselves
 
 _OFFER_S: Final = 10.0
+_SAID_S: Final = 2.0  # to say what is to be said before it is handed on
 _MOST_DIGITS: Final = 9
+_BOTH_ENDS: Final = 2
 
 log = logging.getLogger("daemon.upgrade")
 
@@ -43,6 +47,17 @@ class Home(Protocol):
 
     def take(self, document: dict[str, Any]) -> None:
         """It is the one that accepts, from now on."""
+
+    def inherit(self) -> None:
+        """Likewise, where the one before has died over it. Raises Disinherited."""
+
+
+class Disinherited(Exception):
+    """Somebody else is the daemon by now."""
+
+
+class NotTaking(Exception):
+    """This process is not to be the daemon: the one before goes on."""
 
 
 @dataclass(slots=True)
@@ -132,6 +147,7 @@ class Processes:
         self.audit = audit
         self.all: list[Process] = []
         self.on_finished: Callable[[], None] = lambda: None  # this process is the daemon alone
+        self.on_stop: Callable[[str], None] = lambda _: None  # and so do all others
 
     @property
     def admission(self) -> Admission:
@@ -154,42 +170,51 @@ class Process:
         self.pid = pid
         self._channel = channel
         self._all = processes
-        self._to_say: list[tuple[str, dict[str, Any]]] = []
+        self._to_say = deque[tuple[str, dict[str, Any]]]()
         self._something = trio.Event()
         self._left = trio.Event()
         self._goes = False
-        self._called_off = False
-        self._finished = False
+        self.finished = False  # it has given all that it gives at once
+        processes.all.append(self)
 
     # The hand-over itself
 
     async def take_over(self, home: Home, nursery: trio.Nursery) -> None:
-        """Returns when this process is the daemon. Raises ChannelBroken where it is not to be.
+        """Returns when this process is the daemon. Raises NotTaking where it is not to be.
 
         What follows is heard by `run`.
         """
-        await self._channel.send("ready")
         try:
+            await self._say("ready")
             while (message := await self._channel.receive()) is not None:
                 try:
-                    self._called_off = message.kind == "never mind"
+                    if message.kind == "never mind":
+                        raise NotTaking("it was called off")
                     if message.kind == "take":
                         self._all.reserve(_number(message.document, "last"))
                         home.take(message.document)
-                        await self._channel.send("taken")
-                        return
+                        break
                     self._heard(message, nursery)
                 finally:
                     message.close()
-        except ChannelBroken as error:
-            if self._called_off:
-                raise
-            log.warning("the process before has died in the midst of its hand-over: %s", error)
-            home.take({})
+        except Gone as gone:
+            log.warning("the process before has died in the midst of its hand-over: %s", gone)
+            try:
+                home.inherit()
+            except Disinherited as error:
+                raise NotTaking(str(error)) from error
+        except (ChannelBroken, Unreadable) as error:
+            raise NotTaking(f"the process before cannot be understood: {error}") from error
+        else:
+            await self._say("taken")
+
+    async def _say(self, kind: str, document: dict[str, Any] | None = None) -> None:
+        """Who is gone is told nothing; what it has said before is heard all the same."""
+        with suppress(ChannelBroken):
+            await self._channel.send(kind, document)
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Hears what it tells. Returns when it is over, or was handed on."""
-        self._all.all.append(self)
         try:
             async with trio.open_nursery() as inner:
                 inner.start_soon(self._say_all)
@@ -198,7 +223,7 @@ class Process:
                         await self._obey(message, nursery)
                     finally:
                         message.close()
-                inner.cancel_scope.cancel()
+                inner.cancel_scope.deadline = trio.current_time() + _SAID_S
         except* (ChannelBroken, Unreadable) as broken:
             log.debug("process %d: %s", self.pid, broken.exceptions[0])
             self._finish()
@@ -214,9 +239,15 @@ class Process:
         if self not in self._all.all:
             return None
         self._goes = True
+        self._something.set()
         self._channel.stop_waiting()
         await self._left.wait()
         return self._channel.detached()
+
+    def is_elsewhere(self) -> None:
+        """Another process hears what it tells from now on."""
+        for each in self._clients():
+            self._all.roster.handed_on(each)
 
     def say(self, kind: str, document: dict[str, Any]) -> None:
         """Without waiting for it."""
@@ -225,17 +256,24 @@ class Process:
 
     async def _say_all(self) -> None:
         while True:
+            while self._to_say:
+                await self._say(*self._to_say.popleft())
+            if self._goes:
+                return
             await self._something.wait()
             self._something = trio.Event()
-            said, self._to_say = self._to_say, []
-            for kind, document in said:
-                await self._channel.send(kind, document)
 
     async def _obey(self, message: Message, nursery: trio.Nursery) -> None:
-        if message.kind == "session":
-            await self._take_session(message)
-        else:
-            self._heard(message, nursery)
+        match message.kind, message.document:
+            case "session", _:
+                await self._take_session(message)
+            case "kick", {"number": int(number), "reason": str(reason)}:
+                if (client := self._all.roster.clients.get(number)) is not None:
+                    client.end(reason)
+            case "stop", {"reason": str(reason)}:
+                self._all.on_stop(reason)
+            case _:
+                self._heard(message, nursery)
 
     def _heard(self, message: Message, nursery: trio.Nursery) -> None:
         document = message.document
@@ -248,9 +286,6 @@ class Process:
                     self._all.roster.gone_elsewhere(client)
             case "figures", {"of": list(news)}:
                 self._figures(news)
-            case "kick", {"number": int(number), "reason": str(reason)}:
-                if (client := self._all.roster.clients.get(number)) is not None:
-                    client.end(reason)
             case "retired", {"pid": int(pid), "clients": list(clients)}:
                 self._takes_on(message, pid, clients, nursery)
             case "finished", _:
@@ -262,9 +297,9 @@ class Process:
         return client if client is not None and client.process == self.pid else None
 
     def _finish(self) -> None:
-        """It has given all that it gives at once; said once."""
-        if not self._finished:
-            self._finished = True
+        """Said once."""
+        if not self.finished:
+            self.finished = True
             self._all.on_finished()
 
     def _is_there(self, told: ClientTold) -> None:
@@ -312,56 +347,67 @@ class Process:
         self, message: Message, pid: int, clients: Sequence[Any], nursery: trio.Nursery
     ) -> None:
         """A process that had handed over to the one before."""
-        if len(message.descriptors) != 1:
-            raise ChannelBroken("a process without its channel")
-        process = Process(Channel.of(message.descriptors.pop()), self._all, pid)
-        process._finished = True
+        try:
+            (descriptor,) = message.descriptors
+            channel = Channel.of(descriptor)
+        except (ValueError, OSError):
+            log.warning("process %d goes on unseen: its channel did not come over", pid)
+            return
+        message.descriptors.clear()
+        process = Process(channel, self._all, pid)
+        process.finished = True
         for each in clients:
             process._is_there(client_told(each))
         nursery.start_soon(process.run, nursery)
 
     async def _take_session(self, message: Message) -> None:
-        number, descriptors = _number(message.document, "number"), message.descriptors
-        client = self._all.roster.clients.get(number)
+        number = _number(message.document, "number")
         try:
-            if client is None or client.process != self.pid:
-                raise Unreadable(f"no client {number} was told of")
-            if len(descriptors) != 2 or message.lost:
-                raise Unreadable("its sockets did not come over: is LimitNOFILE large enough?")
-            pair = self._restored(client, message)
+            client, pair = self._restored(number, message)
         except (ValueError, OSError) as error:
-            await self._channel.send("cannot", {"number": number, "reason": str(error)})
+            await self._say("cannot", {"number": number, "reason": str(error)})
             return
-        with suppress(ChannelBroken):  # then nobody else has it
-            await self._channel.send("has", {"number": number})
+        except Exception:  # around one session: the others have come, and go on here
+            log.exception("session %d: an error of proxyd's own when it came", number)
+            await self._say("cannot", {"number": number, "reason": "an error of proxyd's own"})
+            return
+        await self._say("has", {"number": number})  # if that one is gone, nobody else has it
         relay = self._all.relay
         relay.go_on_with(pair)
         self._all.roster.resumed(client, pair, functools.partial(relay.drop, number))
 
-    def _restored(self, client: Client, message: Message) -> RelayedPair:
+    def _restored(self, number: int, message: Message) -> tuple[Client, RelayedPair]:
         """Raises ValueError and OSError; then the sockets are closed with the message."""
+        client = self._client(number)
+        if client is None:
+            raise Unreadable(f"no client {number} was told of")
+        if len(message.descriptors) != _BOTH_ENDS or message.lost:
+            raise Unreadable("its sockets did not come over: is LimitNOFILE large enough?")
         state = message.document.get("state")
         if not isinstance(state, dict):
             raise Unreadable("a session without its state")
         with ExitStack() as unless_it_goes_on:
             socks = []
             while message.descriptors:
-                socks.append(socket.socket(fileno=message.descriptors.pop(0)))
+                socks.append(socket.socket(fileno=message.descriptors[0]))
+                message.descriptors.pop(0)
                 unless_it_goes_on.callback(socks[-1].close)
             trail = self._all.audit.trail(client.recorded)
             pair = self._all.relay.restored(state, *socks, trail=trail)
             if pair.number != client.number:
                 raise Unreadable(f"the state of session {pair.number}")
             unless_it_goes_on.pop_all()
-        return pair
+        return client, pair
 
     def _forget(self) -> None:
         """It is gone, and with it whoever was left there."""
-        roster = self._all.roster
-        left = [each for each in roster.clients.values() if each.process == self.pid]
-        for each in left:
+        for each in self._clients():
             log.warning("%s: ended with process %d, which is gone", each, self.pid)
-            roster.gone_elsewhere(each)
+            self._all.roster.gone_elsewhere(each)
+
+    def _clients(self) -> list[Client]:
+        """Those that it serves."""
+        return [each for each in self._all.roster.clients.values() if each.process == self.pid]
 
 
 def _update(client: Client, told: ClientTold) -> None:

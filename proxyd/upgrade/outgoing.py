@@ -7,15 +7,20 @@ Until `finished` this process can take back all that it has not given whole: the
 stay open here, a session's sockets until the other process has said that it has them. It says so
 before it touches a byte of theirs, so there is no moment in which both serve a session, and none in
 which nobody would. What cannot move stays here (Retirement).
+
+Whatever goes wrong before: the other process is ended first, then its last words are heard, and
+then what stood still goes on here and its channel is closed. A session that it says to have is not
+among that: it has ended with it.
 """
 
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from subprocess import SubprocessError
 from typing import Any, Final, Protocol
 
 import trio
@@ -23,7 +28,7 @@ import trio
 from proxyd.admin.document import written
 from proxyd.relay.moving import Frozen
 from proxyd.session.handover import Relay
-from proxyd.session.roster import Client, Roster
+from proxyd.session.roster import Client, Roster, nobody_listens
 from proxyd.upgrade.channel import Channel, ChannelBroken, Message
 from proxyd.upgrade.documents import PAGE, ClientTold, figures_of
 from proxyd.upgrade.format import FORMAT, Unreadable
@@ -41,6 +46,10 @@ _LOOK_EVERY_S: Final = 0.05  # whether one can be moved that could not before
 _PATIENCE_S: Final = 2.0  # with those in the first row: a courier needs milliseconds
 _TELL_EVERY_S: Final = 1.0
 _CALLED_OFF_S: Final = 0.5
+_ENDS_S: Final = 1.0  # to give back what it has taken, as long as it serves nobody
+_DIES_IN_S: Final = 5.0
+_ENDED_EVERY_S: Final = 0.005
+_LAST_WORDS_S: Final = 1.0
 
 log = logging.getLogger("daemon.upgrade")
 
@@ -72,6 +81,9 @@ class Serving(Protocol):
     def retire(self, pid: int) -> None:
         """That one is the daemon from now on."""
 
+    def stop_as_well(self, reason: str) -> None:
+        """That one ends, and so do all."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
@@ -83,6 +95,68 @@ class Outcome:
     seconds: float
 
 
+class _News:
+    """What the other process has to know of the clients that are here, from `begin` on."""
+
+    def __init__(self, channel: Channel, roster: Roster) -> None:
+        self._channel = channel
+        self._roster = roster
+        self._told: dict[int, object] = {}
+        self._changed: dict[int, None] = {}
+        self._next_figures = -math.inf
+
+    async def begin(self) -> None:
+        """Tells who is here."""
+        self._roster.on_change = self._note
+        clients = [client for client in self._roster.clients.values() if not client.process]
+        for at in range(0, len(clients), PAGE):
+            page = [written(ClientTold.of(each)) for each in clients[at : at + PAGE]]
+            await self._channel.send("clients", {"clients": page})
+
+    def end(self) -> None:
+        self._roster.on_change = nobody_listens
+
+    def _note(self, client: Client) -> None:
+        if not client.process:
+            self._changed[client.number] = None
+
+    async def tell(self) -> None:
+        """Who is new here, open or gone."""
+        for number in list(self._changed):
+            await self.tell_of(number)
+
+    async def tell_of(self, number: int) -> None:
+        if number not in self._changed:
+            return
+        del self._changed[number]
+        client = self._roster.clients.get(number)
+        if client is None:
+            self._told.pop(number, None)
+            await self._channel.send("gone", {"number": number})
+        else:
+            await self._channel.send("clients", {"clients": [written(ClientTold.of(client))]})
+
+    def forget(self, number: int) -> None:
+        """It is the other one's now."""
+        self._changed.pop(number, None)
+        self._told.pop(number, None)
+
+    async def tell_figures(self) -> None:
+        """How much has been done here; now and then."""
+        now = time.monotonic()
+        if now < self._next_figures:
+            return
+        self._next_figures = now + _TELL_EVERY_S
+        news: list[Any] = []
+        for client in list(self._roster.clients.values()):
+            figures = None if client.process else figures_of(client)
+            if figures is not None and self._told.get(client.number) != figures:
+                self._told[client.number] = figures
+                news.append([client.number, written(figures)])
+        if news:
+            await self._channel.send("figures", {"of": news})
+
+
 @dataclass(slots=True)
 class _Moves:
     """Sessions that stand still, until the other process has said that it has them."""
@@ -91,17 +165,21 @@ class _Moves:
     relay: Relay
     roster: Roster
     pid: int
+    news: _News
     moved: int = 0
     refused: set[int] = field(default_factory=set)  # they stay: the other one could not read them
+    on_stop: Callable[[str], None] = lambda _: None
     _under_way: deque[Frozen] = field(default_factory=deque)
+    _kicked: dict[int, str] = field(default_factory=dict)
 
     async def move(self, client: Client) -> bool:
         """Whether it is on its way; else it cannot be moved now."""
         if (frozen := await self.relay.freeze(client.number)) is None:
             return False
         self._under_way.append(frozen)
-        document = {"number": client.number, "state": frozen.state}
         try:
+            await self.news.tell_of(client.number)
+            document = {"number": client.number, "state": frozen.state}
             await self.channel.send("session", document, frozen.descriptors)
         except Unreadable as error:  # it holds more than a message takes
             log.warning("session %d stays: %s", client.number, error)
@@ -114,32 +192,55 @@ class _Moves:
     def under_way(self) -> int:
         return len(self._under_way)
 
-    async def answered(self, message: Message) -> None:
-        """Of the first that is under way. Raises ChannelBroken."""
-        number = message.document.get("number")
+    async def heard(self, message: Message) -> None:
+        """Whatever the other process says while sessions are here. Raises ChannelBroken."""
+        match message.kind, message.document:
+            case (("has" | "cannot"), {"number": int(number)}):
+                await self._answered(number, message)
+            case "kick", {"number": int(number), "reason": str(reason)}:
+                if (client := self.roster.clients.get(number)) is not None:
+                    if any(each.pair.number == number for each in self._under_way):
+                        self._kicked[number] = reason
+                    client.end(reason)
+            case "stop", {"reason": str(reason)}:
+                self.on_stop(reason)
+
+    async def _answered(self, number: int, message: Message) -> None:
+        """Of the first that is under way."""
         if not self._under_way or number != self._under_way[0].pair.number:
-            raise ChannelBroken("an answer to what was not asked")
+            raise ChannelBroken(f"{message.kind!r} of session {number}, which was not given")
         frozen = self._under_way.popleft()
+        reason = self._kicked.pop(number, frozen.dropped)
         if message.kind == "has":
             self.moved += 1
             self.relay.let_go(frozen)
-            self.roster.moved(self.roster.clients[frozen.pair.number], self.pid)
-            if frozen.dropped:  # while it was on its way
-                await self.channel.send("kick", {"number": number, "reason": frozen.dropped})
+            self.news.forget(number)
+            self.roster.moved(self.roster.clients[number], self.pid)
+            if reason:  # while it was on its way
+                await self.channel.send("kick", {"number": number, "reason": reason})
             return
-        log.warning(
-            "session %d stays: process %d cannot take it: %s",
-            number,
-            self.pid,
-            message.document.get("reason"),
-        )
-        self.refused.add(frozen.pair.number)
+        why = message.document.get("reason")
+        log.warning("session %d stays: process %d cannot take it: %s", number, self.pid, why)
+        self.refused.add(number)
         self.relay.thaw(frozen)
+
+    async def last_words(self) -> None:
+        """Of a process that has ended: what it has said that it has, nobody else can go on with."""
+        with suppress(ChannelBroken), trio.move_on_after(_LAST_WORDS_S):
+            while self._under_way and (message := await self.channel.receive()) is not None:
+                message.close()
+                frozen = self._under_way[0]
+                if message.kind == "has" and message.document.get("number") == frozen.pair.number:
+                    self._under_way.popleft()
+                    frozen.pair.parts = False  # nobody knows what that one has told the daemon
+                    frozen.drop(f"it had gone on in process {self.pid}, which has died")
+                    self.relay.thaw(frozen)
 
     def give_up(self) -> None:
         """They go on here, as if nothing had been."""
         while self._under_way:
             self.relay.thaw(self._under_way.popleft())
+        self._kicked.clear()
 
 
 class HandOver:
@@ -158,52 +259,66 @@ class HandOver:
         self._relay = relay
         self._roster = roster
         self._processes = processes
+        self._gives = False  # the other process serves by now
+        self._hurried = False
 
     async def run(self) -> tuple[Outcome, "Retirement"]:
         """Raises UpgradeFailed, and then everything is as it was."""
         began = trio.current_time()
+        started = await self._started()
+        news = _News(started.channel, self._roster)
+        moves = _Moves(started.channel, self._relay, self._roster, started.pid, news)
+        moves.on_stop = self._serving.stop_as_well
         try:
-            started = await trio.to_thread.run_sync(self._relaunch.start)
-        except OSError as error:
-            raise UpgradeFailed(f"the program cannot be started: {error.strerror}") from error
-        async with self._or_not_at_all(started):
-            channel = started.channel
             await self._have_it_start(started)
-            moves = _Moves(channel, self._relay, self._roster, started.pid)
             async with self._with_doors_closed(moves, started):
-                await self._tell_who_is_here(channel)
-                await _in_time(channel.send("take", self._serving.handed_over()), SILENT_S)
-                await _answer(channel, "taken", TAKEN_S)
-                await self._move_all(moves)
-                await self._hand_on(channel)
-                # In this order: whoever is the daemon says so to systemd.
-                self._serving.name_successor(started.pid)
-                await _in_time(channel.send("finished"), SILENT_S)
+                await self._give(moves)
+        except BaseException as error:
+            with trio.CancelScope(shield=True):
+                await _call_off(started, _ENDS_S)
+            failed = _as_failed(error, started.why())
+            started.close()
+            if failed is error:
+                raise
+            raise failed from error
         self._serving.retire(started.pid)
         outcome = Outcome(
             pid=started.pid,
             moved=moves.moved,
-            staying=len(self._roster.clients),
+            staying=sum(not client.process for client in self._roster.clients.values()),
             seconds=trio.current_time() - began,
         )
-        return outcome, Retirement(moves, self._roster, started)
+        return outcome, Retirement(moves, self._roster, started, self._processes())
 
-    @asynccontextmanager
-    async def _or_not_at_all(self, started: Started) -> AsyncIterator[None]:
-        """Around all of it: whatever goes wrong ends the other process, and is one line."""
+    def hurry(self) -> bool:
+        """The daemon is to end: no more sessions are moved. False where that is nothing to wait
+        for, since none has been."""
+        self._hurried = True
+        return self._gives
+
+    async def _started(self) -> Started:
         try:
-            yield
-        except BaseException as error:
-            with trio.CancelScope(shield=True):
-                await _call_off(started)
-            why = started.why()
-            started.close()
-            match _alone(error):
-                case ChannelBroken() as broken:
-                    raise UpgradeFailed(f"{broken}: {why}") from error
-                case Unreadable() | OSError() as other:
-                    raise UpgradeFailed(str(other)) from error
-            raise
+            return await trio.to_thread.run_sync(self._relaunch.start)
+        except (OSError, RuntimeError, SubprocessError) as error:  # of which one is about threads
+            why = str(error)
+            if isinstance(error, OSError):
+                what = f"{error.filename}: " if error.filename else ""
+                why = f"{what}{error.strerror}"
+            raise UpgradeFailed(f"the program cannot be started: {why}") from error
+
+    async def _give(self, moves: _Moves) -> None:
+        channel = moves.channel
+        # Who had been told of a client before the doors were closed accepts one more.
+        await trio.lowlevel.checkpoint()
+        await _in_time(moves.news.begin(), SILENT_S)
+        await _in_time(channel.send("take", self._serving.handed_over()), SILENT_S)
+        self._gives = True
+        await _answer(channel, "taken", TAKEN_S)
+        await self._move_all(moves)
+        await _in_time(moves.news.tell(), SILENT_S)
+        # In this order: whoever is the daemon says so to systemd.
+        self._serving.name_successor(moves.pid)
+        await _in_time(channel.send("finished"), SILENT_S)
 
     @asynccontextmanager
     async def _with_doors_closed(self, moves: _Moves, started: Started) -> AsyncIterator[None]:
@@ -213,7 +328,9 @@ class HandOver:
         except BaseException:
             with trio.CancelScope(shield=True):
                 # Dead before anything goes on here that it could have, too.
-                await _call_off(started)
+                await _call_off(started, 0)
+                await moves.last_words()
+            moves.news.end()
             moves.give_up()
             self._serving.take_back()
             self._serving.open_doors()
@@ -226,12 +343,6 @@ class HandOver:
         )
         await _answer(started.channel, "ready", READY_S)
 
-    async def _tell_who_is_here(self, channel: Channel) -> None:
-        clients = [client for client in self._roster.clients.values() if not client.process]
-        for at in range(0, len(clients), PAGE):
-            page = [written(ClientTold.of(each)) for each in clients[at : at + PAGE]]
-            await _in_time(channel.send("clients", {"clients": page}), SILENT_S)
-
     async def _move_all(self, moves: _Moves) -> None:
         """All that can be moved within a moment."""
         async with trio.open_nursery() as nursery:
@@ -241,7 +352,7 @@ class HandOver:
                 nonlocal answered
                 while (message := await moves.channel.receive()) is not None:
                     with _closing(message):
-                        await moves.answered(message)
+                        await moves.heard(message)
                     answered.set()
                     answered = trio.Event()
 
@@ -249,7 +360,7 @@ class HandOver:
             waiting = deque(self._roster.clients.values())
             again: list[Client] = []
             end = trio.current_time() + _PATIENCE_S
-            while waiting or again:
+            while (waiting or again) and not self._hurried:
                 if not waiting:
                     if trio.current_time() >= end:
                         break
@@ -267,102 +378,91 @@ class HandOver:
                 await _in_time(answered.wait(), SILENT_S)
             nursery.cancel_scope.cancel()
 
-    async def _hand_on(self, channel: Channel) -> None:
-        """Those that are retired tell the next one from now on."""
-        for process in self._processes():
-            sock = await process.let_go()
-            if sock is None:
-                continue
-            clients = [
-                written(ClientTold.of(each))
-                for each in self._roster.clients.values()
-                if each.process == process.pid
-            ]
-            with sock:
-                document = {"pid": process.pid, "clients": clients}
-                await _in_time(channel.send("retired", document, [sock.fileno()]), SILENT_S)
-
 
 class Retirement:
     """The life of a process that has handed over, with those who could not move."""
 
-    def __init__(self, moves: _Moves, roster: Roster, started: Started) -> None:
+    def __init__(
+        self, moves: _Moves, roster: Roster, started: Started, before: Sequence[Process]
+    ) -> None:
         self._moves = moves
         self._roster = roster
         self._started = started
-        self._told: dict[int, object] = {}
-        self._changed: dict[int, None] = {}
-        self.on_stop: Callable[[str], None] = lambda _: None
-        roster.on_change = self._note
+        self._before = before
 
-    def _note(self, client: Client) -> None:
-        self._changed[client.number] = None
+    async def stop(self, reason: str) -> None:
+        """Has the other one end, too."""
+        with suppress(ChannelBroken):
+            await self._moves.channel.send("stop", {"reason": reason})
 
     async def run(self) -> None:
         """Until it is cancelled, or the other process is gone: then those here go on alone."""
-        channel = self._moves.channel
+        moves = self._moves
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._hear)
+                for process in self._before:
+                    nursery.start_soon(self._hand_on, process)
                 while True:
-                    await self._tell()
+                    await moves.news.tell()
+                    await moves.news.tell_figures()
                     await self._move_late()
                     await trio.sleep(_LOOK_EVERY_S)
         except* ChannelBroken as broken:
             log.info("the process that has taken over: %s", broken.exceptions[0])
+        except* Exception:
+            log.exception("an error of proxyd's own: this process goes on alone")
         finally:
-            self._moves.give_up()
-            channel.close()
+            moves.news.end()
+            with trio.CancelScope(shield=True):
+                await self._settle()
+            moves.give_up()
             self._started.close()
 
+    async def _settle(self) -> None:
+        """What is under way is here or there, before anything goes on."""
+        moves = self._moves
+        with suppress(ChannelBroken), trio.move_on_after(_LAST_WORDS_S):
+            while moves.under_way and not self._started.ended():
+                await self._hear_one()
+        if self._started.ended():
+            await moves.last_words()
+
     async def _hear(self) -> None:
-        while (message := await self._moves.channel.receive()) is not None:
+        while True:
+            await self._hear_one()
+
+    async def _hear_one(self) -> None:
+        message = await self._moves.channel.receive()
+        if message is not None:
             with _closing(message):
-                await self._obey(message)
+                await self._moves.heard(message)
 
-    async def _obey(self, message: Message) -> None:
-        """Raises ChannelBroken."""
-        match message.kind, message.document:
-            case (("has" | "cannot"), _):
-                await self._moves.answered(message)
-            case "kick", {"number": int(number), "reason": str(reason)}:
-                client = self._roster.clients.get(number)
-                if client is not None:
-                    client.end(reason)
-            case "stop", {"reason": str(reason)}:
-                self.on_stop(reason)
-
-    async def _tell(self) -> None:
-        """Who is new here, open or gone at once; how much the others do now and then."""
-        channel, changed = self._moves.channel, list(self._changed)
-        self._changed.clear()
-        for number in changed:
-            client = self._roster.clients.get(number)
-            if client is None:
-                self._told.pop(number, None)
-                await channel.send("gone", {"number": number})
-            else:
-                await channel.send("clients", {"clients": [written(ClientTold.of(client))]})
-        now = time.monotonic()
-        if now < self._next_figures:
+    async def _hand_on(self, process: Process) -> None:
+        """One that had handed over to this one tells the next one from now on."""
+        sock = await process.let_go()
+        if sock is None:
             return
-        self._next_figures = now + _TELL_EVERY_S
-        news: list[Any] = []
-        for client in list(self._roster.clients.values()):
-            figures = figures_of(client)
-            if figures is not None and self._told.get(client.number) != figures:
-                self._told[client.number] = figures
-                news.append([client.number, written(figures)])
-        if news:
-            await channel.send("figures", {"of": news})
-
-    _next_figures = -math.inf
+        clients = [
+            written(ClientTold.of(each))
+            for each in self._roster.clients.values()
+            if each.process == process.pid
+        ]
+        try:
+            document = {"pid": process.pid, "clients": clients}
+            await self._moves.channel.send("retired", document, [sock.fileno()])
+        finally:
+            sock.close()
+            process.is_elsewhere()
 
     async def _move_late(self) -> None:
         """Who has just been let in, or had a descriptor on its way."""
+        moves = self._moves
         for client in list(self._roster.clients.values()):
-            if client.number not in self._moves.refused and _can_move(client, self._roster):
-                await self._moves.move(client)
+            if moves.under_way >= _UNDER_WAY:
+                return  # the other one is slow, or stopped: they had better go on here
+            if client.number not in moves.refused and _can_move(client, self._roster):
+                await moves.move(client)
 
 
 def _can_move(client: Client, roster: Roster) -> bool:
@@ -384,19 +484,46 @@ class _closing:  # noqa: N801 (a context manager)
         self._message.close()
 
 
-async def _call_off(started: Started) -> None:
-    """The other process ends, by itself if it is quick. Saying so twice is harmless."""
+async def _call_off(started: Started, ends_s: float) -> None:
+    """The other process ends: by itself if it does so in this time. Doing so twice is harmless."""
     with suppress(ChannelBroken), trio.move_on_after(_CALLED_OFF_S):
         await started.channel.send("never mind")
-    started.channel.close()
-    await trio.to_thread.run_sync(started.kill)
+    await _ended(started, ends_s)
+    started.kill()
+    await _ended(started, _DIES_IN_S)
 
 
-def _alone(error: BaseException) -> BaseException:
-    """Of a group with one error, that one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+async def _ended(started: Started, seconds: float) -> None:
+    """Waits for it, without a thread: there may be none to be had."""
+    end = trio.current_time() + seconds
+    while not started.ended() and trio.current_time() < end:  # noqa: ASYNC110 (nobody tells)
+        await trio.sleep(_ENDED_EVERY_S)
+
+
+def _as_failed(error: BaseException, why: str) -> BaseException:
+    """What is raised instead: a cancellation, or why there was no upgrade."""
+    causes = list(_leaves(error))
+    for each in causes:
+        if not isinstance(each, Exception):
+            return each
+    first = causes[0]
+    match first:
+        case ChannelBroken():
+            return UpgradeFailed(f"{first}: {why}")
+        case Unreadable() | OSError():
+            return UpgradeFailed(str(first))
+        case UpgradeFailed():
+            return first
+    log.error("an error of proxyd's own", exc_info=error)
+    return UpgradeFailed("an error of proxyd's own: see its log")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 async def _in_time(what: Awaitable[Any], seconds: float) -> Any:

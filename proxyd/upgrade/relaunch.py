@@ -21,7 +21,6 @@ STDERR: Final = "PROXYD_HANDOVER_STDERR"
 _STDERR_FD: Final = 2
 _LONGEST_WORDS: Final = 2000
 _LONGEST_LINE: Final = 500
-_DIES_IN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,22 +79,26 @@ class Started:
     process: subprocess.Popen[bytes]
     channel: Channel
     _said: int
+    _killed: bool = False  # by this process
 
     @property
     def pid(self) -> int:
         return self.process.pid
 
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
     def kill(self) -> None:
-        """It serves nobody from now on. Blocks until it is gone, but not for ever."""
-        self.process.kill()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_DIES_IN_S)
+        """It serves nobody from now on."""
+        if not self.ended():
+            self._killed = True
+            self.process.kill()
 
     def why(self) -> str:
         """What kept it from starting, as far as it has said so."""
         said = self._words()
         status = self.process.poll()
-        if status is None:
+        if self._killed or status is None:
             return said or "it gave no reason"
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return f"{said} ({how})" if said else f"it ended with {how} and gave no reason"
@@ -108,7 +111,7 @@ class Started:
         return one_line(lines[-1])[:_LONGEST_LINE].removeprefix("proxyd: ") if lines else ""
 
     def close(self) -> None:
-        """The channel is somebody else's by now."""
+        self.channel.close()
         if self._said >= 0:
             os.close(self._said)
             self._said = -1
