@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from subprocess import SubprocessError
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
@@ -50,6 +50,9 @@ _ENDS_S: Final = 1.0  # to give back what it has taken, as long as it serves nob
 _DIES_IN_S: Final = 5.0
 _ENDED_EVERY_S: Final = 0.005
 _LAST_WORDS_S: Final = 1.0
+_SLICE_S: Final = 1.0  # of patience
+
+_Got = TypeVar("_Got")
 
 log = logging.getLogger("daemon.upgrade")
 
@@ -101,6 +104,7 @@ class _News:
     def __init__(self, channel: Channel, roster: Roster) -> None:
         self._channel = channel
         self._roster = roster
+        self.patience_s = SILENT_S  # with a message that is not taken
         self._told: dict[int, object] = {}
         self._changed: dict[int, None] = {}
         self._next_figures = -math.inf
@@ -111,7 +115,7 @@ class _News:
         clients = [client for client in self._roster.clients.values() if not client.process]
         for at in range(0, len(clients), PAGE):
             page = [written(ClientTold.of(each)) for each in clients[at : at + PAGE]]
-            await self._channel.send("clients", {"clients": page})
+            await self.said(self._channel.send("clients", {"clients": page}))
 
     def end(self) -> None:
         self._roster.on_change = nobody_listens
@@ -132,14 +136,18 @@ class _News:
         client = self._roster.clients.get(number)
         if client is None:
             self._told.pop(number, None)
-            await self._channel.send("gone", {"number": number})
+            await self.said(self._channel.send("gone", {"number": number}))
         else:
-            await self._channel.send("clients", {"clients": [written(ClientTold.of(client))]})
+            told = [written(ClientTold.of(client))]
+            await self.said(self._channel.send("clients", {"clients": told}))
 
     def forget(self, number: int) -> None:
         """It is the other one's now."""
         self._changed.pop(number, None)
         self._told.pop(number, None)
+
+    async def said(self, sending: Awaitable[None]) -> None:
+        await _said(sending, self.patience_s)
 
     async def tell_figures(self) -> None:
         """How much has been done here; now and then."""
@@ -180,7 +188,7 @@ class _Moves:
         try:
             await self.news.tell_of(client.number)
             document = {"number": client.number, "state": frozen.state}
-            await self.channel.send("session", document, frozen.descriptors)
+            await self.news.said(self.channel.send("session", document, frozen.descriptors))
         except Unreadable as error:  # it holds more than a message takes
             log.warning("session %d stays: %s", client.number, error)
             self._under_way.remove(frozen)
@@ -235,6 +243,13 @@ class _Moves:
                     frozen.pair.parts = False  # nobody knows what that one has told the daemon
                     frozen.drop(f"it had gone on in process {self.pid}, which has died")
                     self.relay.thaw(frozen)
+
+    def leave(self) -> None:
+        """They are the other one's: it lives, and has been told all of them."""
+        while self._under_way:
+            frozen = self._under_way.popleft()
+            self.relay.let_go(frozen)
+            self.roster.moved(self.roster.clients[frozen.pair.number], self.pid)
 
     def give_up(self) -> None:
         """They go on here, as if nothing had been."""
@@ -310,15 +325,15 @@ class HandOver:
         channel = moves.channel
         # Who had been told of a client before the doors were closed accepts one more.
         await trio.lowlevel.checkpoint()
-        await _in_time(moves.news.begin(), SILENT_S)
-        await _in_time(channel.send("take", self._serving.handed_over()), SILENT_S)
+        await moves.news.begin()
+        await _said(channel.send("take", self._serving.handed_over()), SILENT_S)
         self._gives = True
         await _answer(channel, "taken", TAKEN_S)
         await self._move_all(moves)
-        await _in_time(moves.news.tell(), SILENT_S)
+        await moves.news.tell()
         # In this order: whoever is the daemon says so to systemd.
         self._serving.name_successor(moves.pid)
-        await _in_time(channel.send("finished"), SILENT_S)
+        await _said(channel.send("finished"), SILENT_S)
 
     @asynccontextmanager
     async def _with_doors_closed(self, moves: _Moves, started: Started) -> AsyncIterator[None]:
@@ -338,9 +353,8 @@ class HandOver:
 
     async def _have_it_start(self, started: Started) -> None:
         offer, descriptors = self._serving.offer()
-        await _in_time(
-            started.channel.send("offer", {**offer, "format": FORMAT}, descriptors), TAKEN_S
-        )
+        offered = {**offer, "format": FORMAT}
+        await _said(started.channel.send("offer", offered, descriptors), SILENT_S)
         await _answer(started.channel, "ready", READY_S)
 
     async def _move_all(self, moves: _Moves) -> None:
@@ -371,11 +385,11 @@ class HandOver:
                 if not _can_move(client, self._roster):
                     continue
                 while moves.under_way >= _UNDER_WAY:
-                    await _in_time(answered.wait(), SILENT_S)
-                if not await _in_time(moves.move(client), SILENT_S):
+                    await _in_time(answered.wait, SILENT_S)
+                if not await moves.move(client):
                     again.append(client)
             while moves.under_way:
-                await _in_time(answered.wait(), SILENT_S)
+                await _in_time(answered.wait, SILENT_S)
             nursery.cancel_scope.cancel()
 
 
@@ -389,6 +403,8 @@ class Retirement:
         self._roster = roster
         self._started = started
         self._before = before
+        # It is the daemon by now. While it stands still, nobody could tell which sessions it has.
+        moves.news.patience_s = math.inf
 
     async def stop(self, reason: str) -> None:
         """Has the other one end, too."""
@@ -409,6 +425,7 @@ class Retirement:
                     await self._move_late()
                     await trio.sleep(_LOOK_EVERY_S)
         except* ChannelBroken as broken:
+            await _ended(self._started, _LAST_WORDS_S)  # which is seen later than its silence
             log.info("the process that has taken over: %s", broken.exceptions[0])
         except* Exception:
             log.exception("an error of proxyd's own: this process goes on alone")
@@ -416,7 +433,6 @@ class Retirement:
             moves.news.end()
             with trio.CancelScope(shield=True):
                 await self._settle()
-            moves.give_up()
             self._started.close()
 
     async def _settle(self) -> None:
@@ -427,6 +443,9 @@ class Retirement:
                 await self._hear_one()
         if self._started.ended():
             await moves.last_words()
+            moves.give_up()
+        else:
+            moves.leave()
 
     async def _hear(self) -> None:
         while True:
@@ -526,17 +545,27 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _in_time(what: Awaitable[Any], seconds: float) -> Any:
+async def _said(sending: Awaitable[None], seconds: float) -> None:
     """Raises ChannelBroken."""
     with trio.move_on_after(seconds):
-        return await what
+        return await sending
+    raise ChannelBroken(f"the new process took nothing for {seconds:g} s")
+
+
+async def _in_time(what: Callable[[], Awaitable[_Got]], seconds: float) -> _Got:
+    """Waits for it, begun anew each second: a time in which this process was stopped itself counts
+    for one. Raises ChannelBroken."""
+    end = math.ceil(seconds / _SLICE_S)
+    for _ in range(end):
+        with trio.move_on_after(min(seconds, _SLICE_S)):
+            return await what()
     raise ChannelBroken(f"the new process was silent for {seconds:g} s")
 
 
-async def _answer(channel: Channel, kind: str, seconds: float) -> Message:
-    message: Message | None = await _in_time(channel.receive(), seconds)
-    if message is None or message.kind != kind:
-        said = "nothing" if message is None else message.kind
+async def _answer(channel: Channel, kind: str, seconds: float) -> None:
+    message = await _in_time(channel.receive, seconds)
+    said = "nothing" if message is None else message.kind
+    if message is not None:
+        message.close()
+    if said != kind:
         raise ChannelBroken(f"the new process was to say {kind!r} and said {said!r}")
-    message.close()
-    return message
