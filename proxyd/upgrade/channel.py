@@ -233,3 +233,8 @@ def _packed(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 def _said(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or "closed"
+
+
+def _demand_whole(broken: str) -> None:
+    if broken:
+        raise ChannelBroken(broken)

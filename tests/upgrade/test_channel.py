@@ -7,6 +7,7 @@ import struct
 
 import pytest
 import trio
+import trio.testing
 
 from proxyd.upgrade.channel import Channel, ChannelBroken, Gone, channel_pair
 
@@ -197,3 +198,18 @@ async def test_a_channel_that_is_closed_over_a_message_closes_its_descriptors(en
     assert len(os.listdir("/proc/self/fd")) == before + 2
     there.close()
     assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+async def test_what_is_under_way_in_one_direction_does_not_concern_the_other(ends):
+    here, there = map(Channel, ends)
+    large = {"content": bytes(8 << 20)}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(here.send, "session", large)
+        await trio.testing.wait_all_tasks_blocked()  # nobody reads it
+        await there.send("has", {"number": 1})
+        answer = await here.receive()
+        assert answer.document == {"number": 1}
+        nursery.start_soon(there.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        await there.send("has", {"number": 2})
+    assert (await here.receive()).document == {"number": 2}
