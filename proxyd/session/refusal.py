@@ -67,9 +67,10 @@ class Refusals:
             if not self._told[holder]:
                 del self._told[holder]
 
-    def level(self, holder: Holder) -> int:
+    def level(self, holder: Holder, reason: Refusal = Refusal.NO_PLACE) -> int:
         """Of a log line: the first one of an episode is to be seen."""
-        return logging.WARNING if self._episodes.begins((holder, "refused")) else logging.DEBUG
+        news = self._episodes.begins((holder, "refused", reason))
+        return logging.WARNING if news else logging.DEBUG
 
     async def tell(
         self,
@@ -82,7 +83,9 @@ class Refusals:
 
         `why` is for the log, where it says more than a stranger is told.
         """
-        log.log(self.level(caller.holder), "%s: turned away: %s", caller, why or refusal.message)
+        log.log(
+            self.level(caller.holder, reason), "%s: turned away: %s", caller, why or refusal.message
+        )
         self.on_denied(caller, why or refusal.message)
         endpoint: Endpoint | None = None
         try:

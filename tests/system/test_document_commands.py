@@ -204,7 +204,11 @@ PROVOKED = {
         echo 'polkit.addRule(function () {{ return polkit.Result.NO; }});' > $RULE
         runuser -u eve -- {LOCAL.format(options="", command="uri")}
         rm $RULE""",
-    "operation forbidden": f"""
+    "operation forbidden: this host": f"""
+        proxyd drain --wait 0
+        {LOCAL.format(options="", command="uri")}
+        proxyd drain --undo""",
+    "operation forbidden: read": f"""
         echo '<domain type="qemu"><name>x</name></domain>' > /root/x.xml
         {LOCAL.format(options="--readonly", command="define /root/x.xml")}""",
     "server verification": f"""
