@@ -585,3 +585,38 @@ async def test_a_change_to_come_is_one_event_and_then_another():
     gate.left(place)
 
     assert (first.is_set(), second.is_set(), gate.changed.is_set()) == (True, True, False)
+
+
+# While nobody new is let in
+
+
+def test_a_drained_daemon_gives_no_places_and_keeps_those_that_there_are():
+    house = House(4)
+    kept = house.gate.admit(FRED, LOCAL)
+    house.gate.drain(on=True)
+    assert house.gate.admit(ROOT, LOCAL) is None
+    assert house.gate.admit(ANNA, BY_TCP) is None
+    assert not kept.gone
+    house.gate.left(kept)
+    assert house.gate.admit(FRED, LOCAL) is None
+    house.gate.drain(on=False)
+    assert house.gate.admit(FRED, LOCAL) is not None
+
+
+@pytest.mark.parametrize("transport", [UNIX, TCP, TLS])
+def test_listeners_of_a_drained_daemon_accept_whoever_comes_until_it_stops(transport):
+    gate = admission(max_clients=1)
+    gate.seat(FRED)
+    gate.crowd_doorstep(overrun=True, crowded=True)
+    assert not gate.has_room(transport)
+    gate.drain(on=True)
+    assert gate.has_room(transport)
+    gate.close()
+    assert not gate.has_room(transport)
+
+
+def test_a_change_of_limits_does_not_let_anybody_in():
+    gate = admission(max_clients=1)
+    gate.drain(on=True)
+    gate.change(max_clients=100, max_anonymous=0)
+    assert gate.admit(FRED, LOCAL) is None

@@ -23,7 +23,13 @@ from tests.bed.volumes import digest, pool, received, start_download
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, opened, rpc_client
 from tests.system.test_metrics import metrics_address, samples
-from tests.system.tls_client import LET_IN, connected, opened_over_tls, tls_connected
+from tests.system.tls_client import (
+    LET_IN,
+    client_context,
+    connected,
+    opened_over_tls,
+    tls_connected,
+)
 
 __all__ = ["pool"]
 
@@ -425,3 +431,45 @@ def test_who_knocks_costs_what_those_cost_who_are_turned_away(make_proxyd, capsy
         print(f"\n{KNOCKS} knocks, (answered, ticks): over the limit {over}, drained {drained}")
     assert drained[1] <= 1.5 * over[1] + 10
     assert front.rss_kib() - memory < 2048
+
+
+def knock_by_tls(front, context, count):
+    """So many handshakes, one after the other: how many were told, how long that took, and the
+    ticks."""
+    call = remote.call(Remote.AUTH_LIST, 0).pack()
+    before, began, told = cpu_ticks(front.pid), time.monotonic(), 0
+    for _ in range(count):
+        with (
+            connected(front.tls_address()) as sock,
+            suppress(OSError),
+            context.wrap_socket(sock) as secured,
+        ):
+            told += secured.recv(1) == LET_IN
+            secured.sendall(call)
+            secured.recv(4096)
+    return told, time.monotonic() - began, cpu_ticks(front.pid) - before
+
+
+def test_by_tls_so_many_are_told_each_second_and_no_more_handshakes_are_made(
+    make_proxyd, pki, joe, capsys
+):
+    front = make_proxyd(
+        {
+            "listen_tls": 1,
+            "listen_addr": "127.0.0.1",
+            "tls_port": "0",
+            **pki.settings(pki.server()),
+        }
+    )
+    context = client_context(joe)
+    with opened_over_tls(front.tls_address(), joe) as mine:
+        let_in = knock_by_tls(front, context, 200)
+        begin(front)
+        drained = knock_by_tls(front, context, 600)
+        assert works(mine)
+        wait_until(lambda: state(front)["limits"]["silent"] == 0, 10, "they have gone")
+    told, took_s, ticks = drained
+    with capsys.disabled():
+        print(f"\n(told, seconds, ticks): 200 let in {let_in}, 600 while drained {drained}")
+    assert 30 <= told <= 33 + 32 * took_s
+    assert ticks / 600 <= let_in[2] / 200
