@@ -27,6 +27,7 @@ examples:
   proxyd status                           how the daemon that runs here is
   proxyd clients --watch                  who is connected, and what they do
   proxyd kick 17                          end the session of client 17
+  proxyd drain                            let in nobody new, wait for those who are here
 
 signals: SIGTERM, SIGINT and SIGQUIT stop the daemon; SIGHUP reads the configuration again.
 exit status: 0 ok; 1 command line, configuration, logging or pid file; 2 run-time directory;

@@ -282,7 +282,11 @@ class _Listed(NamedTuple):
 
 
 def _listed(connection: Connection) -> _Listed:
-    return _Listed(connection.clients(), connection.draining())
+    clients = connection.clients()
+    drain = None
+    with suppress(document.Unreadable):  # of a newer daemon; its clients were told all the same
+        drain = connection.draining()
+    return _Listed(clients, drain)
 
 
 def _listed_for_machines(connection: Connection) -> _Listed:

@@ -58,7 +58,7 @@ class Drain:
         return True
 
     def go_on(self, since: float) -> None:
-        """One that the process before had begun."""
+        """Before anybody is let in: the process that this one takes the place of is draining."""
         self._begun = _Begun(since)
         self._put(on=True)
 

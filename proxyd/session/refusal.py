@@ -120,6 +120,8 @@ async def _met(caller: Caller, greeting: Greeting) -> bool:
             await greeting.meet(_nobody_known(caller))
         except (Untrusted, HungUp) as error:
             log.debug("%s: not told: %s", caller, error)
+        except Exception:  # as around a session: a handshake is as much code as most of one
+            log.exception("%s: an error of proxyd's own", caller)
         else:
             return True
     return False

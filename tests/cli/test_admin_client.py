@@ -196,6 +196,16 @@ def test_a_refusal_is_told_in_the_daemons_words_without_its_control_characters(d
     assert trouble(directory, says) == ("internal error: no\\x1b]0;title\\x07\\nprogram \\udcff")
 
 
+def test_a_daemon_that_is_older_than_what_is_asked_of_it(directory):
+    said = trouble(
+        directory,
+        refusing(failure.unknown_procedure(Own.DRAIN)),
+        lambda connection: connection.drain(on=True),
+    )
+    assert "is older than this command and cannot do that" in said
+    assert "systemctl restart virtproxyd.service" in said
+
+
 def test_a_refusal_that_does_not_decode(directory):
     def says(call):
         return Frame(call.header.replied(Status.ERROR), b"\0\0").pack()

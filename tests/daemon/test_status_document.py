@@ -600,3 +600,12 @@ async def test_polkit_is_asked_and_woken_only_where_that_is_allowed(parts):
     for ask, says in ((False, "it sleeps"), (True, "it was woken")):
         (fault,) = (await told(parts, ask_daemons=ask))["faults"]
         assert (fault["subject"], says in fault["text"]) == ("polkit", True)
+
+
+async def test_a_drain_that_began_in_another_process_goes_on(parts, caplog):
+    with caplog.at_level("INFO"):
+        parts.made.drain.go_on(1700000000.5)
+    assert not [each for each in caplog.messages if "draining" in each]  # it was told before
+    assert (await told(parts))["drain"]["since"] == 1700000000.5
+    assert parts.admission.draining
+    assert not parts.host.drain(on=True).changed

@@ -121,6 +121,10 @@ class FakeView:
             raise CallRefused(failure.system_error(0, f"nothing was changed: {self.reload_fails}"))
         return "configuration reloaded from /etc/libvirt/virtproxyd.conf"
 
+    async def metrics(self):
+        self.told.append("metrics")
+        return "proxyd_up 1\n"
+
     def drain(self, *, on):
         self.told.append(("drain", on))
         if not on:

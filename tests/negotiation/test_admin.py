@@ -142,7 +142,7 @@ def test_a_ping_is_answered_by_a_pong(service):
         (header(Keepalive.PING, program=Program.KEEPALIVE), "Cannot find program 1801807216 ver"),
         (header(1, program=OWN_PROGRAM, version=2), "Cannot find program 1886550137 version 2"),
         (header(0, program=OWN_PROGRAM), "unknown procedure: 0"),
-        (header(6, program=OWN_PROGRAM), "unknown procedure: 6"),
+        (header(99, program=OWN_PROGRAM), "unknown procedure: 99"),
         (header(-1, program=OWN_PROGRAM), "unknown procedure: -1"),
         (header(1, program=OWN_PROGRAM, status=Status.ERROR), "Unexpected message status 1"),
         (header(0), "unknown procedure: 0"),
