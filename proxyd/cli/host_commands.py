@@ -80,10 +80,10 @@ def _program(settings: Settings) -> document.Program | None:
             found = document.read(document.Status, connection.status(ask_daemons=False))
     except (Asleep, NoAnswer, document.Unreadable):
         return None
-    if found.program is None and found.version != __version__:  # it is older than the question
-        differs = f"{found.version} runs, {__version__} is what asks"
+    if found.program is None:  # it does not know the question
+        older = f"{found.version} runs, and is older than what asks, {__version__}"
         return document.Program(
-            outdated=(differs,), installed=__version__, remedy=restart_of(found.pid)
+            outdated=(older,), installed=__version__, remedy=restart_of(found.pid)
         )
     return found.program
 

@@ -130,12 +130,9 @@ def _of_the_daemon(found: document.Status, remedy: str) -> Iterator[str]:
     if program is not None and program.outdated:
         what = "; ".join(program.outdated)
         yield pasteable(f"what runs is not what is installed: {what}. {mending(remedy)}")
-    elif program is None and found.version != __version__:
-        yield pasteable(f"{two_releases(found)}. {mending(restart_of(found.pid))}")
-
-
-def two_releases(found: document.Status) -> str:
-    return f"the daemon is proxyd {found.version}, this command is {__version__}"
+    elif program is None:  # it does not know the question
+        older = f"the daemon, proxyd {found.version}, is older than this command, {__version__}"
+        yield pasteable(f"{older}. {mending(restart_of(found.pid))}")
 
 
 def mending(remedy: str) -> str:

@@ -200,9 +200,10 @@ def _status(arguments: argparse.Namespace, places: Places) -> int:
 def _tell_releases(status: document.Status) -> None:
     """Where the daemon knows by itself whether it is what is installed, this is another copy."""
     if status.program is not None and status.version != __version__:
-        from proxyd.cli.screens import two_releases  # noqa: PLC0415 (slow to load)
-
-        complain(f"warning: {two_releases(status)}; use the one that belongs to the daemon")
+        complain(
+            f"warning: the daemon is proxyd {status.version}, this command is {__version__}; use"
+            " the one that belongs to the daemon"
+        )
 
 
 def _not_asked(status: document.Status) -> list[str]:

@@ -84,7 +84,7 @@ class Program:
             release=release,
             package=package,
             files=dict(_files(package)),
-            words=tuple(sys.orig_argv),
+            words=tuple(_words()),
             directory=_here(),
         )
 
@@ -187,6 +187,13 @@ def _lost_libraries() -> list[str]:
     except OSError:
         return []
     return sorted({path for path in _MAPPED.findall(maps) if not path.startswith(_NO_FILES)})
+
+
+def _words() -> Iterator[str]:
+    """The command line, as it works in another shell: there `python` may be another one."""
+    if path := os.environ.get("PYTHONPATH"):
+        yield from ("env", f"PYTHONPATH={path}")
+    yield from (sys.executable, *sys.orig_argv[1:])
 
 
 def _here() -> str:

@@ -95,12 +95,13 @@ def test_a_daemon_that_can_go_over_to_the_new_program_is_told_to_without_an_end(
     assert said.endswith(" upgrade")
 
 
-def test_a_daemon_that_does_not_know_and_is_of_another_release_is_a_warning(live, capsys):
-    """It is older than the question."""
-    live.host.state = {"version": "0.0.9", "program": None, "backends": [], "certificates": []}
+@pytest.mark.parametrize("version", ["0.0.9", __version__])
+def test_a_daemon_that_does_not_know_the_question_is_older(live, capsys, version):
+    live.host.state = {"version": version, "program": None, "backends": [], "certificates": []}
     assert ask(live, "status", "--json") == 1
     said = json.loads(capsys.readouterr().out)["verdict"]["attention"][0]["text"]
-    assert f"the daemon is proxyd 0.0.9, this command is {__version__}. To mend that" in said
+    older = f"the daemon, proxyd {version}, is older than this command, {__version__}. To mend"
+    assert older in said
 
 
 def test_a_command_that_is_not_the_daemons_own_says_so(live, capsys):
