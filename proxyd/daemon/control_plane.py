@@ -2,7 +2,7 @@
 
     Daemon.run ─┬─ the relay's two threads, which outlive all the rest
                 └─ a nursery: a task per listener, a task per client until its hand-over, one each
-                   for signals, idleness, polkit and the daemons that are started
+                   for signals, idleness, a drain, polkit and the daemons that are started
 
 Whoever wants the daemon to end calls `stop`: from then on nobody is let in, and sessions end as
 soon as no call of theirs is under way. Then the daemons behind are told so in order

@@ -385,6 +385,16 @@ def test_nobody_but_its_owner_may(front):
     assert state(front)["state"] == "serving"
 
 
+def test_a_users_own_daemon_is_drained_by_that_user(make_proxyd):
+    front = make_proxyd(mode=0o711, user=NOBODY)
+    assert asked(front, "drain", user=NOBODY).status == 0
+    with rpc_client(front.sock, user=NOBODY) as late:
+        assert told_of_it(late)
+    assert asked(front, "drain", "--undo", user=NOBODY).status == 0
+    with rpc_client(front.sock, user=NOBODY) as client:
+        assert client.call(Remote.AUTH_LIST).header.status == Status.OK
+
+
 @pytest.mark.parametrize(
     "words",
     [("--wait",), ("--wait", "-1"), ("--wait", "soon"), ("--wait", "1", "--undo"), ("now",)],
