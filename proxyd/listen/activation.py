@@ -33,9 +33,11 @@ from proxyd.config.transports import BY_NETWORK
 from proxyd.endpoint.ancillary import refuse_descriptors
 from proxyd.listen.listener import Listener
 from proxyd.process.exit_status import Exit, StartFailed
+from proxyd.process.fdstore import MOST_KEPT, PREFIX
 
 FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 _MOST_SOCKETS: Final = 64  # five services, each on a few addresses
+_MOST_PASSED: Final = _MOST_SOCKETS + MOST_KEPT
 _MOST_DIGITS: Final = 10
 _LONGEST_NAME: Final = 255  # systemd's own limit for FileDescriptorName=
 _VARIABLES: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
@@ -103,25 +105,36 @@ class Recognised:
 
 
 def take_passed(
-    environ: MutableMapping[str, str], given_back: ExitStack, *, pid: int, first: int = FIRST_FD
+    environ: MutableMapping[str, str],
+    given_back: ExitStack,
+    *,
+    pid: int,
+    first: int = FIRST_FD,
+    kept: list[int] | None = None,
 ) -> list[Passed]:
     """The sockets that were passed to the process `pid`; none when it was not activated.
 
     To be called once, before there is a second thread or a fork: the variables are removed from
     `environ`, and the sockets made such that no child inherits them. Raises StartFailed for what
     cannot be served. `given_back` closes them.
+
+    What the process before has left with systemd (process/fdstore.py) is put into `kept`, and is
+    the caller's; without it, it stays as it is in systemd's hands.
     """
     given = {each: environ.pop(each, None) for each in _VARIABLES}
     count, names = given["LISTEN_FDS"], given["LISTEN_FDNAMES"] or ""
     if given["LISTEN_PID"] != str(pid) or count is None:
         return []
-    descriptors = range(first, first + _number(count))
-    for fd in descriptors:
+    sockets = []
+    for fd, name in enumerate(_names(names, _number(count, names)), first):
         _keep_from_children(fd)
-    return [
-        Passed(_listener(fd, given_back), name)
-        for fd, name in zip(descriptors, _names(names, len(descriptors)), strict=True)
-    ]
+        if not name.startswith(PREFIX):
+            sockets.append((fd, name))
+        elif kept is None:
+            os.close(fd)
+        else:
+            kept.append(fd)
+    return [Passed(_listener(fd, given_back), name) for fd, name in sockets]
 
 
 def recognise(
@@ -222,14 +235,15 @@ def warn_of_no_effect(
             )
 
 
-def _number(count: str) -> int:
+def _number(count: str, names: str) -> int:
     if not (count.isascii() and count.isdecimal() and len(count) <= _MOST_DIGITS):
         raise StartFailed(
             Exit.NETWORK,
             f"LISTEN_FDS={count!r} is not a number of sockets: start this daemon by its systemd"
             " units, or without LISTEN_PID and LISTEN_FDS in its environment",
         )
-    if int(count) > _MOST_SOCKETS:
+    kept = sum(name.startswith(PREFIX) for name in names.split(":", _MOST_PASSED))
+    if int(count) - kept > _MOST_SOCKETS:
         raise StartFailed(
             Exit.NETWORK,
             f"{count} sockets were passed in and {_MOST_SOCKETS} are the most: take ListenStream="

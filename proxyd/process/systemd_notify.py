@@ -5,13 +5,14 @@ waits for it to be read: when systemd is too busy and its queue is full, the mes
 the log says so at debug level. A watchdog that missed one is fed by the next.
 """
 
+import array
 import logging
 import os
 import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 import trio
@@ -26,6 +27,7 @@ _MOST_DIGITS: Final = 18  # of microseconds
 _LONGEST_STATUS: Final = 500  # a line of `systemctl status`; systemd drops what exceeds a page
 _MOST_BACKENDS: Final = 10
 _STATUS_EVERY_S: Final = 1.0
+_AGAIN_S: Final = 0.02  # systemd's queue is full
 
 log = logging.getLogger("daemon.virtproxyd")
 
@@ -73,6 +75,11 @@ class Notifier:
     def speak(self) -> None:
         """This one is, from now on."""
         self._silent = False
+
+    @property
+    def address(self) -> str | bytes:
+        """Where systemd hears us; empty without one."""
+        return self._address
 
     def close(self) -> None:
         """Says nothing from now on."""
@@ -127,14 +134,56 @@ class Notifier:
         """We live."""
         self._send("WATCHDOG=1")
 
-    def _send(self, *lines: str) -> None:
-        if self._socket is None or self._silent:
-            return
-        message = "\n".join(lines).encode("utf-8", "replace")
+    async def store(self, name: str, descriptors: Sequence[int]) -> bool:
+        """Asks to keep them for the next start of the service, should it follow at once; False
+        where nobody listens. That it was done only `heard` can tell.
+
+        They are kept as they are, whatever happens at their other ends.
+        """
+        return await self._send_surely(
+            "FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=descriptors
+        )
+
+    def unstore(self, name: str) -> None:
+        """All that is kept by this name is kept no longer."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    async def heard(self) -> bool:
+        """Waits until systemd has dealt with all that it was told; False where nobody listens.
+
+        It closes the descriptor that comes with this message when it is its turn.
+        """
+        ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._socket.sendto(message, socket.MSG_NOSIGNAL, self._address)
+            with _closing(theirs):
+                listens = await self._send_surely("BARRIER=1", descriptors=[theirs])
+            if listens:
+                await trio.lowlevel.wait_readable(ours)
+        finally:
+            os.close(ours)
+        return listens
+
+    async def _send_surely(self, *lines: str, descriptors: Sequence[int]) -> bool:
+        """Waits for room in systemd's queue, which cannot be waited for otherwise."""
+        while not self._send(*lines, descriptors=descriptors):
+            if self._socket is None or self._silent:
+                return False
+            await trio.sleep(_AGAIN_S)
+        return True
+
+    def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> bool:
+        """Whether the message is in systemd's queue."""
+        if self._socket is None or self._silent:
+            return False
+        message = "\n".join(lines).encode("utf-8", "replace")
+        rights = array.array("i", descriptors)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
+        try:
+            self._socket.sendmsg([message], ancillary, socket.MSG_NOSIGNAL, self._address)
         except OSError as error:
             log.debug("systemd was not told %s: %s", lines[0], os.strerror(error.errno or 0))
+            return False
+        return True
 
 
 async def feed_watchdog(notifier: Notifier, relay_answers: Callable[[], Awaitable[None]]) -> None:
@@ -194,6 +243,15 @@ def status_of(clients: Iterable[Client]) -> str:
     named = [f"{name} {count}" for name, count in backends.most_common(_MOST_BACKENDS)]
     more = ["…"] if len(backends) > _MOST_BACKENDS else []
     return f"{text}, backends: {', '.join(named + more)}"
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
 
 
 def _address(path: str) -> str | bytes:

@@ -51,17 +51,17 @@ class Systemd:
             made.listen(5)
         return made
 
-    def pass_in(self, *descriptors, names=None):
+    def pass_in(self, *descriptors, names=None, kept=None):
         """The descriptors at the numbers from FIRST on, open to children as systemd leaves them."""
         for number, fd in enumerate(descriptors, FIRST):
             os.dup2(fd if isinstance(fd, int) else fd.fileno(), number)
         self.environ["LISTEN_FDS"] = str(len(descriptors))
         if names is not None:
             self.environ["LISTEN_FDNAMES"] = ":".join(names)
-        return self.take()
+        return self.take(kept)
 
-    def take(self):
-        return take_passed(self.environ, self.given_back, pid=PID, first=FIRST)
+    def take(self, kept=None):
+        return take_passed(self.environ, self.given_back, pid=PID, first=FIRST, kept=kept)
 
     def close(self):
         self.given_back.close()
@@ -149,6 +149,44 @@ def test_more_sockets_than_fit_are_refused_before_one_is_touched(systemd, count)
 
 def test_sixty_four_sockets_are_fine(systemd):
     assert len(systemd.pass_in(*[systemd.unix()] * 64)) == 64
+
+
+def test_what_the_process_before_has_left_is_apart_wherever_it_stands(systemd):
+    kept = []
+    ends = os.pipe()
+    listeners = [systemd.unix("libvirt-sock"), systemd.unix("libvirt-sock-ro")]
+    passed = systemd.pass_in(
+        ends[0],
+        listeners[0],
+        ends[1],
+        listeners[1],
+        names=["proxyd-sessions", Service.FULL, "proxyd-of-a-later-release", Service.READONLY],
+        kept=kept,
+    )
+    assert services(passed) == [Service.FULL, Service.READONLY]
+    assert kept == [FIRST, FIRST + 2]
+    assert not any(os.get_inheritable(each) for each in kept)
+    for end in ends:
+        os.close(end)
+
+
+def test_what_nobody_wants_of_that_is_closed(systemd):
+    assert systemd.pass_in(systemd.unix(), names=["proxyd-sessions"]) == []
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(FIRST)
+
+
+def test_as_many_sockets_as_ever_are_fine_beside_it(systemd):
+    names = [*[Service.FULL] * 64, *["proxyd-sessions"] * 16]
+    kept = []
+    assert len(systemd.pass_in(*[systemd.unix()] * 80, names=names, kept=kept)) == 64
+    assert len(kept) == 16
+
+
+def test_but_no_more_of_them(systemd):
+    names = [*[Service.FULL] * 65, *["proxyd-sessions"] * 15]
+    with pytest.raises(StartFailed, match="64 are the most"):
+        systemd.pass_in(*[systemd.unix()] * 80, names=names, kept=[])
 
 
 def test_each_is_recognised_by_its_name_in_any_order(systemd):

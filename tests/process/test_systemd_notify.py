@@ -90,6 +90,49 @@ def test_each_message_is_a_datagram(systemd, notifier, say, message):
     assert systemd.heard() == [message]
 
 
+async def test_descriptors_are_given_by_a_name_and_taken_back_by_it(systemd, notifier):
+    with socket.socket() as sock:
+        assert await notifier.store("some", [sock.fileno(), sock.fileno()])
+        message, descriptors, _, _ = socket.recv_fds(systemd.socket, 4096, 9)
+        assert message == b"FDSTORE=1\nFDNAME=some\nFDPOLL=0"
+        assert len(descriptors) == 2
+        for each in descriptors:
+            assert os.fstat(each).st_ino == os.fstat(sock.fileno()).st_ino
+            os.close(each)
+    notifier.unstore("some")
+    assert systemd.heard() == ["FDSTOREREMOVE=1\nFDNAME=some"]
+
+
+async def test_systemd_has_heard_what_it_was_told_when_it_closes_the_barrier(
+    systemd, notifier, nursery, autojump_clock
+):
+    before = len(os.listdir("/proc/self/fd"))
+    over = trio.Event()
+
+    async def wait():
+        assert await notifier.heard()
+        over.set()
+
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    message, (barrier,), _, _ = socket.recv_fds(systemd.socket, 4096, 9)
+    assert message == b"BARRIER=1"
+    with trio.move_on_after(10):
+        await over.wait()
+    assert not over.is_set()
+    os.close(barrier)
+    await over.wait()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_without_a_socket_nobody_has_heard():
+    assert not await Notifier().heard()
+
+
+async def test_without_a_socket_nothing_is_stored():
+    assert not await Notifier().store("some", [0])
+
+
 def test_a_reload_says_when_it_began(systemd, notifier):
     before = time.monotonic_ns() // 1000
     with notifier.reloading():
