@@ -36,6 +36,7 @@ from proxyd.daemon.lineage import Lineage
 from proxyd.daemon.load_config import group_id
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.reload import tell
+from proxyd.daemon.restart import Restarting
 from proxyd.daemon.succession import Succession
 from proxyd.listen.listener import Listener
 from proxyd.process.background import Readiness
@@ -46,12 +47,13 @@ from proxyd.relay.loop import STOPPED
 from proxyd.session.accept_loop import accept_clients
 from proxyd.session.leaving import PATIENCE_S
 from proxyd.session.reception import Reception
+from proxyd.upgrade.kept import go_on
 from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
 from proxyd.wire.programs import AuthMethod
 
 _LOOK_EVERY_S: Final = 0.02  # whether calls have finished
 _END_S: Final = 10.0  # that all the rest of the end takes, at the most
-# Of that, for daemons to be told that their clients are gone: as long as calls had before.
+# Of that, for daemons to be told that their clients are gone.
 _LEAST_PARTING_S: Final = 1.0
 _MOST_PARTING_S: Final = 5.0
 
@@ -87,6 +89,8 @@ class Daemon:
         self.succession = Succession(
             self._parts, self._doors, notifier, lineage, self._office.cancel, self._stop_as_well
         )
+        self._restarting = Restarting(self._parts, self._doors, notifier)
+        self._told_to_stop = False
         self._draining = trio.CancelScope()
         self._hurried = False
         self._nursery: trio.Nursery
@@ -106,6 +110,13 @@ class Daemon:
                 # handed to a relay that has stopped.
                 async with trio.open_nursery() as self._nursery:
                     self._start_tasks(signals)
+                    go_on(
+                        self._lineage.kept,
+                        self._parts.relay,
+                        self._parts.roster,
+                        self._parts.roster.audit,
+                        self._notifier,
+                    )
                     if await self.succession.take_over(self._nursery):
                         self._nursery.start_soon(self._keep_office)
                         readiness.ready()
@@ -136,6 +147,21 @@ class Daemon:
         if not self._parts.admission.closed:
             self.stop(why)
 
+    async def _stop_or_restart(self, why: str) -> None:
+        """Begins to end, and leaves what sessions can go on where the service is started again."""
+        settings = self._parts.current.now.settings
+        if await self._restarting.is_one() and not self._parts.admission.closed:
+            log.info("%s: stopping, to be started again", why)
+            self.succession.call_off()
+            self.succession.processes.stop(why)
+            patience_s = settings.proxyd_drain_timeout
+            if await self._restarting.leave_sessions(patience_s, _parting_s(patience_s)):
+                await self._see_off(_parting_s(patience_s))
+                self._end()
+                return
+        if not self._parts.admission.closed:
+            self.stop(why)
+
     async def _drain(self) -> None:
         """Lets calls finish that are under way. Who has none is gone at once."""
         patience_s = self._parts.current.now.settings.proxyd_drain_timeout
@@ -158,7 +184,7 @@ class Daemon:
                 patience_s,
             )
         await self.succession.is_over()
-        await self._see_off(min(_MOST_PARTING_S, max(_LEAST_PARTING_S, patience_s)))
+        await self._see_off(_parting_s(patience_s))
         self._end()
 
     async def _see_off(self, patience_s: float) -> None:
@@ -336,6 +362,9 @@ class Daemon:
             elif self._parts.admission.closed:
                 log.info("%s again: ending at once", name)
                 self._end()
+            elif number == signal.SIGTERM and not self._told_to_stop:
+                self._told_to_stop = True
+                self._nursery.start_soon(self._stop_or_restart, name)
             else:
                 self.stop(name)
 
@@ -343,6 +372,11 @@ class Daemon:
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:
     await wait()
     nursery.cancel_scope.cancel()
+
+
+def _parting_s(patience_s: float) -> float:
+    """For daemons to be told that their clients are gone: as long as calls had before."""
+    return min(_MOST_PARTING_S, max(_LEAST_PARTING_S, patience_s))
 
 
 def _say_ready(current: Current) -> None:

@@ -1,6 +1,7 @@
 """What a daemon has of the process before it, and gives to the next one (upgrade/)."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -41,9 +42,11 @@ class OwnPidFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """`relaunch` starts the next process, `predecessor` is the one before, if there is one."""
+    """`relaunch` starts the next process, `predecessor` is the one before, if there is one; `kept`
+    is what one that has ended has left with systemd."""
 
     relaunch: Relaunch
     pid_file: OwnPidFile
     predecessor: Predecessor | None = None
     inherited: Inherited = field(default_factory=Inherited)
+    kept: Sequence[int] = ()

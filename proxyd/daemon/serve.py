@@ -92,8 +92,9 @@ def run_daemon(options: Options) -> int:
             relaunch = Relaunch.of_this_process(options.directory, notifier.environ)
             predecessor = Predecessor.from_environ(os.environ)
             inherited = Inherited()
+            kept: list[int] = []
             if predecessor is None:
-                passed = take_passed(os.environ, given_back, pid=os.getpid())
+                passed = take_passed(os.environ, given_back, pid=os.getpid(), kept=kept)
             else:
                 notifier.be_silent()
                 inherited = predecessor.learn(given_back)
@@ -121,6 +122,7 @@ def run_daemon(options: Options) -> int:
                 pid_file=OwnPidFile(options.pid_file, given_back),
                 predecessor=predecessor,
                 inherited=inherited,
+                kept=kept,
             )
             in_force = _take_what_is_needed(loaded, options, passed, given_back, lineage)
             audit.start(loaded)  # whose file stays

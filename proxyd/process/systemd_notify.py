@@ -77,6 +77,11 @@ class Notifier:
         self._silent = False
 
     @property
+    def is_heard(self) -> bool:
+        """Whether this process is the one that systemd listens to."""
+        return self._socket is not None and not self._silent
+
+    @property
     def address(self) -> str | bytes:
         """Where systemd hears us; empty without one."""
         return self._address
@@ -166,7 +171,7 @@ class Notifier:
     async def _send_surely(self, *lines: str, descriptors: Sequence[int]) -> bool:
         """Waits for room in systemd's queue, which cannot be waited for otherwise."""
         while not self._send(*lines, descriptors=descriptors):
-            if self._socket is None or self._silent:
+            if not self.is_heard:
                 return False
             await trio.sleep(_AGAIN_S)
         return True

@@ -168,12 +168,12 @@ class RelayLoop:
         """Ends every pair of one owner's. Any thread."""
         self._order(lambda: self._drop_all_of(owner, reason))
 
-    def end_quiet(self, reason: str) -> None:
-        """Ends every pair that has nothing under way. Any thread.
+    def end_quiet(self, reason: str, *, all_of_them: bool = True) -> None:
+        """Ends every pair that has nothing under way; or only those that cannot move. Any thread.
 
         What a client has sent, and nobody has read, was not begun: it can be tried again.
         """
-        self._order(lambda: self._end_quiet(reason))
+        self._order(lambda: self._end_quiet(reason, all_of_them=all_of_them))
 
     def ask(self, answer: Callable[[], None]) -> None:
         """Calls it in the relay thread when orders are taken next, if ever. Any thread."""
@@ -473,9 +473,11 @@ class RelayLoop:
     def _drop_all_of(self, owner: str, reason: str) -> None:
         self._drop_where(lambda pair: pair.owner == owner, reason)
 
-    def _end_quiet(self, reason: str) -> None:
+    def _end_quiet(self, reason: str, *, all_of_them: bool) -> None:
         now_ns = time.monotonic_ns()
-        self._drop_where(lambda pair: pair.is_quiet(now_ns), reason)
+        self._drop_where(
+            lambda pair: (all_of_them or not pair.moves) and pair.is_quiet(now_ns), reason
+        )
 
     def _part_all(self, reason: str) -> None:
         self._drop_where(lambda _pair: True, reason)

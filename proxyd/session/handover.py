@@ -203,10 +203,11 @@ class Relay:
         for loop in self.loops:
             loop.drop_all_of(owner, "a descriptor that its user has passed cannot be closed")
 
-    def end_quiet(self) -> None:
-        """Ends the sessions that have no call under way, since proxyd stops."""
+    def end_quiet(self, *, all_of_them: bool = True) -> None:
+        """Ends the sessions that have no call under way, since proxyd stops; or only those that
+        cannot go on elsewhere."""
         for loop in self.loops:
-            loop.end_quiet(STOPPED)
+            loop.end_quiet(STOPPED, all_of_them=all_of_them)
 
     def part_all(self) -> None:
         """Ends all sessions; the daemons are told in order, as long as the threads go on."""

@@ -186,6 +186,18 @@ class Roster:
         """The process that has it tells another one from now on."""
         self._free(client)
 
+    def left_behind(self, client: Client) -> None:
+        """Its session goes on in the process that is started when this one has ended."""
+        self._free(client)
+        log.info("session %d goes on after the restart: %s", client.number, client)
+
+    def came_back(self, client: Client, pair: RelayedPair, end: Callable[[str], None]) -> None:
+        """The process before has left its session behind."""
+        client.pair = pair
+        self.elsewhere(client)
+        self.resumed(client, pair, end)
+        self.on_change(client)
+
     def gone_elsewhere(self, client: Client) -> None:
         """The process that had it says that it has ended, and has logged it."""
         self._left(client)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxyd.admin import document
+from proxyd.admission.admission import Admission
 from proxyd.admission.holder import Holder, Rank
 from proxyd.config.listeners import Door
 from proxyd.config.transports import Transport
@@ -122,6 +123,27 @@ class ClientTold:
             backend=client.backend,
             tls=client.tls,
             figures=figures_of(client),
+        )
+
+    def client(self, admission: Admission) -> Client:
+        """One that comes with its session, and gets a place."""
+        place = admission.seat(self.holder.holder(), anonymous=self.anonymous)
+        return Client(
+            number=self.number,
+            door=self.door.door(),
+            place=place,
+            connected_s=self.connected_s,
+            started_ns=self.started_ns,
+            address=self.address,
+            identity=self.identity,
+            known=self.known,
+            certificate=self.certificate,
+            mechanism=self.mechanism,
+            readonly=self.readonly,
+            uri=self.uri,
+            backend=self.backend,
+            tls=self.tls,
+            end=place.end,
         )
 
 
