@@ -199,7 +199,8 @@ COMMANDS = {
 }
 
 # The tests that have failed, by name, and whether they may be looked at twice: those that compare
-# times, and those with other people's daemons, whose threads race with each other now and then.
+# times or look at all that this host has, and those with other people's daemons, whose threads race
+# with each other now and then.
 _failed = {}
 
 
@@ -216,7 +217,7 @@ def pytest_configure(config):
 
 def pytest_runtest_logreport(report):
     if report.failed:
-        measured = report.nodeid.removeprefix("tests/").startswith(MEASURED)
+        measured = report.nodeid.removeprefix("tests/").startswith((*MEASURED, *ALONE))
         _failed[report.nodeid] = measured or "system" in report.keywords
 
 
