@@ -1,10 +1,13 @@
 """Layers of GSSAPI that move: the context of a client goes on elsewhere, amid its traffic."""
 
+import hashlib
 import random
+import re
 from contextlib import suppress
 
 import pytest
 
+import proxyd.sasl.gssapi as gssapi_module
 from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.endpoint.sasl import SaslEndpoint
 from proxyd.sasl.gssapi import GssapiServer, layer_from
@@ -167,3 +170,20 @@ def test_a_token_that_comes_again_behind_a_move_ends_the_session(session):
     session.turn_until(lambda: (session.relay(), session.at_daemon.ended)[1])
     assert session.at_daemon.wires == [call(1)]
     assert "SASL: A later token has already been processed" in session.reason
+
+
+def test_a_context_of_another_library_is_not_taken_up(monkeypatch):
+    """libkrb5 trusts its own form, which need not be that of what has replaced it meanwhile."""
+    monkeypatch.setattr(gssapi_module, "_imported", lambda exported: exported)
+    known = gssapi_module._library()
+    assert re.fullmatch(r"\S+ [1-9]\d*", known)
+    context = b"of a context"
+    state = {
+        "context": context,
+        "digest": hashlib.sha256(context).digest(),
+        "library": known,
+        "longest_plain": 65000,
+    }
+    assert layer_from(state)._context == context
+    with pytest.raises(ValueError, match="another libkrb5"):
+        layer_from({**state, "library": "08:01 17"})
