@@ -322,6 +322,7 @@ class Daemon:
         if in_time.cancelled_caught:
             self.stop(f"retired for {seconds} s (proxyd_retire_timeout)")
             return
+        await succession.retirement.take_leave()
         await self._see_off_clients()
         self._end()
 

@@ -1,10 +1,10 @@
 """The way between two processes of this daemon: whole messages in their order, with descriptors.
 
 A message is its kind, an object (format.py) and some descriptors. It goes through a pair of
-SOCK_SEQPACKET sockets: a packet with both lengths and all the descriptors, then the text and the
-bytes beside it in as many packets as they need. The other process may die or be stopped at any
-point, and may be of another release; whoever waits sets the time. What it has said before it died
-is heard to the end.
+SOCK_SEQPACKET sockets: a packet with both lengths, all the descriptors, and as much as it has room
+for of the text and the bytes beside it; then the rest of both in as many packets as they need. The
+other process may die or be stopped at any point, and may be of another release; whoever waits sets
+the time. What it has said before it died is heard to the end.
 """
 
 import array
@@ -24,6 +24,7 @@ MOST_DESCRIPTORS: Final = 128  # the listening sockets of a host with many addre
 _HEAD: Final = struct.Struct(">4sHIQ")  # magic, descriptors, bytes of text, bytes beside it
 _MAGIC: Final = b"prxd"
 _PACKET: Final = 65536
+_ROOM: Final = _PACKET - _HEAD.size
 _INT: Final = array.array("i").itemsize
 _KIND: Final = "kind"
 
@@ -61,6 +62,16 @@ class _Begun:
     text: bytearray
     beside: bytearray
     filled: int = 0
+
+    def fill(self, content: bytes) -> None:
+        """Raises Unreadable."""
+        while content:
+            with self.missing as missing:
+                fits = min(len(missing), len(content))
+                if not fits:
+                    raise Unreadable("a message is longer than it says")
+                missing[:fits] = content[:fits]
+            self.filled, content = self.filled + fits, content[fits:]
 
     @property
     def missing(self) -> memoryview:
@@ -123,11 +134,15 @@ class Channel:
                 raise ChannelBroken(self._unsaid)
             self._unsaid = "a message was broken off"
             try:
-                await self._sock.sendmsg([head], ancillary)
-                for part in (text, beside):
-                    with memoryview(part) as view:
-                        for at in range(0, len(view), _PACKET):
-                            await self._sock.send(view[at : at + _PACKET])
+                with memoryview(text) as first, memoryview(beside) as second:
+                    # Each packet is a turn of the loop on both sides: a small message takes one.
+                    of_first = min(len(first), _ROOM)
+                    of_second = min(len(second), _ROOM - of_first)
+                    begun = (head, first[:of_first], second[:of_second])
+                    await self._sock.sendmsg(begun, ancillary)
+                    for part, given in ((first, of_first), (second, of_second)):
+                        for at in range(given, len(part), _PACKET):
+                            await self._sock.send(part[at : at + _PACKET])
             except (OSError, trio.ClosedResourceError) as error:
                 self._unsaid = f"the other process is gone: {_said(error)}"
                 raise ChannelBroken(self._unsaid) from error
@@ -177,34 +192,36 @@ class Channel:
         return begun.message
 
     async def _beginning(self) -> _Begun:
-        head, descriptors, lost = await self._head()
+        first, descriptors, lost = await self._first_packet()
         message = Message("", {}, descriptors, lost)
         try:
-            _, announced, text, beside = _HEAD.unpack(head)
+            _, announced, text, beside = _HEAD.unpack_from(first)
             check_lengths(text, beside)
             message.lost += max(0, announced - len(descriptors) - lost)
-            return _Begun(message, bytearray(text), bytearray(beside))
+            begun = _Begun(message, bytearray(text), bytearray(beside))
+            begun.fill(first[_HEAD.size :])
         except Exception:
             message.close()
             raise
+        return begun
 
-    async def _head(self) -> tuple[bytes, list[int], int]:
+    async def _first_packet(self) -> tuple[bytes, list[int], int]:
         room = socket.CMSG_SPACE(MOST_DESCRIPTORS * _INT)
-        head, ancillary, flags, _ = await self._heard(
-            lambda: self._sock.recvmsg(_HEAD.size + 1, room, socket.MSG_CMSG_CLOEXEC)
+        first, ancillary, flags, _ = await self._heard(
+            lambda: self._sock.recvmsg(_PACKET, room, socket.MSG_CMSG_CLOEXEC)
         )
         descriptors = array.array("i")
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors.frombytes(content[: len(content) // _INT * _INT])
-        if len(head) != _HEAD.size or not head.startswith(_MAGIC):
+        if len(first) < _HEAD.size or not first.startswith(_MAGIC):
             for each in descriptors:
                 os.close(each)
-            if not head:
+            if not first:
                 raise Gone("the other process has ended")
             self._unheard = "that is no message"
             raise ChannelBroken(self._unheard)
-        return head, list(descriptors), 1 if flags & socket.MSG_CTRUNC else 0
+        return first, list(descriptors), 1 if flags & socket.MSG_CTRUNC else 0
 
     async def _fill(self, begun: _Begun) -> None:
         while missing := begun.missing:
@@ -233,8 +250,3 @@ def _packed(document: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 def _said(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or "closed"
-
-
-def _demand_whole(broken: str) -> None:
-    if broken:
-        raise ChannelBroken(broken)

@@ -17,7 +17,7 @@ from proxyd.session.roster import Client
 from proxyd.upgrade.format import Unreadable
 from proxyd.wire.programs import AuthMethod
 
-PAGE: Final = 64  # clients in one message: a millisecond of the interpreter
+PAGE: Final = 16  # clients in one message: a millisecond of the interpreter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The side that gives the daemon away.
 
-    start the program ── offer ── ready? ── close the doors ── who is here ── take ── taken?
+    start the program ── offer ── ready? ── who is here ── close the doors ── take ── taken?
         ── one session after the other ── finished ── retired, until nobody is left
 
 Until `finished` this process can take back all that it has not given whole: the listening sockets
@@ -41,11 +41,15 @@ READY_S: Final = 60.0
 TAKEN_S: Final = 10.0
 # That nothing at all comes from a process that has sessions to take.
 SILENT_S: Final = 10.0
-_UNDER_WAY: Final = 8  # sessions that stand still at one time
+_AT_ONCE: Final = 8  # sessions that are frozen in one go
+_UNDER_WAY: Final = 2 * _AT_ONCE  # that stand still at one time
+# Between two goes: whoever has the interpreter without a pause keeps it from the relay threads.
+_BREATH_S: Final = 0.001
 _LOOK_EVERY_S: Final = 0.05  # whether one can be moved that could not before
 _PATIENCE_S: Final = 2.0  # with those in the first row: a courier needs milliseconds
 _TELL_EVERY_S: Final = 1.0
 _CALLED_OFF_S: Final = 0.5
+_LEAVE_S: Final = 1.0
 _ENDS_S: Final = 1.0  # to give back what it has taken, as long as it serves nobody
 _DIES_IN_S: Final = 5.0
 _ENDED_EVERY_S: Final = 0.005
@@ -116,6 +120,7 @@ class _News:
         for at in range(0, len(clients), PAGE):
             page = [written(ClientTold.of(each)) for each in clients[at : at + PAGE]]
             await self.said(self._channel.send("clients", {"clients": page}))
+            await trio.sleep(_BREATH_S)
 
     def end(self) -> None:
         self._roster.on_change = nobody_listens
@@ -180,21 +185,38 @@ class _Moves:
     _under_way: deque[Frozen] = field(default_factory=deque)
     _kicked: dict[int, str] = field(default_factory=dict)
 
-    async def move(self, client: Client) -> bool:
-        """Whether it is on its way; else it cannot be moved now."""
-        if (frozen := await self.relay.freeze(client.number)) is None:
-            return False
-        self._under_way.append(frozen)
+    async def move(self, clients: Sequence[Client]) -> list[Client]:
+        """Those that cannot be moved now; the others are on their way.
+
+        They are frozen in one turn of the relay thread. A turn takes milliseconds where thousands
+        of sessions are busy, and so would each of them.
+        """
+        found: dict[int, Frozen] = {}
+
+        async def freeze(client: Client) -> None:
+            if (frozen := await self.relay.freeze(client.number)) is not None:
+                # In the order in which they are given and answered.
+                self._under_way.append(frozen)
+                found[client.number] = frozen
+
+        async with trio.open_nursery() as nursery:
+            for each in clients:
+                nursery.start_soon(freeze, each)
+        for frozen in found.values():
+            await self._give(frozen)
+        return [each for each in clients if each.number not in found]
+
+    async def _give(self, frozen: Frozen) -> None:
+        number = frozen.pair.number
         try:
-            await self.news.tell_of(client.number)
-            document = {"number": client.number, "state": frozen.state}
+            await self.news.tell_of(number)
+            document = {"number": number, "state": frozen.state}
             await self.news.said(self.channel.send("session", document, frozen.descriptors))
         except Unreadable as error:  # it holds more than a message takes
-            log.warning("session %d stays: %s", client.number, error)
+            log.warning("session %d stays: %s", number, error)
             self._under_way.remove(frozen)
-            self.refused.add(client.number)
+            self.refused.add(number)
             self.relay.thaw(frozen)
-        return True
 
     @property
     def under_way(self) -> int:
@@ -286,9 +308,11 @@ class HandOver:
         moves.on_stop = self._serving.stop_as_well
         try:
             await self._have_it_start(started)
+            await news.begin()  # while all are served as ever
             async with self._with_doors_closed(moves, started):
                 await self._give(moves)
         except BaseException as error:
+            news.end()
             with trio.CancelScope(shield=True):
                 await _call_off(started, _ENDS_S)
             failed = _as_failed(error, started.why())
@@ -325,7 +349,7 @@ class HandOver:
         channel = moves.channel
         # Who had been told of a client before the doors were closed accepts one more.
         await trio.lowlevel.checkpoint()
-        await moves.news.begin()
+        await moves.news.tell()
         await _said(channel.send("take", self._serving.handed_over()), SILENT_S)
         self._gives = True
         await _answer(channel, "taken", TAKEN_S)
@@ -381,13 +405,11 @@ class HandOver:
                     await trio.sleep(_LOOK_EVERY_S)
                     waiting.extend(again)
                     again.clear()
-                client = waiting.popleft()
-                if not _can_move(client, self._roster):
-                    continue
-                while moves.under_way >= _UNDER_WAY:
+                while moves.under_way > _UNDER_WAY - _AT_ONCE:
                     await _in_time(answered.wait, SILENT_S)
-                if not await moves.move(client):
-                    again.append(client)
+                some = [waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting)))]
+                again += await moves.move([each for each in some if _can_move(each, self._roster)])
+                await trio.sleep(_BREATH_S)
             while moves.under_way:
                 await _in_time(answered.wait, SILENT_S)
             nursery.cancel_scope.cancel()
@@ -410,6 +432,12 @@ class Retirement:
         """Has the other one end, too."""
         with suppress(ChannelBroken):
             await self._moves.channel.send("stop", {"reason": reason})
+
+    async def take_leave(self) -> None:
+        """Nobody is left here: returns when the other process has been told so of each."""
+        with suppress(ChannelBroken), trio.move_on_after(_LEAVE_S):
+            await self._moves.news.tell()
+            await self._moves.channel.send("left")  # behind what another task is saying
 
     async def run(self) -> None:
         """Until it is cancelled, or the other process is gone: then those here go on alone."""
@@ -477,11 +505,17 @@ class Retirement:
     async def _move_late(self) -> None:
         """Who has just been let in, or had a descriptor on its way."""
         moves = self._moves
-        for client in list(self._roster.clients.values()):
-            if moves.under_way >= _UNDER_WAY:
-                return  # the other one is slow, or stopped: they had better go on here
-            if client.number not in moves.refused and _can_move(client, self._roster):
-                await moves.move(client)
+        late = deque(self._roster.clients.values())
+        while late and moves.under_way <= _UNDER_WAY - _AT_ONCE:
+            # Else the other one is slow, or stopped: they had better go on here.
+            some = [late.popleft() for _ in range(min(_AT_ONCE, len(late)))]
+            await moves.move(
+                [
+                    each
+                    for each in some
+                    if each.number not in moves.refused and _can_move(each, self._roster)
+                ]
+            )
 
 
 def _can_move(client: Client, roster: Roster) -> bool:

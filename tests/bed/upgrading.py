@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.bed.command import Finished, run_to_end
-from tests.bed.daemon import status_field
+from tests.bed.daemon import descriptors, status_field
 from tests.bed.proxyd import Proxyd
 from tests.bed.waiting import wait_until
 
@@ -37,12 +37,17 @@ class Upgrading:
 
     def command(self, *words: str, program: Sequence[str] = ("-m", "proxyd")) -> Finished:
         """A command of proxyd's, to this one."""
-        name, *more = words
         return run_to_end(
-            [sys.executable, *program, name, "--socket", str(self.proxyd.admin_sock), *more],
+            self.words(*words, program=program),
             deadline_s=DEADLINE_S,
-            environment={"PYTHONPATH": str(Path(__file__).parents[2])},
+            environment=self.environment,
         )
+
+    def words(self, name: str, *more: str, program: Sequence[str] = ("-m", "proxyd")) -> list[str]:
+        """Such a command's, for those who start it themselves, in this environment."""
+        return [sys.executable, *program, name, "--socket", str(self.proxyd.admin_sock), *more]
+
+    environment: Final = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
     def upgrade(self) -> dict[str, Any]:
         """Has it hand over; what the command says of that."""
@@ -110,3 +115,33 @@ def _state(pid: int) -> str:
 
 def rss_kib(pid: int) -> int:
     return status_field(pid, "VmRSS")
+
+
+def descriptors_of(pid: int) -> int:
+    """Those that are somebody's: pipes are kept for the next long frame, couriers for a while."""
+    kept = ("pipe:", os.devnull)
+    targets = descriptors(pid).values()
+    return sum(not target.startswith(kept) for target in targets) - len(children_of(pid))
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+
+
+def peak_kib(pid: int) -> int:
+    return status_field(pid, "VmHWM")
+
+
+def cpu_s(pid: int) -> float:
+    """What it has used so far, its children that have ended not among it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stat_is_stopped(pid: int) -> bool:
+    """By a signal."""
+    return "T" in _state(pid)

@@ -61,11 +61,11 @@ def serve(path):
                 continue
             try:
                 got = clients[number].recv(65536)
-            except ConnectionResetError:
-                got = b""
-            if got:
                 now, later = answers(got)
                 clients[number].sendall(now)
+            except (BrokenPipeError, ConnectionResetError):
+                got = b""
+            if got:
                 if later:
                     held.append((clients[number], later))
             else:

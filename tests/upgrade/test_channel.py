@@ -46,6 +46,23 @@ async def test_messages_come_whole_and_in_order(ends):
     assert {each.kind for each in received} == {"session"}
 
 
+@pytest.mark.parametrize("text", [0, 65_000, 65_501, 65_518, 70_000, 200_000])
+@pytest.mark.parametrize("beside", [0, 1, 65_000, 200_000])
+async def test_a_message_of_any_length_comes_whole(ends, text, beside):
+    here, there = map(Channel, ends)
+    document = {"text": "x" * text, "beside": os.urandom(beside)}
+
+    async def send():
+        await here.send("a", document)
+        await here.send("b")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        first, second = await there.receive(), await there.receive()
+    assert first.document == document
+    assert (first.kind, second.kind) == ("a", "b")
+
+
 async def test_descriptors_come_with_their_message(ends):
     here, there = map(Channel, ends)
     first, second = os.pipe()
