@@ -63,6 +63,7 @@ class Admission:
         self.callers = 0  # accepted, without a place
         self.overrun = self.crowded = self.uneven = False
         self.closed = self.draining = False
+        self.held = False  # another process takes over: who has no place here gets one there
         self.changed = trio.Event()  # set when a client comes or goes, and then replaced
         self.on_change: Callable[[], None] = _nobody_listens  # called at once, for each of them
         self.on_room: Callable[[], None] = _nobody_listens  # somebody may find a place now
@@ -106,7 +107,7 @@ class Admission:
 
     def admit(self, holder: Holder, door: Door) -> Place | None:
         """A place, if need be that of somebody who makes way; None when there is none now."""
-        if self.closed or self.draining:
+        if self.closed or self.draining or self.held:
             return None
         now, leaver = self._clock(), None
         anonymous = needs_proof(holder, door)
@@ -278,6 +279,12 @@ class Admission:
         self._tell()
         self._let_in()
 
+    def hold(self, *, on: bool) -> None:
+        """While it is on nobody gets a place, and nobody is told so: places that become free by
+        sessions that move are not free."""
+        self.held = on
+        self._let_in()
+
     async def wait_change(self) -> None:
         """Returns when a client has come or gone since the call."""
         await self.changed.wait()
@@ -318,7 +325,7 @@ class Admission:
             self.turns.give_back(place.holder)
 
     def _say_full(self, transport: Transport) -> None:
-        if transport in self._told or self.draining:
+        if transport in self._told or self.draining or self.held:
             return
         self._told.add(transport)
         crowd = _crowd(transport)

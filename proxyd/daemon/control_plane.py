@@ -38,6 +38,7 @@ from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.reload import tell
 from proxyd.daemon.restart import Restarting
 from proxyd.daemon.succession import Succession
+from proxyd.endpoint.couriers import COURIERS
 from proxyd.listen.listener import Listener
 from proxyd.process.background import Readiness
 from proxyd.process.garbage import collect_garbage
@@ -45,6 +46,7 @@ from proxyd.process.signals import received_signals
 from proxyd.process.systemd_notify import Notifier, feed_watchdog, keep_status
 from proxyd.relay.loop import STOPPED
 from proxyd.session.accept_loop import accept_clients
+from proxyd.session.entrance import Entrance
 from proxyd.session.leaving import PATIENCE_S
 from proxyd.session.reception import Reception
 from proxyd.upgrade.kept import go_on
@@ -95,6 +97,7 @@ class Daemon:
         self._hurried = False
         self._nursery: trio.Nursery
         self._reception: Reception
+        self._entrances: dict[str, Entrance] = {}
         self._given_back = ExitStack()  # ports that were opened since the start
         self._news = trio.Event()
         self._parts.reloader.opened = self._serve_ports
@@ -240,6 +243,8 @@ class Daemon:
     def _start_tasks(self, signals: AsyncIterator[int]) -> None:
         parts, start = self._parts, self._nursery.start_soon
         self._reception = Reception(parts.services, self._nursery)
+        self.succession.hand_on = self._reception.doorstep.hand_on
+        self.succession.processes.on_caller = self._called_elsewhere
         start(self._reception.run)
         start(parts.presence.run)
         start(parts.leaving.run)
@@ -276,8 +281,17 @@ class Daemon:
 
     def _serve(self, listener: Listener) -> None:
         entrance = self._parts.entrances.at(listener)
+        self._entrances[entrance.door.name] = entrance
         arrived = functools.partial(self._reception.arrived, entrance)
         self._accept(entrance.listener, entrance.door, self._parts.admission, arrived)
+
+    def _called_elsewhere(self, door: str, sock: socket.socket) -> None:
+        """The process before had accepted somebody, and had no place for him."""
+        entrance = self._entrances.get(door)
+        if entrance is None:  # there is no such door any more
+            COURIERS.close(sock)
+        else:
+            self._reception.arrived(entrance, sock)
 
     def _accept(
         self,

@@ -6,7 +6,8 @@ pid file, and who systemd takes for the service.
 
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from proxyd.daemon.lineage import Lineage
 from proxyd.listen.listener import Listener
 from proxyd.process.exit_status import StartFailed
 from proxyd.process.systemd_notify import Notifier
+from proxyd.session.line import Caller
 from proxyd.upgrade.incoming import Disinherited, NotTaking, Process, Processes
 from proxyd.upgrade.outgoing import HandOver, Outcome, Retirement, UpgradeFailed
 
@@ -52,6 +54,7 @@ class Succession:
         self.processes.on_finished = self._is_the_daemon
         self.processes.on_stop = self.stop_as_well = stop
         self._hand_over: HandOver | None = None  # that is under way
+        self.hand_on: Callable[[], Iterator[Caller]] = lambda: iter(())  # who is at the doorstep
         self.retirement: Retirement | None = None
         self.successor = 0  # the process that has taken over
 
@@ -107,14 +110,9 @@ class Succession:
 
     async def upgrade(self) -> Outcome:
         """Raises UpgradeFailed, and then this process goes on to serve."""
-        if self._one_at_a_time.locked():
-            raise UpgradeFailed("an upgrade is under way already")
-        if self.successor:
-            raise UpgradeFailed(f"process {self.successor} has taken over: ask that one")
-        if self._is_ending():
-            raise UpgradeFailed("the daemon is about to end")
-        if not all(each.finished for each in self.processes.all):
-            raise UpgradeFailed("the process before is still handing over: try again in a moment")
+        if refusal := self._why_not_now():
+            log.warning("not upgraded: %s", refusal)
+            raise UpgradeFailed(refusal)
         async with self._one_at_a_time:
             self._hand_over = HandOver(
                 self,
@@ -142,6 +140,17 @@ class Succession:
         )
         self._record("ok", {"successor": outcome.pid})
         return outcome
+
+    def _why_not_now(self) -> str:
+        if self._one_at_a_time.locked():
+            return "an upgrade is under way already"
+        if self.successor:
+            return f"process {self.successor} has taken over: ask that one"
+        if self._is_ending():
+            return "the daemon is about to end"
+        if not all(each.finished for each in self.processes.all):
+            return "the process before is still handing over: try again in a moment"
+        return ""
 
     def _is_ending(self) -> bool:
         return self._parts.admission.closed
@@ -196,9 +205,15 @@ class Succession:
 
     def close_doors(self) -> None:
         self._doors.close()
+        self._parts.admission.hold(on=True)
 
     def open_doors(self) -> None:
+        self._parts.admission.hold(on=False)
         self._doors.open()
+
+    def callers(self) -> Iterator[tuple[str, socket.socket]]:
+        for caller in self.hand_on():
+            yield caller.door.name, caller.sock
 
     def handed_over(self) -> dict[str, Any]:
         # Who has been accepted, and has no place yet, gets a number here.

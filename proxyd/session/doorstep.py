@@ -18,7 +18,7 @@ import logging
 import math
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import trio
@@ -117,6 +117,14 @@ class Doorstep:
         for line in (self.network, *self.standing.values()):
             for caller in line:
                 self._drop(caller)
+
+    def hand_on(self) -> Iterator[Caller]:
+        """All who are here, one after the other, for another process: nothing of theirs was read.
+        Who takes one owns its socket."""
+        for line in (*self.standing.values(), self.network):
+            for caller in line:
+                self._take_away(caller)
+                yield caller
 
     def _wake(self) -> None:
         if self._admission.callers:

@@ -148,6 +148,8 @@ class Processes:
         self.all: list[Process] = []
         self.on_finished: Callable[[], None] = lambda: None  # this process is the daemon alone
         self.on_stop: Callable[[str], None] = lambda _: None  # and so do all others
+        # Somebody was accepted there by the door of this name; the socket is whoever's is called.
+        self.on_caller: Callable[[str, socket.socket], None] = lambda _, sock: sock.close()
 
     @property
     def admission(self) -> Admission:
@@ -288,6 +290,10 @@ class Process:
                 self._figures(news)
             case "retired", {"pid": int(pid), "clients": list(clients)}:
                 self._takes_on(message, pid, clients, nursery)
+            case "caller", {"door": str(door)} if len(message.descriptors) == 1:
+                sock = socket.socket(fileno=message.descriptors.pop())
+                sock.setblocking(False)
+                self._all.on_caller(door, sock)
             case "finished", _:
                 self._finish()
 

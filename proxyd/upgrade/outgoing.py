@@ -15,6 +15,7 @@ among that: it has ended with it.
 
 import logging
 import math
+import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -72,9 +73,13 @@ class Serving(Protocol):
         """What the next process needs to start, with the descriptors of what listens."""
 
     def close_doors(self) -> None:
-        """Accepts nobody; who comes waits in the backlog."""
+        """Accepts nobody, who comes waits in the backlog; and gives nobody a place."""
 
     def open_doors(self) -> None: ...
+
+    def callers(self) -> Iterator[tuple[str, socket.socket]]:
+        """Who was accepted and has no place: by which door, and the socket, which is the taker's.
+        Nothing was read of it."""
 
     def handed_over(self) -> dict[str, Any]:
         """What holds at this moment, which the next one goes on with."""
@@ -353,11 +358,21 @@ class HandOver:
         await _said(channel.send("take", self._serving.handed_over()), SILENT_S)
         self._gives = True
         await _answer(channel, "taken", TAKEN_S)
+        await self._hand_on_callers(channel)
         await self._move_all(moves)
         await moves.news.tell()
         # In this order: whoever is the daemon says so to systemd.
         self._serving.name_successor(moves.pid)
         await _said(channel.send("finished"), SILENT_S)
+
+    async def _hand_on_callers(self, channel: Channel) -> None:
+        """The other process counts all places, and gives them away."""
+        for at, (door, sock) in enumerate(self._serving.callers()):
+            with sock:
+                document = {"door": door}
+                await _said(channel.send("caller", document, [sock.fileno()]), SILENT_S)
+            if at % PAGE == PAGE - 1:
+                await trio.sleep(_BREATH_S)
 
     @asynccontextmanager
     async def _with_doors_closed(self, moves: _Moves, started: Started) -> AsyncIterator[None]:
