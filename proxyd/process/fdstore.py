@@ -93,13 +93,19 @@ class Parcel:
         return [theirs.fileno() for _, theirs in self._pairs]
 
     def hold_no_longer(self) -> bool:
-        """Whether somebody else has all the ends, now that this process closes its own."""
+        """Whether somebody else has all the ends, now that this process closes its own. Then this
+        parcel has nothing any more."""
         for _, theirs in self._pairs:
             theirs.close()
         poll = select.poll()
         for ours, _ in self._pairs:
             poll.register(ours, 0)  # POLLHUP comes without being asked for
-        return not poll.poll(0)
+        if poll.poll(0):
+            return False
+        for ours, _ in self._pairs:
+            ours.close()
+        self._pairs = []
+        return True
 
     def close(self) -> None:
         """Destroys what is in there, even where somebody else has the ends already."""

@@ -65,6 +65,7 @@ async def leave(
     try:
         began = time.monotonic()
         await _freeze_all(relay, roster, stopped, closes_apart=closes_apart)
+        stopped.sort(key=lambda each: each.client.number)
         put = _put(parcel, stopped, roster.last)
         kept = await keep(parcel, notifier) if put else True
         if not kept:
@@ -92,10 +93,9 @@ async def _freeze_all(
     waiting = list(roster.clients.values())
     end = trio.current_time() + _PATIENCE_S
     while waiting:
-        again = []
-        for client in waiting:
-            if client.number not in roster.clients or not can_be_left(client):
-                continue
+        again: list[Client] = []
+
+        async def freeze(client: Client, again: list[Client] = again) -> None:
             frozen = await relay.freeze(client.number)
             if frozen is None:
                 again.append(client)
@@ -103,6 +103,11 @@ async def _freeze_all(
                 stopped.append(_Stopped(client, frozen))
             else:
                 relay.thaw(frozen)
+
+        async with trio.open_nursery() as nursery:
+            for client in waiting:
+                if client.number in roster.clients and can_be_left(client):
+                    nursery.start_soon(freeze, client)
         waiting = again if trio.current_time() < end else []
         if waiting:
             await trio.sleep(_LOOK_EVERY_S)
