@@ -66,7 +66,8 @@ async def leave(
         began = time.monotonic()
         await _freeze_all(relay, roster, stopped, closes_apart=closes_apart)
         stopped.sort(key=lambda each: each.client.number)
-        put = _put(parcel, stopped, roster.last)
+        # Who was told to go meanwhile does so when it thaws.
+        put = _put(parcel, [each for each in stopped if not each.frozen.dropped], roster.last)
         kept = await keep(parcel, notifier) if put else True
         if not kept:
             return None

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -15,9 +16,12 @@ from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.bed.daemon import short_directory
 from tests.bed.installed import LEGACY, LOCAL, UNITS, install_proxyd, reset, shell
+from tests.bed.kdc import Kdc
 from tests.bed.machine import Machine, start_libvirtd
 from tests.bed.pki import Pki
+from tests.bed.sasl import SERVICE as PRINCIPAL
 from tests.bed.service import SERVICE, configure, install_certificates
+from tests.bed.tls import enter_network
 from tests.bed.waiting import wait_until
 from tests.system.rpc import opened
 
@@ -47,6 +51,7 @@ def booted():
 def machine(booted):
     shell(booted, f"systemctl enable --now {LOCAL}")
     yield booted
+    assert not [line for line in booted.journal(SERVICE) if "timed out" in line]
     reset(booted, *UNITS)
     configure(booted, SERVICE, "[Unit]\nStartLimitIntervalSec=0\n")
 
@@ -241,6 +246,42 @@ def test_who_cannot_move_ends_in_order_and_the_others_go_on(machine, tmp_path):
         restart(machine)
         libvirts(client)
         assert len(clients(machine)) == 1
+
+
+@pytest.fixture
+def kdc(machine):
+    """A KDC on the machine's loopback, which its /etc/krb5.conf names."""
+    with short_directory() as directory, ExitStack() as stack:
+        kdc = Kdc(directory)
+
+        def start():
+            enter_network(machine.pid)
+            stack.enter_context(kdc)
+
+        with ThreadPoolExecutor(1) as other_thread:  # this one stays in our network
+            other_thread.submit(start).result()
+        usual = kdc.variant(default_rcache_name="dfl:", default_ccache_name="FILE:/root/tickets")
+        machine.write("/etc/krb5.conf", usual.read_text())
+        yield kdc
+
+
+def test_a_session_with_kerberos_goes_on(machine, kdc):
+    kdc.add("joe", PRINCIPAL)
+    for path, principal in (("/etc/libvirt/krb5.tab", PRINCIPAL), ("/root/joe.tab", "joe")):
+        (machine.root / path[1:]).write_bytes(kdc.keytab(principal).read_bytes())
+    shell(machine, "kinit -k -t /root/joe.tab joe")
+    machine.systemctl("stop", SERVICE)
+    machine.systemctl("start", "virtproxyd-tcp.socket")
+    uri = "qemu+tcp://localhost/system"
+    with machine.held("virsh", "--quiet", "-c", uri, *EVENTS) as events:
+        wait_until(lambda: len(clients(machine)) == 1, DEADLINE_S, "it is connected")
+        (before,) = clients(machine)
+        for number in range(RESTARTS):
+            restart(machine)
+            define(machine, f"encrypted-{number}")
+            assert f"encrypted-{number}" in line_with(events, "Defined")
+        (after,) = clients(machine)
+        assert after["id"] == before["id"]
 
 
 def test_a_stop_ends_all_of_them(machine):
