@@ -744,34 +744,32 @@ class Flow:
 
         `frame` is as much of it as is there: on the way up all, but for long packets of streams.
         """
-        length, *fields = HEADER.unpack_from(frame)
-        header = Header(*fields)
-        calls, trail = header.type in self._calling, self._trail
-        if calls and (header.program, header.procedure) in self._guards:
+        length, program, version, procedure, kind, serial, status = _unpack(frame)
+        calls, trail = kind in self._calling, self._trail
+        if calls and (program, procedure) in self._guards:
             return True
-        if trail is None:
-            return self._stops_by_itself(header)
-        if self._whole:
-            if not calls:
-                return self._stops_by_itself(header)
-            if trail.refuses(header.program, header.procedure):
-                self._denied = True
-                trail.refused(header, frame)
-                return True
-            if self._stops_by_itself(header):
-                return True
-            trail.goes_up(header, frame)
-            return False
-        if header.type in _REPLIES:
+        if trail is None or not (calls if self._whole else kind in _REPLIES):
+            return self._stops_by_itself(program, procedure, kind, serial, status)
+        header = Header(program, version, procedure, kind, serial, status)
+        if not self._whole:
             if trail.waits_for(header, length, len(frame)):
                 return True
             trail.came_down(header, frame)
-        return self._stops_by_itself(header)
+            return self._stops_by_itself(program, procedure, kind, serial, status)
+        if trail.refuses(program, procedure):
+            self._denied = True
+            trail.refused(header, frame)
+            return True
+        if self._stops_by_itself(program, procedure, kind, serial, status):
+            return True
+        trail.goes_up(header, frame)
+        return False
 
-    def _stops_by_itself(self, header: Header) -> bool:
-        """The same, where nobody records it."""
-        procedure, kind, serial = header.procedure, header.type, header.serial
-        if header.program != _REMOTE:
+    def _stops_by_itself(
+        self, program: int, procedure: int, kind: int, serial: int, status: int
+    ) -> bool:
+        """The same, where nobody records it: of a stream each packet comes by here."""
+        if program != _REMOTE:
             return False
         if procedure not in LOOKED_AT:
             if self._unasked and kind in self._calling and procedure in RETURNING_DESCRIPTORS:
@@ -783,7 +781,7 @@ class Flow:
             if self.passes_end and procedure == _CLOSE:
                 return False
             return not self._ledger.goes_up(kind, procedure, serial)
-        down = self._ledger.came_down(kind, procedure, serial, header.status)
+        down = self._ledger.came_down(kind, procedure, serial, status)
         if down and self.partner is not None:
             self.partner.resume()
         return False
