@@ -41,6 +41,7 @@ from proxyd.daemon.succession import Succession
 from proxyd.endpoint.couriers import COURIERS
 from proxyd.listen.listener import Listener
 from proxyd.process.background import Readiness
+from proxyd.process.exit_status import Exit
 from proxyd.process.garbage import collect_garbage
 from proxyd.process.signals import received_signals
 from proxyd.process.systemd_notify import Notifier, feed_watchdog, keep_status
@@ -50,9 +51,10 @@ from proxyd.session.entrance import Entrance
 from proxyd.session.leaving import PATIENCE_S
 from proxyd.session.reception import Reception
 from proxyd.upgrade.kept import go_on
-from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
+from proxyd.upgrade.outgoing import Outcome, Retirement, UpgradeFailed
 from proxyd.wire.programs import AuthMethod
 
+_FOR_THE_DAEMON: Final = (signal.SIGHUP, signal.SIGUSR1)
 _LOOK_EVERY_S: Final = 0.02  # whether calls have finished
 _END_S: Final = 10.0  # that all the rest of the end takes, at the most
 # Of that, for daemons to be told that their clients are gone.
@@ -91,8 +93,11 @@ class Daemon:
         self.succession = Succession(
             self._parts, self._doors, notifier, lineage, self._office.cancel, self._stop_as_well
         )
+        self.succession.processes.on_signal = self._hear
         self._restarting = Restarting(self._parts, self._doors, notifier)
         self._told_to_stop = False
+        self._status = Exit.OK
+        self._stops = False
         self._draining = trio.CancelScope()
         self._hurried = False
         self._nursery: trio.Nursery
@@ -104,7 +109,7 @@ class Daemon:
         self._parts.reloader.on_change = self._reloaded
         self._parts.drain.on_change = self._tell_news
 
-    async def run(self, readiness: Readiness) -> None:
+    async def run(self, readiness: Readiness) -> Exit:
         """Returns when it has been stopped. Raises RelayDied."""
         with self._given_back, received_signals() as signals:
             async with trio.open_nursery() as outer:
@@ -129,6 +134,7 @@ class Daemon:
                         self._end()
                 outer.cancel_scope.cancel()
         log.info("stopped")
+        return self._status
 
     def stop(self, why: str) -> None:
         """Begins to end; said a second time, waits for no call any more."""
@@ -138,8 +144,11 @@ class Daemon:
             self._draining.cancel()
             return
         log.info("%s: stopping", why)
+        self._stops = True
         self.succession.call_off()
         self.succession.processes.stop(why)
+        if self._lineage.watched and self.succession.retirement is not None:
+            self._nursery.start_soon(self.succession.retirement.say, "stop", {"reason": why})
         self._parts.admission.close()
         self._reception.doorstep.close()
         self._nursery.start_soon(self._drain)
@@ -168,9 +177,18 @@ class Daemon:
     async def _drain(self) -> None:
         """Lets calls finish that are under way. Who has none is gone at once."""
         patience_s = self._parts.current.now.settings.proxyd_drain_timeout
-        roster = self._parts.roster
         self._notifier.stopping()
         self._notifier.extend_timeout(patience_s + _END_S)
+        await self._end_sessions(patience_s)
+        await self.succession.is_over()
+        await self._see_off(_parting_s(patience_s))
+        if self._lineage.watched and self.succession.retirement is not None:
+            with trio.move_on_after(patience_s + _MOST_PARTING_S):
+                await self.succession.retirement.over.wait()
+        self._end()
+
+    async def _end_sessions(self, patience_s: float) -> None:
+        roster = self._parts.roster
         for client in list(roster.clients.values()):
             if client.pair is None:
                 client.end(STOPPED)
@@ -186,9 +204,6 @@ class Daemon:
                 len(roster.clients),
                 patience_s,
             )
-        await self.succession.is_over()
-        await self._see_off(_parting_s(patience_s))
-        self._end()
 
     async def _see_off(self, patience_s: float) -> None:
         """Both kinds of those who would take harm from a connection that is closed over them."""
@@ -217,6 +232,7 @@ class Daemon:
         self._parts.admin.admission.close()
         self._reception.doorstep.close()
         self.succession.call_off()
+        self.succession.processes.stop("nobody needs the daemon")
         self._nursery.start_soon(self._part_and_end)
 
     async def _part_and_end(self) -> None:
@@ -323,22 +339,31 @@ class Daemon:
 
     async def _be_retired(self) -> None:
         """Serves those who are left, to their end or to `proxyd_retire_timeout`."""
-        succession, seconds = (
-            self.succession,
-            self._parts.current.now.settings.proxyd_retire_timeout,
-        )
+        succession, settings = self.succession, self._parts.current.now.settings
+        seconds = settings.proxyd_retire_timeout
         assert succession.retirement is not None
         self._nursery.start_soon(succession.retirement.run)
         with trio.move_on_after(seconds or math.inf) as in_time:
             await succession.nobody_is_left()
-        if self._parts.admission.closed:
-            return  # it has been told to stop, and does
+        if self._stops:
+            return  # it has been told to, and does
         if in_time.cancelled_caught:
-            self.stop(f"retired for {seconds} s (proxyd_retire_timeout)")
-            return
+            log.info("retired for %d s (proxyd_retire_timeout): ending who is left", seconds)
+            await self._end_sessions(settings.proxyd_drain_timeout)
+            await self._part(_parting_s(settings.proxyd_drain_timeout))
         await succession.retirement.take_leave()
         await self._see_off_clients()
+        if self._lineage.watched:
+            await self._stand_for_the_daemon(succession.retirement)
         self._end()
+
+    async def _stand_for_the_daemon(self, retirement: Retirement) -> None:
+        """Whoever has started this process would take its end for the daemon's."""
+        log.info("process %d is the daemon; this one ends with it", self.succession.successor)
+        await retirement.over.wait()
+        if not self._stops:
+            log.error("the daemon has ended without a word")
+            self._status = Exit.FAILED
 
     def _reloaded(self) -> None:
         self._parts.mender.look()
@@ -370,10 +395,8 @@ class Daemon:
     async def _obey(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             name = signal.Signals(number).name
-            if number == signal.SIGHUP:
-                self._nursery.start_soon(self._parts.reloader.reload)
-            elif number == signal.SIGUSR1:
-                self._nursery.start_soon(self._upgrade_or_not)
+            if number in _FOR_THE_DAEMON:
+                self._pass_on(signal.Signals(number))
             elif self._parts.admission.closed:
                 log.info("%s again: ending at once", name)
                 self._end()
@@ -382,6 +405,22 @@ class Daemon:
                 self._nursery.start_soon(self._stop_or_restart, name)
             else:
                 self.stop(name)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        """To the process that is the daemon, where this one is not any more."""
+        retirement = self.succession.retirement
+        if retirement is None:
+            self._hear(number)
+        elif self._lineage.watched:
+            self._nursery.start_soon(retirement.say, "signal", {"number": int(number)})
+        else:
+            log.info("%s is for process %d", number.name, self.succession.successor)
+
+    def _hear(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._nursery.start_soon(self._parts.reloader.reload)
+        elif number == signal.SIGUSR1:
+            self._nursery.start_soon(self._upgrade_or_not)
 
 
 async def _then_cancel(wait: Callable[[], Awaitable[None]], nursery: trio.Nursery) -> None:

@@ -47,6 +47,7 @@ class Lineage:
 
     relaunch: Relaunch
     pid_file: OwnPidFile
+    watched: bool = False  # somebody waits for the end of this very process, and takes it for ours
     predecessor: Predecessor | None = None
     inherited: Inherited = field(default_factory=Inherited)
     kept: Sequence[int] = ()

@@ -120,6 +120,8 @@ def run_daemon(options: Options) -> int:
             lineage = Lineage(
                 relaunch=relaunch,
                 pid_file=OwnPidFile(options.pid_file, given_back),
+                # A shell, a container's first process, a supervisor that is not systemd.
+                watched=not (options.background or predecessor or notifier.environ),
                 predecessor=predecessor,
                 inherited=inherited,
                 kept=kept,
@@ -252,5 +254,4 @@ async def _serve(
     notifier: Notifier,
     lineage: Lineage,
 ) -> Exit:
-    await Daemon(in_force, options, logs, audit, notifier, lineage).run(readiness)
-    return Exit.OK
+    return await Daemon(in_force, options, logs, audit, notifier, lineage).run(readiness)

@@ -130,7 +130,7 @@ class Succession:
             finally:
                 self._hand_over = None
             if self._is_ending():  # since then
-                await self.retirement.stop("it was to end when it handed over")
+                await self.retirement.say("stop", {"reason": "it was to end when it handed over"})
         log.info(
             "process %d has taken over after %.3f s, with %d sessions; %d stay here",
             outcome.pid,
@@ -248,7 +248,13 @@ class Succession:
 
     async def nobody_is_left(self) -> None:
         """Of those who stayed. Returns when the last one has gone, and each daemon was told so."""
-        admission, relay = self._parts.admission, self._parts.relay
-        while self._parts.roster.clients or admission.callers or relay.partings:
+        admission, relay, retirement = self._parts.admission, self._parts.relay, self.retirement
+        assert retirement is not None
+        while (
+            self._parts.roster.clients
+            or admission.callers
+            or relay.partings
+            or (retirement.still_has and not retirement.over.is_set())
+        ):
             with trio.move_on_after(_LOOK_EVERY_S):
                 await admission.wait_change()

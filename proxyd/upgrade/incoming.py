@@ -148,6 +148,7 @@ class Processes:
         self.all: list[Process] = []
         self.on_finished: Callable[[], None] = lambda: None  # this process is the daemon alone
         self.on_stop: Callable[[str], None] = lambda _: None  # and so do all others
+        self.on_signal: Callable[[int], None] = lambda _: None  # one that was sent to another one
         # Somebody was accepted there by the door of this name; the socket is whoever's is called.
         self.on_caller: Callable[[str, socket.socket], None] = lambda _, sock: sock.close()
 
@@ -274,6 +275,8 @@ class Process:
                     client.end(reason)
             case "stop", {"reason": str(reason)}:
                 self._all.on_stop(reason)
+            case "signal", {"number": int(number)}:
+                self._all.on_signal(number)
             case _:
                 self._heard(message, nursery)
 

@@ -440,13 +440,15 @@ class Retirement:
         self._roster = roster
         self._started = started
         self._before = before
+        self.still_has = len(before)  # of those before it, who tell this process
         # It is the daemon by now. While it stands still, nobody could tell which sessions it has.
         moves.news.patience_s = math.inf
+        self.over = trio.Event()  # the other one is gone, and so are all that come behind it
 
-    async def stop(self, reason: str) -> None:
-        """Has the other one end, too."""
+    async def say(self, kind: str, document: dict[str, Any]) -> None:
+        """To the other one, if it is there: "stop", which has it end too, or "signal"."""
         with suppress(ChannelBroken):
-            await self._moves.channel.send("stop", {"reason": reason})
+            await self._moves.channel.send(kind, document)
 
     async def take_leave(self) -> None:
         """Nobody is left here: returns when the other process has been told so of each."""
@@ -477,6 +479,7 @@ class Retirement:
             with trio.CancelScope(shield=True):
                 await self._settle()
             self._started.close()
+            self.over.set()
 
     async def _settle(self) -> None:
         """What is under way is here or there, before anything goes on."""
@@ -502,6 +505,12 @@ class Retirement:
 
     async def _hand_on(self, process: Process) -> None:
         """One that had handed over to this one tells the next one from now on."""
+        try:
+            await self._hand_over(process)
+        finally:
+            self.still_has -= 1
+
+    async def _hand_over(self, process: Process) -> None:
         sock = await process.let_go()
         if sock is None:
             return

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -32,6 +32,8 @@ class Proxyd:
     one out): unix_sock_dir is the directory, the daemons are looked for in backend_dir, both UNIX
     sockets want no authentication, the log goes to DIR/log at info. Run by another user it is that
     user's session daemon, which has no read-only socket; the directory is given to that user.
+    Of a `service` systemd listens to the process that is the daemon, here with deaf ears; else the
+    process that was started stays until the daemon ends, whichever process that is by then.
     Without `passrights`, or with PROXYD_TEST_NO_PASSRIGHTS=1 in the tests' environment, it finds a
     kernel that knows no SO_PASSRIGHTS, as those before Linux 6.16.
     """
@@ -45,6 +47,8 @@ class Proxyd:
         environment: Mapping[str, str] | None = None,
         user: int | None = None,
         passrights: bool = True,
+        service: bool = False,
+        words: Sequence[str] = (),
     ) -> None:
         self.directory = directory
         self.user = user
@@ -56,8 +60,11 @@ class Proxyd:
         self.sock_ro = None if session else directory / "libvirt-sock-ro"
         self.admin_sock = directory / "libvirt-admin-sock"
         self.backend_dir = backend_dir
-        self._environment = environment or {}
+        self._environment = dict(environment or {})
+        if service:
+            self._environment["NOTIFY_SOCKET"] = str(directory / "nobody")
         self.passrights = passrights and os.environ.get("PROXYD_TEST_NO_PASSRIGHTS") != "1"
+        self._words = tuple(words)
         self._program = AS_USUAL if self.passrights else ON_AN_OLD_KERNEL
         self.configure(config)
 
@@ -92,6 +99,7 @@ class Proxyd:
                 *(sys.executable, *self._program),
                 *("-f", str(self.conf)),
                 *("-p", str(self.daemon.pid_file)),
+                *self._words,
             ],
             sock=self.sock,
             environment=self._environment,
