@@ -19,9 +19,9 @@ from typing import Final
 _NAME: Final = "proxyd"
 # As it stands in front of a command of its own, or of an option: elsewhere it is a word of prose.
 _COMMAND: Final = re.compile(
-    r"(?<![\w./-])proxyd"
-    r"(?= (?:certs|passwd|doctor|switch|install|uninstall|status|clients|top|metrics|kick|reload"
-    r"|drain|upgrade|audit|-))"
+    r"(?<![\w./-])proxyd (?:(?P<asks>status|clients|top|metrics|kick|reload|drain|upgrade)\b"
+    r"(?P<named> (?:-s|--socket|-f|--config)\b)?"
+    r"|(?=certs|passwd|doctor|switch|install|uninstall|audit|-))"
 )
 
 _EXAMPLE: Final = re.compile(r"(?<=^  )proxyd(?= )")
@@ -29,7 +29,21 @@ _EXAMPLE: Final = re.compile(r"(?<=^  )proxyd(?= )")
 
 def pasteable(text: str) -> str:
     """The text with commands of ours that work in any shell and directory of this host."""
-    return _COMMAND.sub(lambda _: own_command(), text) if _NAME in text else text
+    return _COMMAND.sub(_spelled_out, text) if _NAME in text else text
+
+
+def _spelled_out(found: re.Match[str]) -> str:
+    asks = found["asks"]
+    return f"{own_command()} {asks}{found['named'] or _named}" if asks else f"{own_command()} "
+
+
+_named = ""
+
+
+def name_the_daemon(option: str, value: str) -> None:
+    """The daemon was named by this option: so it has to be in what is to be pasted."""
+    global _named  # noqa: PLW0603 (one command line for each process)
+    _named = f" {option} {shlex.quote(value)}"
 
 
 def pasteable_examples(help_text: str) -> str:

@@ -12,6 +12,7 @@ load_openssl()  # before anybody else does: it has to be done in a certain way
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+from proxyd import invocation  # noqa: E402
 from tests.bed import examples, place, telling  # noqa: E402
 from tests.bed.command import SYSTEM_PATH, run_to_end  # noqa: E402
 from tests.bed.python_libvirt import INTERPRETER  # noqa: E402
@@ -322,6 +323,7 @@ def side_by_side(request):
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """A missing part of the system is an error with its remedy: a skip would go unnoticed."""
+    invocation._named = ""  # which a command that ran in this process was told
     if item.get_closest_marker("system") and (remedy := what_is_missing()):
         raise RuntimeError(remedy)
 

@@ -58,11 +58,11 @@ def _act(arguments: argparse.Namespace, places: Places) -> int:
 
 def _text(done: dict[str, object]) -> str:
     moved, staying = done["moved"], done["staying"]
-    text = f"process {done['pid']} serves, with {moved} session{'' if moved == 1 else 's'} that"
-    text += f" moved in {done['seconds']:.1f} s"
+    text = f"process {done['pid']} serves after {done['seconds']:.1f} s;"
+    text += f" {moved or 'no'} session{'' if moved == 1 else 's'} moved"
     if staying:
         stay = "stays" if staying == 1 else "stay"
-        text += f"; {staying} {stay} with process {done['before']} to their end"
+        text += f", {staying} {stay} with process {done['before']} to their end"
     return text
 
 

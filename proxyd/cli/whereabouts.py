@@ -20,6 +20,7 @@ from proxyd.cli.parser import complain
 from proxyd.config.addresses import ADMIN_SOCKETS
 from proxyd.daemon.load_config import source_of, unloadable
 from proxyd.daemon.places import Places, places_of
+from proxyd.invocation import name_the_daemon
 from proxyd.process.exit_status import StartFailed
 from proxyd.process.sockets import holders, short_name, unix_listeners
 
@@ -84,10 +85,13 @@ def whereabouts(arguments: argparse.Namespace, places: Places) -> Whereabouts:
     """Raises NoAnswer for a file that was named and is not there."""
     if arguments.socket is not None:
         path = str(arguments.socket)
+        name_the_daemon("--socket", os.path.abspath(path))
         if os.path.isdir(path):
             return Whereabouts(directories=(path,))
         return Whereabouts(socket=path)
     source = source_of(arguments.config, places, os.environ)
+    if source.named:
+        name_the_daemon("--config", os.path.abspath(source.path))
     directory, trouble = None, ""
     try:
         examined = source.examine()

@@ -92,7 +92,7 @@ def test_a_daemon_that_can_go_over_to_the_new_program_is_told_to_without_an_end(
     assert ask(live, "status", "--json") == 1
     said = json.loads(capsys.readouterr().out)["verdict"]["attention"][0]["text"]
     assert "its files were removed. To mend that: " in said
-    assert said.endswith(" upgrade")
+    assert said.endswith(f" upgrade --socket {live.path}")
 
 
 @pytest.mark.parametrize("version", ["0.0.9", __version__])
@@ -117,7 +117,7 @@ def test_a_daemon_that_is_drained_is_a_warning(live, capsys):
     out = capsys.readouterr().out
     assert "draining for 1m30s, up for 1h02m, pid 4242" in out
     assert "! draining for 1m30s, nobody new is let in, 1 session left: `" in out
-    assert "drain --undo` lets in again" in out
+    assert f"drain --socket {live.path} --undo` lets in again" in out
 
 
 def test_the_daemons_behind_are_not_asked_if_nobody_wants_it(live):
