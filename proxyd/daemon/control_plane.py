@@ -383,10 +383,12 @@ class Daemon:
         return notes
 
     async def _wait_change(self) -> None:
-        """Until a client has come or gone, or there is something to be told."""
+        """Until a client has come or gone, or there is something to be told, since the call."""
+        # Tasks start later, when either may be over already.
+        changed, news = self._parts.admission.changed, self._news
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_then_cancel, self._parts.admission.wait_change, nursery)
-            nursery.start_soon(_then_cancel, self._news.wait, nursery)
+            nursery.start_soon(_then_cancel, changed.wait, nursery)
+            nursery.start_soon(_then_cancel, news.wait, nursery)
 
     def _visitor_arrived(self, sock: socket.socket) -> None:
         visitor = self._parts.admin.arrived(sock)

@@ -258,8 +258,8 @@ import os, sys
 from proxyd.daemon import entrances
 from proxyd.cli import main as cli
 original = entrances.open_unix_listener
-def and_a_signal(spec):
-    opened = original(spec)
+def and_a_signal(*spec):
+    opened = original(*spec)
     os.kill(os.getpid(), int(sys.argv[1]))
     return opened
 entrances.open_unix_listener = and_a_signal
