@@ -342,7 +342,7 @@ class Daemon:
         succession, settings = self.succession, self._parts.current.now.settings
         seconds = settings.proxyd_retire_timeout
         assert succession.retirement is not None
-        self._nursery.start_soon(succession.retirement.run)
+        self._nursery.start_soon(self._while_there_is_a_daemon, succession.retirement)
         with trio.move_on_after(seconds or math.inf) as in_time:
             await succession.nobody_is_left()
         if self._stops:
@@ -364,6 +364,11 @@ class Daemon:
         if not self._stops:
             log.error("the daemon has ended without a word")
             self._status = Exit.FAILED
+
+    async def _while_there_is_a_daemon(self, retirement: Retirement) -> None:
+        await retirement.run()
+        if retirement.is_alone and not self._parts.admission.closed:
+            await self._restarting.ask_for_one()
 
     def _reloaded(self) -> None:
         self._parts.mender.look()

@@ -15,7 +15,7 @@ import trio
 
 from proxyd.daemon.assemble import Parts
 from proxyd.daemon.doors import Doors
-from proxyd.process.systemd_manager import Restart, restart_under_way
+from proxyd.process.systemd_manager import Restart, restart_under_way, start_again
 from proxyd.process.systemd_notify import Notifier
 from proxyd.relay.loop import STOPPED
 from proxyd.session.roster import Client
@@ -43,6 +43,16 @@ class Restarting:
         return await trio.to_thread.run_sync(
             restart_under_way, self._notifier.address, os.getpid(), abandon_on_cancel=True
         )
+
+    async def ask_for_one(self) -> None:
+        """The process that had taken over has died, and systemd does not see it: it was a child of
+        this one. Those who are still here have their calls finished, as at a stop."""
+        if not self._notifier.address:
+            return
+        if await trio.to_thread.run_sync(
+            start_again, self._notifier.address, os.getpid(), abandon_on_cancel=True
+        ):
+            log.error("the process that had taken over has died: systemd starts the service again")
 
     async def leave_sessions(self, patience_s: float, parting_s: float) -> bool:
         """Whether those that can go on are left with systemd. Whoever is here then has to end."""

@@ -1,4 +1,5 @@
 """What systemd says of this service: whether it is about to be started again, and what is kept.
+And how it is made to start it again.
 
 A SIGTERM does not say that it is a restart, but the job does that systemd has for the unit until
 the process is gone (docs/protocol/systemd.md, section 6). It is asked over systemd's own socket,
@@ -83,6 +84,23 @@ def entries_kept(notify_address: str | bytes, pid: int) -> int | None:
         return None
 
 
+def start_again(notify_address: str | bytes, pid: int) -> bool:
+    """Has the service of this process ended and started again; whether systemd does so.
+
+    Not where it has something else to do with it already.
+    """
+    try:
+        with _Manager(notify_address) as manager:
+            unit = manager.unit_of(pid)
+            if manager.job_of(unit):
+                return False
+            manager.restart(unit)
+    except _NOTHING as error:
+        log.warning("systemd does not start the service again: %s", error)
+        return False
+    return True
+
+
 class _Manager:
     """A connection to a systemd; each call waits for its answer. Raises OSError and _NoAnswer."""
 
@@ -132,14 +150,18 @@ class _Manager:
 
     def job_of(self, unit: str) -> str:
         """The kind of the job that this unit has; empty for none."""
-        # What D-Bus cannot have in a path is there as _ and two hexadecimal digits.
-        name = re.sub("_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), unit.removeprefix(_UNITS))
+        name = _name(unit)
         asked = new_method_call(_MANAGER, "ListUnitsByNames", "as", ([name],))
         rows: Any = self._call(asked, _ROW)[0]
         job = next((str(row[_JOB_TYPE]) for row in rows if row[_UNIT_PATH] == unit), None)
         if job is None:
             raise _NoAnswer(f"it knows no unit {name!r}")
         return job
+
+    def restart(self, unit: str) -> None:
+        """Returns when it is about to."""
+        asked = new_method_call(_MANAGER, "RestartUnit", "ss", (_name(unit), "replace"))
+        self._call(asked, "o")
 
     def kept_for(self, unit: str) -> int:
         """How many descriptors are in the store of this unit."""
@@ -189,3 +211,8 @@ class _Manager:
         if left_s <= 0:
             raise TimeoutError("it takes too long")
         self._socket.settimeout(left_s)
+
+
+def _name(unit: str) -> str:
+    """What D-Bus cannot have in a path is there as _ and two hexadecimal digits."""
+    return re.sub("_([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), unit.removeprefix(_UNITS))

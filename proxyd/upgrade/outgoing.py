@@ -450,6 +450,11 @@ class Retirement:
         with suppress(ChannelBroken):
             await self._moves.channel.send(kind, document)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the other one has died, before it had told this one to end."""
+        return self._started.ended()
+
     async def take_leave(self) -> None:
         """Nobody is left here: returns when the other process has been told so of each."""
         with suppress(ChannelBroken), trio.move_on_after(_LEAVE_S):

@@ -14,6 +14,7 @@ from proxyd.process.systemd_manager import (
     Restart,
     entries_kept,
     restart_under_way,
+    start_again,
 )
 from tests.bed.daemon import short_directory
 
@@ -58,6 +59,7 @@ class Manager:
             "GetUnitByPID": self.unit,
             "ListUnitsByNames": self.rows,
             "Get": self.version,
+            "RestartUnit": ("o", ("/job/8",)),
         }[member]
         if signature == "error":
             return new_error(message, "org.freedesktop.systemd1.NoSuchUnit", "s", body).serialise(9)
@@ -157,6 +159,19 @@ def test_where_it_does_not_nobody_knows(manager, said, caplog):
     manager.version = said
     assert entries_kept(manager.notify, 42) is None
     assert len(caplog.messages) == 1
+
+
+def test_it_is_made_to_start_the_service_again(manager):
+    manager.rows = ("a(ssssssouso)", ([row(job="")],))
+    assert start_again(manager.notify, 42)
+    assert manager.asked[-1] == ("RestartUnit", (NAME, "replace"))
+
+
+@pytest.mark.parametrize("job", ["stop", "restart", "start"])
+def test_not_where_it_has_something_else_to_do(manager, job):
+    manager.rows = ("a(ssssssouso)", ([row(job=job)],))
+    assert not start_again(manager.notify, 42)
+    assert manager.asked[-1][0] == "ListUnitsByNames"
 
 
 def test_a_systemd_that_does_not_answer_is_waited_for_two_seconds(manager):

@@ -284,6 +284,24 @@ def test_a_session_with_kerberos_goes_on(machine, kdc):
         assert after["id"] == before["id"]
 
 
+def test_a_process_that_dies_behind_an_upgrade_is_started_again(machine, tmp_path):
+    """Its parent is the one before, which serves who could not move: systemd sees nothing."""
+    install_certificates(machine, Pki(tmp_path / "pki"))
+    machine.systemctl("stop", SERVICE)
+    machine.systemctl("start", "virtproxyd-tls.socket")
+    with machine.held("virsh", "-c", TLS, *EVENTS):
+        wait_until(lambda: len(clients(machine)) == 1, DEADLINE_S, "it is connected")
+        machine.run("proxyd", "upgrade").succeeded()
+        dies = machine.show(SERVICE, "MainPID")
+        machine.run("kill", "-KILL", dies).succeeded()
+        wait_until(
+            lambda: machine.show(SERVICE, "MainPID") not in {dies, "0"},
+            DEADLINE_S / 2,  # well before the watchdog would see it
+            "another one is started",
+        )
+        assert virsh(machine, "uri").succeeded().startswith("qemu")
+
+
 def test_a_stop_ends_all_of_them(machine):
     with opened(machine.root / SOCK, "qemu:///system") as client:
         machine.systemctl("stop", SERVICE)
