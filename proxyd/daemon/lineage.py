@@ -2,12 +2,18 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from proxyd.listen.inherited import Inherited
 from proxyd.process.exit_status import Exit, StartFailed
-from proxyd.process.pidfile import PidFileError, acquire_pid_file, succeed_pid_file
+from proxyd.process.pidfile import (
+    PidFile,
+    PidFileError,
+    acquire_pid_file,
+    remove_unfinished,
+    succeed_pid_file,
+)
 from proxyd.upgrade.incoming import Predecessor
 from proxyd.upgrade.relaunch import Relaunch
 
@@ -19,25 +25,39 @@ class OwnPidFile:
 
     def __init__(self, path: str, given_back: ExitStack) -> None:
         self._path = path
-        self._given_back = given_back
+        self._held: PidFile | None = None
+        given_back.callback(self._hold, None)
 
     def take(self) -> None:
         """Of a daemon that starts by itself. Raises StartFailed."""
         if not self._path:
             return
         try:
-            self._given_back.callback(acquire_pid_file(self._path).release)
+            self._hold(acquire_pid_file(self._path))
         except PidFileError as error:
             raise StartFailed(Exit.FAILED, str(error)) from error
 
     def succeed(self) -> None:
-        """Of one that takes over, or takes back. Sessions are worth more than the file."""
+        """Of one that takes over. Sessions are worth more than the file."""
         if not self._path:
             return
         try:
-            self._given_back.callback(succeed_pid_file(self._path).release)
+            self._hold(succeed_pid_file(self._path))
         except PidFileError as error:
             log.error("%s; it still names the process before", error)
+
+    def take_back(self) -> None:
+        """Of one to whom nobody has succeeded, whether it had begun or not."""
+        if self._held is None or not self._held.is_in_place:
+            self.succeed()
+            return
+        with suppress(OSError):  # the next one does
+            remove_unfinished(self._path)
+
+    def _hold(self, held: PidFile | None) -> None:
+        before, self._held = self._held, held
+        if before is not None:
+            before.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,7 @@ class Succession:
     def take(self, document: dict[str, Any]) -> None:
         """This process accepts from now on (Home in upgrade/incoming.py)."""
         self._lineage.pid_file.succeed()
-        self._speak()
+        self._have_all()
         since = document.get("draining")
         if isinstance(since, int | float):
             self._parts.drain.go_on(float(since))
@@ -91,10 +91,12 @@ class Succession:
             self._lineage.pid_file.take()
         except StartFailed as error:
             raise Disinherited(str(error)) from error
-        self._speak()
+        self._have_all()
         self._doors.open()
 
-    def _speak(self) -> None:
+    def _have_all(self) -> None:
+        for file in self._parts.current.now.files:
+            file.own()
         if self._lineage.predecessor is not None:
             self._lineage.predecessor.speak()
 
@@ -224,7 +226,7 @@ class Succession:
         }
 
     def take_back(self) -> None:
-        self._lineage.pid_file.succeed()
+        self._lineage.pid_file.take_back()
         self._notifier.main_pid(os.getpid())
 
     def name_successor(self, pid: int) -> None:

@@ -79,16 +79,37 @@ class UnixListenerSpec:
 class UnixListener:
     """A listening socket and the file that is its address."""
 
-    def __init__(self, opened: socket.socket, path: str, identity: os.stat_result | None) -> None:
+    def __init__(
+        self,
+        opened: socket.socket,
+        path: str,
+        identity: os.stat_result | None,
+        *,
+        inherited: UnixListenerSpec | None = None,
+    ) -> None:
         self.socket = opened
         self.path = path
         self._identity = identity
-        self._is_ours = True
+        self._inherited = inherited  # and still the other process's, who may go on with it
+        self._is_ours = inherited is None
 
     @property
     def file(self) -> tuple[int, int] | None:
         """Device and inode of its file; None of an abstract address."""
         return None if self._identity is None else (self._identity.st_dev, self._identity.st_ino)
+
+    def own(self) -> None:
+        """The process before has handed over: the socket is this one's, and as it wants it."""
+        spec, self._inherited = self._inherited, None
+        if spec is None:
+            return
+        self._is_ours = True
+        try:
+            if self._identity is not None:
+                _set_permissions(spec)
+            self.socket.listen(spec.backlog)
+        except OSError as error:
+            log.error("%s keeps its mode and group: %s", self.path, error.strerror)
 
     def disown(self) -> None:
         """Another process of this daemon listens with the same socket: the file is its, and so is
@@ -150,7 +171,10 @@ def open_unix_listener(spec: UnixListenerSpec, inherited: Inherited | None = Non
 
 
 def _gone_on_with(before: Offered, spec: UnixListenerSpec) -> UnixListener | None:
-    """None where its file is not there any more, or another one: nobody finds it by that path."""
+    """None where its file is not there any more, or another one: nobody finds it by that path.
+
+    Nothing is changed of it until it is this process's own (`UnixListener.own`).
+    """
     identity = None
     try:
         if before.file is not None:
@@ -158,15 +182,13 @@ def _gone_on_with(before: Offered, spec: UnixListenerSpec) -> UnixListener | Non
             if (identity.st_dev, identity.st_ino) != before.file:
                 before.sock.close()
                 return None
-            _set_permissions(spec)
-        before.sock.listen(spec.backlog)
     except FileNotFoundError:
         before.sock.close()
         return None
     except OSError as error:
         before.sock.close()
         raise ListenerError(f"cannot go on to listen on {spec.path}: {error.strerror}") from error
-    return UnixListener(before.sock, spec.path, identity)
+    return UnixListener(before.sock, spec.path, identity, inherited=spec)
 
 
 def demand_room(path: str, is_own: Callable[[int], bool]) -> None:

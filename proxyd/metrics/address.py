@@ -51,6 +51,7 @@ def open_metrics_listener(
     if address.path:
         spec = UnixListenerSpec(path=address.path, mode=_MODE, gid=group(), backlog=_BACKLOG)
         listener = open_unix_listener(spec, inherited)
+        listener.own()  # whoever opens it is the daemon by then
         return listener.socket, listener
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     asked = (address.host, address.port, *((0, 0) if family == socket.AF_INET6 else ()))

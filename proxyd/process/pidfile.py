@@ -58,6 +58,11 @@ class PidFile:
     path: str
     _fd: int
 
+    @property
+    def is_in_place(self) -> bool:
+        """Nobody has put another one there."""
+        return self._fd >= 0 and _names(self.path, self._fd)
+
     def release(self) -> None:
         """Remove the file and give up the lock. Once is enough; more is harmless."""
         if self._fd < 0:
@@ -105,7 +110,7 @@ def succeed_pid_file(path: str) -> PidFile:
     path = os.path.abspath(path)
     new = f"{path}.new"
     try:
-        _remove(new)  # of one that was killed here
+        remove_unfinished(path)
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _UNTIL_LOCKED)
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
@@ -118,6 +123,11 @@ def succeed_pid_file(path: str) -> PidFile:
     except OSError as error:
         raise PidFileError(_cannot_open(path, error)) from error
     return PidFile(path, fd)
+
+
+def remove_unfinished(path: str) -> None:
+    """What a process has left that was killed while it took the place. Raises OSError."""
+    _remove(f"{os.path.abspath(path)}.new")
 
 
 def demand_pid_file(path: str) -> None:
