@@ -21,6 +21,10 @@ STDERR: Final = "PROXYD_HANDOVER_STDERR"
 _STDERR_FD: Final = 2
 _LONGEST_WORDS: Final = 2000
 _LONGEST_LINE: Final = 500
+_BY_ITSELF: Final = (
+    "it is of a release that cannot take over and wanted to start by itself: to have it,"
+    " restart the daemon once (systemctl restart virtproxyd), which ends all sessions"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,8 @@ class Started:
     def why(self) -> str:
         """What kept it from starting, as far as it has said so."""
         said = self._words()
+        if f"pid {os.getpid()}" in said:  # it has met this very process
+            said = f"{_BY_ITSELF} ({said})"
         status = self.process.poll()
         if self._killed or status is None:
             return said or "it gave no reason"

@@ -1,0 +1,120 @@
+"""From one release to another: to what cannot take over, from what cannot hand over, and to come."""
+
+import json
+import re
+import shutil
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.bed.daemon import short_directory
+from tests.bed.pingpong import Sessions
+from tests.bed.proxyd import Proxyd
+from tests.bed.upgrading import upgrading
+from tests.fakes.moody_daemon import MoodyDaemon
+
+REPOSITORY = Path(__file__).parents[2]
+LAST = "f8e1c53b1794ccc9816fdd533b4c93a1a07ae4d7"
+SESSIONS = 3
+FORMAT = re.compile(r"^(FORMAT: Final) = .*\n(READS: Final) = .*$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def last_release(tmp_path_factory):
+    """The package as it was before there were upgrades."""
+    directory = tmp_path_factory.mktemp("last")
+    command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), "archive", LAST, "proxyd"]
+    archive = subprocess.run(command, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(directory)], input=archive, check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def next_release(tmp_path_factory):
+    """This package with a format of its own, which reads this one's."""
+    directory = tmp_path_factory.mktemp("next")
+    shutil.copytree(REPOSITORY / "proxyd", directory / "proxyd")
+    path = directory / "proxyd/upgrade/format.py"
+    text, count = FORMAT.subn(r"\1 = 2\n\2 = frozenset({1, 2})", path.read_text())
+    assert count == 1
+    path.write_text(text)
+    return directory
+
+
+class Host:
+    """A daemon of what is installed, and sessions that notice nothing."""
+
+    def __init__(self, stack, release):
+        self.directory = stack.enter_context(short_directory())
+        self.installed = self.directory / "installed"
+        self.install(release)
+        path = self.directory / "moody"
+        stack.enter_context(MoodyDaemon(path))
+        self.proxyd = stack.enter_context(
+            Proxyd(
+                stack.enter_context(short_directory()),
+                backend_dir=self.directory,
+                config={"proxyd_routes": [f"test={path}"]},
+                environment={"PYTHONPATH": str(self.installed)},
+            )
+        )
+        self.front = stack.enter_context(upgrading(self.proxyd))
+        self.sessions = Sessions()
+        stack.callback(self.sessions.stop)
+        self.sessions.open_by(self.proxyd.sock, SESSIONS)
+
+    def install(self, release):
+        """In the place of what is installed."""
+        new = self.directory / "new"
+        new.symlink_to(release)
+        new.rename(self.installed)
+
+    def refuses(self):
+        """What is said of an upgrade that does not happen; all is as it was."""
+        done = self.front.command("upgrade")
+        assert (done.status, done.stdout) == (1, "")
+        assert self.front.named_pid() == self.front.pid
+        assert self.sessions.go_on() == []
+        self.sessions.open_by(self.proxyd.sock, 1)
+        assert self.sessions.go_on() == []
+        return done.stderr
+
+
+@pytest.fixture
+def make_host():
+    with ExitStack() as stack:
+        yield lambda release: Host(stack, release)
+
+
+def test_a_daemon_that_cannot_hand_over_is_to_be_restarted_once(make_host, last_release):
+    said = make_host(last_release).refuses()
+    assert "is older than this command and cannot do that; to make it this one" in said
+    assert "systemctl restart virtproxyd" in said
+
+
+def test_a_program_that_cannot_take_over_does_not(make_host, last_release):
+    host = make_host(REPOSITORY)
+    host.install(last_release)
+    said = host.refuses()
+    assert f"process {host.front.pid} goes on to serve" in said
+    assert "it is of a release that cannot take over" in said
+    assert "restart the daemon once" in said
+    assert f"locked by pid {host.front.pid}" in said
+    host.install(REPOSITORY)
+    host.front.upgrade()
+    assert host.sessions.go_on() == []
+
+
+def test_a_release_to_come_takes_over_and_does_not_give_back(make_host, next_release):
+    host = make_host(REPOSITORY)
+    host.install(next_release)
+    done = host.front.upgrade()
+    assert (done["moved"], done["staying"]) == (SESSIONS, 0)
+    assert host.sessions.go_on() == []
+    host.front.upgrade()
+    host.install(REPOSITORY)
+    said = host.refuses()
+    assert "speaks format 2 of the hand-over, this release [1]: restart it once" in said
+    assert json.loads(host.front.command("clients", "--json").succeeded())
