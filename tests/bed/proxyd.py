@@ -35,7 +35,8 @@ class Proxyd:
     Of a `service` systemd listens to the process that is the daemon, here with deaf ears; else the
     process that was started stays until the daemon ends, whichever process that is by then.
     Without `passrights`, or with PROXYD_TEST_NO_PASSRIGHTS=1 in the tests' environment, it finds a
-    kernel that knows no SO_PASSRIGHTS, as those before Linux 6.16.
+    kernel that knows no SO_PASSRIGHTS, as those before Linux 6.16. `program` is what Python is to
+    run, where that is not proxyd as usual.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Proxyd:
         passrights: bool = True,
         service: bool = False,
         words: Sequence[str] = (),
+        program: Sequence[str] | None = None,
     ) -> None:
         self.directory = directory
         self.user = user
@@ -65,7 +67,7 @@ class Proxyd:
             self._environment["NOTIFY_SOCKET"] = str(directory / "nobody")
         self.passrights = passrights and os.environ.get("PROXYD_TEST_NO_PASSRIGHTS") != "1"
         self._words = tuple(words)
-        self._program = AS_USUAL if self.passrights else ON_AN_OLD_KERNEL
+        self._program = program or (AS_USUAL if self.passrights else ON_AN_OLD_KERNEL)
         self.configure(config)
 
     def __enter__(self) -> Self:

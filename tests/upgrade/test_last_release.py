@@ -1,4 +1,4 @@
-"""From one release to another: to what cannot take over, from what cannot hand over, and to come."""
+"""From one release to another: from and to what knows no upgrade, and to one that is to come."""
 
 import json
 import re
@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.daemon import short_directory
-from tests.bed.pingpong import Sessions
-from tests.bed.proxyd import Proxyd
-from tests.bed.upgrading import upgrading
-from tests.fakes.moody_daemon import MoodyDaemon
+from tests.bed.releases import SESSIONS, Host
 
 REPOSITORY = Path(__file__).parents[2]
 LAST = "f8e1c53b1794ccc9816fdd533b4c93a1a07ae4d7"
-SESSIONS = 3
 FORMAT = re.compile(r"^(FORMAT: Final) = .*\n(READS: Final) = .*$", re.MULTILINE)
 
 
@@ -41,45 +36,6 @@ def next_release(tmp_path_factory):
     assert count == 1
     path.write_text(text)
     return directory
-
-
-class Host:
-    """A daemon of what is installed, and sessions that notice nothing."""
-
-    def __init__(self, stack, release):
-        self.directory = stack.enter_context(short_directory())
-        self.installed = self.directory / "installed"
-        self.install(release)
-        path = self.directory / "moody"
-        stack.enter_context(MoodyDaemon(path))
-        self.proxyd = stack.enter_context(
-            Proxyd(
-                stack.enter_context(short_directory()),
-                backend_dir=self.directory,
-                config={"proxyd_routes": [f"test={path}"]},
-                environment={"PYTHONPATH": str(self.installed)},
-            )
-        )
-        self.front = stack.enter_context(upgrading(self.proxyd))
-        self.sessions = Sessions()
-        stack.callback(self.sessions.stop)
-        self.sessions.open_by(self.proxyd.sock, SESSIONS)
-
-    def install(self, release):
-        """In the place of what is installed."""
-        new = self.directory / "new"
-        new.symlink_to(release)
-        new.rename(self.installed)
-
-    def refuses(self):
-        """What is said of an upgrade that does not happen; all is as it was."""
-        done = self.front.command("upgrade")
-        assert (done.status, done.stdout) == (1, "")
-        assert self.front.named_pid() == self.front.pid
-        assert self.sessions.go_on() == []
-        self.sessions.open_by(self.proxyd.sock, 1)
-        assert self.sessions.go_on() == []
-        return done.stderr
 
 
 @pytest.fixture
