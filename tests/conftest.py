@@ -45,6 +45,9 @@ ALONE = (
     "system/test_stopping.py",
     "system/test_strangers.py",
     "system/test_tls_hostile.py",
+    "system/test_upgrade_attacks.py",
+    "system/test_upgrade_load.py",
+    "system/test_upgrade_pause.py",
     "test_strangers_work.py",
 )
 # Of those that run side by side, what takes longest begins first, so that no worker is at it when
@@ -86,6 +89,8 @@ MEASURED = (
     "system/test_tls_bulk.py",
     "system/test_tls_hostile.py",
     "system/test_tls_pace.py",
+    "system/test_upgrade_load.py",
+    "system/test_upgrade_pause.py",
     "system/test_waiting",
     "test_strangers_work.py",
 )

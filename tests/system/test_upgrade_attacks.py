@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -17,11 +18,17 @@ from proxyd.wire.programs import Remote
 from proxyd.wire.remote import OpenArguments
 from tests.bed.command import clean_environment, effective, held_open
 from tests.bed.daemon import accepts, short_directory
+from tests.bed.hostile import NOBODY, hostile
+from tests.bed.polkit import Polkitd, PrivateBus
+from tests.bed.proxyd import Proxyd
+from tests.bed.sasl import SERVICE
 from tests.bed.thousands import URI, room, sessions
 from tests.bed.upgrading import lives, stat_is_stopped, upgrading
 from tests.bed.waiting import wait_until
 from tests.fakes.prompt_daemon import HELD
-from tests.system.rpc import RpcClient, opened
+from tests.system.rpc import RpcClient, opened, rpc_client
+from tests.system.sasl_client import CONFIDENTIALITY, Layered, login, start, step
+from tests.system.tls_client import connected
 
 __all__ = ["room"]
 
@@ -31,6 +38,7 @@ MANY = 300
 DEADLINE_S = 60
 PING = Remote.CONNECT_GET_LIB_VERSION
 FLOOD = 4000
+LONGEST_S = 15
 
 
 @contextmanager
@@ -261,6 +269,154 @@ def test_a_limit_holds_for_both_processes(make_front):
             assert sock.recv(4096)
         wait_until(lambda: len(front.clients()) == len(waiting), 10, "those who waited are in")
     front.gone(before)
+
+
+HANGS = """
+import fuse
+from hostile_kit import *
+directory, device = sys.argv[1:]
+system = fuse.FileSystem(device, os.getcwd() + "/mnt", {fuse.FLUSH})
+session = open_session(f"{directory}/libvirt-sock", "lxc:///system")
+session.sendall(frame(60000, struct.pack(">I", 1), kind=CALL_WITH_FDS))
+send_descriptors(session, [system.open("file")])
+get_ready()
+select.select([], [], [])
+"""
+# Without /dev/fuse: what was announced never comes, so the frame is not whole.
+LATE = """
+from hostile_kit import *
+directory, device = sys.argv[1:]
+session = open_session(f"{directory}/libvirt-sock", "lxc:///system")
+session.sendall(frame(60000, struct.pack(">I", 1), kind=CALL_WITH_FDS))
+get_ready()
+select.select([], [], [])
+"""
+
+
+@pytest.mark.parametrize("script", ["hangs", "late"])
+def test_a_descriptor_that_hangs_holds_up_nobody_else(make_scene, device, script):
+    made = make_scene().front
+    text = HANGS if script == "hangs" and device else LATE
+    with upgrading(made) as front, opened(made.sock, URI) as other:
+        before = front.pid
+        with hostile(text, made.directory, device) as attacker:
+            attacker.go()
+            done = front.upgrade()
+            assert done["moved"] >= 1
+            assert done["seconds"] < LONGEST_S
+            assert other.call(PING).header.status == Status.OK
+        wait_until(lambda: len(front.clients()) == 1, 30, "the attacker is gone")
+        front.gone(before)
+        assert other.call(PING).header.status == Status.OK
+
+
+def test_a_login_by_sasl_is_finished_where_it_began_and_moves_then(make_front, kdc):
+    """With its layer, a context of Kerberos."""
+    front = make_front(
+        {
+            "listen_tcp": 1,
+            "listen_addr": "127.0.0.1",
+            "tcp_port": "0",
+            "proxyd_keytab": str(kdc.keytab(SERVICE)),
+        },
+        environment=kdc.environment,
+    )
+    before, tickets = front.pid, kdc.tickets("joe")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KRB5_CONFIG", kdc.environment["KRB5_CONFIG"])
+        with connected(front.proxyd.tcp_address()) as sock:
+            client, context = RpcClient(sock), login(tickets, encrypts=True)
+            begun_login = start(client, context)
+            assert front.upgrade()["staying"] == 1
+            context.step(begun_login.data)
+            offered = step(client, None)
+            assert context.unwrap(offered.data).message == CONFIDENTIALITY
+            step(client, context.wrap(CONFIDENTIALITY, False).message)
+            client.sock = Layered(sock, context)
+            opening = OpenArguments(URI, 0).pack()
+            assert client.call(Remote.CONNECT_OPEN, opening).header.status == Status.OK
+            front.gone(before)
+            assert client.call(PING).header.status == Status.OK
+            (told,) = front.clients()
+            assert told["identity"]["sasl_user_name"].startswith("joe")
+            assert front.upgrade()["moved"] == 1
+            assert client.call(PING).header.status == Status.OK
+
+
+def test_who_is_asked_about_goes_on_when_he_is_let_in(make_proxyd):
+    """polkit thinks: a human looks for a password."""
+    with short_directory(0o711) as directory, PrivateBus(directory) as bus:
+        pipe = directory / "pipe"
+        os.mkfifo(pipe)
+        pipe.chmod(0o666)
+        polkitd = Polkitd(directory, bus, members=[])
+        polkitd.rule(
+            f'polkit.addRule(function (action, subject) {{ polkit.spawn(["cat", "{pipe}"]);'
+            " return polkit.Result.YES; });"
+        )
+        polkitd.start()
+        try:
+            made = make_proxyd(
+                {"auth_unix_rw": "polkit", "unix_sock_rw_perms": "0777"},
+                mode=0o711,
+                environment=bus.environment,
+            )
+            with upgrading(made) as front, ExitStack() as stack:
+                before = front.pid
+                client = stack.enter_context(rpc_client(front.proxyd.sock, user=NOBODY))
+                client.call(Remote.AUTH_LIST)
+                client.send(client.frame(Remote.AUTH_POLKIT))
+                writer = wait_until(lambda: writer_of(pipe), 15, "the rule is running")
+                assert front.upgrade()["staying"] == 1
+                os.close(writer)
+                assert client.receive().header.status == Status.OK
+                opening = OpenArguments(URI, 0).pack()
+                assert client.call(Remote.CONNECT_OPEN, opening).header.status == Status.OK
+                front.gone(before)
+                assert client.call(PING).header.status == Status.OK
+        finally:
+            polkitd.stop()
+
+
+def writer_of(pipe):
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
+class Idle(Proxyd):
+    """One that ends when nobody is there for a second."""
+
+    def start(self):
+        self.daemon.start(
+            [
+                *(sys.executable, "-m", "proxyd", "-f", str(self.conf)),
+                *("-p", str(self.daemon.pid_file), "-t", "1"),
+            ],
+            sock=self.sock,
+            environment={},
+        )
+
+
+def test_an_idle_exit_is_that_of_the_daemon_alone(daemon):
+    """Neither ends over sessions that move away from it, or have not come yet."""
+    config = {"proxyd_routes": [f"test={daemon.path}"]}
+    with (
+        short_directory() as directory,
+        Idle(directory, backend_dir=daemon.path.parent, config=config) as made,
+        upgrading(made) as front,
+    ):
+        with opened(front.proxyd.sock, URI) as client:
+            for _ in range(3):
+                before = front.pid
+                front.upgrade()
+                front.gone(before)
+            until = time.monotonic() + 2
+            while time.monotonic() < until:  # longer than it may be idle
+                assert client.call(PING).header.status == Status.OK
+        front.gone(front.pid)
+    assert "Traceback" not in front.proxyd.log_text()
 
 
 # ---- Administrators and signals

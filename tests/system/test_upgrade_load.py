@@ -59,6 +59,16 @@ def front(make_proxyd, qemu_backend, kdc, tmp_path):
             yield front
 
 
+@pytest.fixture(scope="module")
+def volumes(qemu_backend, pool):
+    """The pool, with a volume for each who writes."""
+    uri = unix_uri("qemu:///system", qemu_backend.sock)
+    virsh(
+        uri, "; ".join(f"vol-create-as bulk up{at}.img {4 * MIB}" for at in range(1, 20, 2))
+    ).succeeded()
+    return pool
+
+
 def all_kinds(traffic, front, kdc, pool, share):
     """So many of what the whole is."""
     sock, tickets = str(front.proxyd.sock), kdc.tickets("joe")
@@ -96,17 +106,14 @@ def all_kinds(traffic, front, kdc, pool, share):
     ("upgrades", "share"),
     [pytest.param(5, 4, id="few"), pytest.param(20, 1, id="many", marks=pytest.mark.long)],
 )
-def test_nobody_notices(upgrades, share, front, qemu_backend, kdc, pool, domain, capsys):
-    uri = unix_uri("qemu:///system", qemu_backend.sock)
-    uploads = "; ".join(f"vol-create-as bulk up{at}.img {4 * MIB}" for at in range(1, 20, 2))
-    virsh(uri, uploads).succeeded()
+def test_nobody_notices(upgrades, share, front, qemu_backend, kdc, volumes, domain, capsys):
     if share == 1:
-        virsh(uri, f"start {domain}").succeeded()
+        virsh(unix_uri("qemu:///system", qemu_backend.sock), f"start {domain}").succeeded()
     virsh(unix_uri("qemu:///system", front.proxyd.sock), "version").succeeded()
     before, held = wait_until_still(front.pid), rss_kib(front.pid)
     most, rows = 0, []
     with Traffic() as traffic:
-        all_kinds(traffic, front, kdc, pool, share)
+        all_kinds(traffic, front, kdc, volumes, share)
         traffic.opened()
         under_load = rss_kib(front.pid)
         for _ in range(upgrades):
