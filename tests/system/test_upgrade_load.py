@@ -22,6 +22,7 @@ __all__ = ["domain", "pool"]
 pytestmark = pytest.mark.system
 
 SLOWEST_MS = 1000
+LONGEST_VISIT_MS = 3000  # a handshake and four calls, amid all the others
 MIB = 1 << 20
 GROWTH_KIB = 8192
 SETTLES_S = 30
@@ -140,6 +141,7 @@ def test_nobody_notices(upgrades, share, front, qemu_backend, kdc, volumes, doma
         assert not account["faults"], kind
         assert account["calls"] > upgrades, kind
         assert account["slowest_ms"] < SLOWEST_MS, kind
+    assert accounts["newcomers"]["longest_ms"] < LONGEST_VISIT_MS
     assert accounts["events"]["events"] > 0
     assert most <= 3
     assert after <= before
