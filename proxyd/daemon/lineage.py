@@ -46,8 +46,9 @@ class OwnPidFile:
         except PidFileError as error:
             log.error("%s; it still names the process before", error)
 
-    def take_back(self) -> None:
-        """Of one to whom nobody has succeeded, whether it had begun or not."""
+    def keep(self) -> None:
+        """Of the one that is the daemon, whoever has begun to succeed to it, and if it could not
+        be had before."""
         if self._held is None or not self._held.is_in_place:
             self.succeed()
             return

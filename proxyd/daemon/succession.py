@@ -85,6 +85,11 @@ class Succession:
             self._parts.drain.go_on(float(since))
         self._doors.open()
 
+    def give_back(self) -> None:
+        self._doors.close()
+        for file in self._parts.current.now.files:
+            file.disown()
+
     def inherit(self) -> None:
         """Likewise, from one that is dead: its pid file may be somebody else's by now."""
         try:
@@ -102,6 +107,7 @@ class Succession:
 
     def _is_the_daemon(self) -> None:
         """systemd listens to this process now."""
+        self._lineage.pid_file.keep()
         self._notifier.speak()
         self._notifier.main_pid(os.getpid())  # if the one before had no time to say so
         self._notifier.ready()
@@ -226,7 +232,7 @@ class Succession:
         }
 
     def take_back(self) -> None:
-        self._lineage.pid_file.take_back()
+        self._lineage.pid_file.keep()
         self._notifier.main_pid(os.getpid())
 
     def name_successor(self, pid: int) -> None:

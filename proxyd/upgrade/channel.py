@@ -36,7 +36,7 @@ class ChannelBroken(Exception):
 
 
 class Gone(ChannelBroken):
-    """It has ended, and all that it has said was heard."""
+    """It has ended. Where that is met in hearing, all that it has said was heard."""
 
 
 @dataclass(slots=True)
@@ -124,7 +124,8 @@ class Channel:
     async def send(
         self, kind: str, document: Mapping[str, Any] | None = None, descriptors: Sequence[int] = ()
     ) -> None:
-        """Raises ChannelBroken. What was begun and not ended is the last."""
+        """Raises ChannelBroken, and Gone where that is why. What was begun and not ended is the
+        last."""
         text, beside = _packed({**(document or {}), _KIND: kind})
         head = _HEAD.pack(_MAGIC, len(descriptors), len(text), len(beside))
         rights = array.array("i", descriptors).tobytes()
@@ -144,8 +145,9 @@ class Channel:
                         for at in range(given, len(part), _PACKET):
                             await self._sock.send(part[at : at + _PACKET])
             except (OSError, trio.ClosedResourceError) as error:
-                self._unsaid = f"the other process is gone: {_said(error)}"
-                raise ChannelBroken(self._unsaid) from error
+                self._unsaid = f"nothing can be said to the other process: {_said(error)}"
+                is_gone = isinstance(error, BrokenPipeError | ConnectionResetError)
+                raise (Gone if is_gone else ChannelBroken)(self._unsaid) from error
             self._unsaid = ""
 
     async def receive(self) -> Message | None:

@@ -48,6 +48,9 @@ class Home(Protocol):
     def take(self, document: dict[str, Any]) -> None:
         """It is the one that accepts, from now on."""
 
+    def give_back(self) -> None:
+        """The one before goes on after all; this one ends."""
+
     def inherit(self) -> None:
         """Likewise, where the one before has died over it. Raises Disinherited."""
 
@@ -207,13 +210,17 @@ class Process:
             except Disinherited as error:
                 raise NotTaking(str(error)) from error
         except (ChannelBroken, Unreadable) as error:
-            raise NotTaking(f"the process before cannot be understood: {error}") from error
+            raise NotTaking(f"it cannot be spoken with: {error}") from error
         else:
-            await self._say("taken")
+            try:
+                await self._say("taken")
+            except ChannelBroken as error:
+                home.give_back()
+                raise NotTaking(str(error)) from error
 
     async def _say(self, kind: str, document: dict[str, Any] | None = None) -> None:
         """Who is gone is told nothing; what it has said before is heard all the same."""
-        with suppress(ChannelBroken):
+        with suppress(Gone):
             await self._channel.send(kind, document)
 
     async def run(self, nursery: trio.Nursery) -> None:

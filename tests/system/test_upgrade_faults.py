@@ -117,6 +117,11 @@ class Scene:
         told = [str(self.proxyd.conf), "tests.bed.faulty"]
         return [pid for pid in all_pids() if {*told} <= {*command_line(pid)} and lives(pid)]
 
+    def names(self, pid):
+        """Whether the pid file does, which may be missing for a moment."""
+        path = self.proxyd.daemon.pid_file
+        return path.exists() and path.read_text() == str(pid)
+
     @property
     def given(self):
         """How many sessions have been given away whole so far."""
@@ -200,7 +205,9 @@ def attempted(scene, side, step, fault, **more):
     done = scene.front.command("upgrade", "--json")
     assert done.status in (0, 1), (step, done)
     if done.status == 0:
-        scene.front.took_over(json.loads(done.stdout)["pid"])
+        pid = json.loads(done.stdout)["pid"]
+        wait_until(lambda: scene.names(pid), 10, f"{step}: the pid file names it")
+        scene.front.took_over(pid)
     return done
 
 
@@ -302,6 +309,7 @@ def test_whatever_call_fails_costs_no_session(scene, steps, side, shortage, told
         done = attempted(scene, side, step, shortage)
         if done.status:
             assert "goes on to serve" in done.stderr, (step, done.stderr)
+            assert "silent for" not in done.stderr, (step, done.stderr)
             lost = check_all_is_well(scene, step, given)
             scene.refill(lost)
         else:
