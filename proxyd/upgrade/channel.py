@@ -8,6 +8,8 @@ the time. What it has said before it died is heard to the end.
 """
 
 import array
+import functools
+import math
 import os
 import socket
 import struct
@@ -27,6 +29,7 @@ _PACKET: Final = 65536
 _ROOM: Final = _PACKET - _HEAD.size
 _INT: Final = array.array("i").itemsize
 _KIND: Final = "kind"
+SLICE_S: Final = 1.0  # of patience
 
 _Got = TypeVar("_Got")
 
@@ -93,6 +96,7 @@ class Channel:
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._sending = trio.Lock()
         self._receiving = trio.Lock()
+        self.patience_s = math.inf  # with whoever takes nothing
         self._unsaid = ""  # why nothing more can be said
         self._unheard = ""  # and nothing more heard
         self._begun: _Begun | None = None
@@ -140,15 +144,27 @@ class Channel:
                     of_first = min(len(first), _ROOM)
                     of_second = min(len(second), _ROOM - of_first)
                     begun = (head, first[:of_first], second[:of_second])
-                    await self._sock.sendmsg(begun, ancillary)
+                    await self._out(lambda: self._sock.sendmsg(begun, ancillary))
                     for part, given in ((first, of_first), (second, of_second)):
                         for at in range(given, len(part), _PACKET):
-                            await self._sock.send(part[at : at + _PACKET])
+                            packet = part[at : at + _PACKET]
+                            await self._out(functools.partial(self._sock.send, packet))
             except (OSError, trio.ClosedResourceError) as error:
                 self._unsaid = f"nothing can be said to the other process: {_said(error)}"
                 is_gone = isinstance(error, BrokenPipeError | ConnectionResetError)
                 raise (Gone if is_gone else ChannelBroken)(self._unsaid) from error
             self._unsaid = ""
+
+    async def _out(self, send: Callable[[], Awaitable[int]]) -> None:
+        """One packet, which goes whole or not at all, so that it may be tried anew each second: a
+        time in which this process was stopped itself counts for one."""
+        waited_s = 0.0
+        while waited_s < self.patience_s:
+            with trio.move_on_after(min(self.patience_s, SLICE_S)):
+                await send()
+                return
+            waited_s += SLICE_S
+        raise ChannelBroken(f"the other process took nothing for {self.patience_s:g} s")
 
     async def receive(self) -> Message | None:
         """The next message, or None behind `stop_waiting`. Raises ChannelBroken, and Gone when the

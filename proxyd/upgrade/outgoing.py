@@ -30,7 +30,7 @@ from proxyd.admin.document import written
 from proxyd.relay.moving import Frozen
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Client, Roster, nobody_listens
-from proxyd.upgrade.channel import Channel, ChannelBroken, Message
+from proxyd.upgrade.channel import SLICE_S, Channel, ChannelBroken, Message
 from proxyd.upgrade.documents import PAGE, ClientTold, figures_of
 from proxyd.upgrade.format import FORMAT, Unreadable
 from proxyd.upgrade.incoming import Process
@@ -55,7 +55,6 @@ _ENDS_S: Final = 1.0  # to give back what it has taken, as long as it serves nob
 _DIES_IN_S: Final = 5.0
 _ENDED_EVERY_S: Final = 0.005
 _LAST_WORDS_S: Final = 1.0
-_SLICE_S: Final = 1.0  # of patience
 
 _Got = TypeVar("_Got")
 
@@ -113,7 +112,6 @@ class _News:
     def __init__(self, channel: Channel, roster: Roster) -> None:
         self._channel = channel
         self._roster = roster
-        self.patience_s = SILENT_S  # with a message that is not taken
         self._told: dict[int, object] = {}
         self._changed: dict[int, None] = {}
         self._next_figures = -math.inf
@@ -124,7 +122,7 @@ class _News:
         clients = [client for client in self._roster.clients.values() if not client.process]
         for at in range(0, len(clients), PAGE):
             page = [written(ClientTold.of(each)) for each in clients[at : at + PAGE]]
-            await self.said(self._channel.send("clients", {"clients": page}))
+            await self._channel.send("clients", {"clients": page})
             await trio.sleep(_BREATH_S)
 
     def end(self) -> None:
@@ -146,18 +144,15 @@ class _News:
         client = self._roster.clients.get(number)
         if client is None:
             self._told.pop(number, None)
-            await self.said(self._channel.send("gone", {"number": number}))
+            await self._channel.send("gone", {"number": number})
         else:
             told = [written(ClientTold.of(client))]
-            await self.said(self._channel.send("clients", {"clients": told}))
+            await self._channel.send("clients", {"clients": told})
 
     def forget(self, number: int) -> None:
         """It is the other one's now."""
         self._changed.pop(number, None)
         self._told.pop(number, None)
-
-    async def said(self, sending: Awaitable[None]) -> None:
-        await _said(sending, self.patience_s)
 
     async def tell_figures(self) -> None:
         """How much has been done here; now and then."""
@@ -189,6 +184,7 @@ class _Moves:
     on_stop: Callable[[str], None] = lambda _: None
     _under_way: deque[Frozen] = field(default_factory=deque)
     _kicked: dict[int, str] = field(default_factory=dict)
+    _given: set[int] = field(default_factory=set)  # of those under way; others are about to be
 
     async def move(self, clients: Sequence[Client]) -> list[Client]:
         """Those that cannot be moved now; the others are on their way.
@@ -216,7 +212,8 @@ class _Moves:
         try:
             await self.news.tell_of(number)
             document = {"number": number, "state": frozen.state}
-            await self.news.said(self.channel.send("session", document, frozen.descriptors))
+            await self.channel.send("session", document, frozen.descriptors)
+            self._given.add(number)
         except Unreadable as error:  # it holds more than a message takes
             log.warning("session %d stays: %s", number, error)
             self._under_way.remove(frozen)
@@ -245,6 +242,7 @@ class _Moves:
         if not self._under_way or number != self._under_way[0].pair.number:
             raise ChannelBroken(f"{message.kind!r} of session {number}, which was not given")
         frozen = self._under_way.popleft()
+        self._given.discard(number)
         reason = self._kicked.pop(number, frozen.dropped)
         if message.kind == "has":
             self.moved += 1
@@ -272,9 +270,12 @@ class _Moves:
                     self.relay.thaw(frozen)
 
     def leave(self) -> None:
-        """They are the other one's: it lives, and has been told all of them."""
+        """Those that were given are the other one's: it lives."""
         while self._under_way:
             frozen = self._under_way.popleft()
+            if frozen.pair.number not in self._given:
+                self.relay.thaw(frozen)
+                continue
             self.relay.let_go(frozen)
             self.roster.moved(self.roster.clients[frozen.pair.number], self.pid)
 
@@ -311,6 +312,7 @@ class HandOver:
         news = _News(started.channel, self._roster)
         moves = _Moves(started.channel, self._relay, self._roster, started.pid, news)
         moves.on_stop = self._serving.stop_as_well
+        started.channel.patience_s = SILENT_S
         try:
             await self._have_it_start(started)
             await news.begin()  # while all are served as ever
@@ -355,7 +357,7 @@ class HandOver:
         # Who had been told of a client before the doors were closed accepts one more.
         await trio.lowlevel.checkpoint()
         await moves.news.tell()
-        await _said(channel.send("take", self._serving.handed_over()), SILENT_S)
+        await channel.send("take", self._serving.handed_over())
         self._gives = True
         await _answer(channel, "taken", TAKEN_S)
         await self._hand_on_callers(channel)
@@ -363,14 +365,14 @@ class HandOver:
         await moves.news.tell()
         # In this order: whoever is the daemon says so to systemd.
         self._serving.name_successor(moves.pid)
-        await _said(channel.send("finished"), SILENT_S)
+        await channel.send("finished")
 
     async def _hand_on_callers(self, channel: Channel) -> None:
         """The other process counts all places, and gives them away."""
         for at, (door, sock) in enumerate(self._serving.callers()):
             with sock:
                 document = {"door": door}
-                await _said(channel.send("caller", document, [sock.fileno()]), SILENT_S)
+                await channel.send("caller", document, [sock.fileno()])
             if at % PAGE == PAGE - 1:
                 await trio.sleep(_BREATH_S)
 
@@ -393,7 +395,7 @@ class HandOver:
     async def _have_it_start(self, started: Started) -> None:
         offer, descriptors = self._serving.offer()
         offered = {**offer, "format": FORMAT}
-        await _said(started.channel.send("offer", offered, descriptors), SILENT_S)
+        await started.channel.send("offer", offered, descriptors)
         await _answer(started.channel, "ready", READY_S)
 
     async def _move_all(self, moves: _Moves) -> None:
@@ -442,7 +444,7 @@ class Retirement:
         self._before = before
         self.still_has = len(before)  # of those before it, who tell this process
         # It is the daemon by now. While it stands still, nobody could tell which sessions it has.
-        moves.news.patience_s = math.inf
+        moves.channel.patience_s = math.inf
         self.over = trio.Event()  # the other one is gone, and so are all that come behind it
 
     async def say(self, kind: str, document: dict[str, Any]) -> None:
@@ -608,19 +610,12 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-async def _said(sending: Awaitable[None], seconds: float) -> None:
-    """Raises ChannelBroken."""
-    with trio.move_on_after(seconds):
-        return await sending
-    raise ChannelBroken(f"the new process took nothing for {seconds:g} s")
-
-
 async def _in_time(what: Callable[[], Awaitable[_Got]], seconds: float) -> _Got:
     """Waits for it, begun anew each second: a time in which this process was stopped itself counts
     for one. Raises ChannelBroken."""
-    end = math.ceil(seconds / _SLICE_S)
+    end = math.ceil(seconds / SLICE_S)
     for _ in range(end):
-        with trio.move_on_after(min(seconds, _SLICE_S)):
+        with trio.move_on_after(min(seconds, SLICE_S)):
             return await what()
     raise ChannelBroken(f"the new process was silent for {seconds:g} s")
 
