@@ -37,6 +37,7 @@ def front(room, make_proxyd):
             yield make_proxyd(
                 {"proxyd_routes": [f"test={path}"], "log_level": 3, "max_clients": 6000},
                 backend_dir=directory,
+                service=True,
             )
 
 

@@ -20,7 +20,6 @@ from tests.bed.command import clean_environment, effective, held_open
 from tests.bed.daemon import accepts, short_directory
 from tests.bed.hostile import NOBODY, hostile
 from tests.bed.polkit import Polkitd, PrivateBus
-from tests.bed.proxyd import Proxyd
 from tests.bed.sasl import SERVICE
 from tests.bed.thousands import URI, room, sessions
 from tests.bed.upgrading import lives, stat_is_stopped, upgrading
@@ -63,7 +62,7 @@ def make_front(daemon, make_proxyd):
 
         def make(config=None, **options):
             settings = {"proxyd_routes": [f"test={daemon.path}"], "log_level": 2, **(config or {})}
-            made = make_proxyd(settings, backend_dir=daemon.path.parent, **options)
+            made = make_proxyd(settings, backend_dir=daemon.path.parent, service=True, **options)
             return stack.enter_context(upgrading(made))
 
         yield make
@@ -77,7 +76,7 @@ def front(make_front):
 @pytest.fixture
 def real(make_proxyd):
     """Before a real daemon, which cuts nothing short."""
-    with upgrading(make_proxyd()) as made:
+    with upgrading(make_proxyd(service=True)) as made:
         yield made
 
 
@@ -298,7 +297,6 @@ def test_a_descriptor_that_hangs_holds_up_nobody_else(make_scene, device, script
     made = make_scene().front
     text = HANGS if script == "hangs" and device else LATE
     with upgrading(made) as front, opened(made.sock, URI) as other:
-        before = front.pid
         with hostile(text, made.directory, device) as attacker:
             attacker.go()
             done = front.upgrade()
@@ -306,7 +304,6 @@ def test_a_descriptor_that_hangs_holds_up_nobody_else(make_scene, device, script
             assert done["seconds"] < LONGEST_S
             assert other.call(PING).header.status == Status.OK
         wait_until(lambda: len(front.clients()) == 1, 30, "the attacker is gone")
-        front.gone(before)
         assert other.call(PING).header.status == Status.OK
 
 
@@ -360,6 +357,7 @@ def test_who_is_asked_about_goes_on_when_he_is_let_in(make_proxyd):
                 {"auth_unix_rw": "polkit", "unix_sock_rw_perms": "0777"},
                 mode=0o711,
                 environment=bus.environment,
+                service=True,
             )
             with upgrading(made) as front, ExitStack() as stack:
                 before = front.pid
@@ -385,28 +383,15 @@ def writer_of(pipe):
         return None
 
 
-class Idle(Proxyd):
-    """One that ends when nobody is there for a second."""
-
-    def start(self):
-        self.daemon.start(
-            [
-                *(sys.executable, "-m", "proxyd", "-f", str(self.conf)),
-                *("-p", str(self.daemon.pid_file), "-t", "1"),
-            ],
-            sock=self.sock,
-            environment={},
-        )
-
-
-def test_an_idle_exit_is_that_of_the_daemon_alone(daemon):
+def test_an_idle_exit_is_that_of_the_daemon_alone(daemon, make_proxyd):
     """Neither ends over sessions that move away from it, or have not come yet."""
-    config = {"proxyd_routes": [f"test={daemon.path}"]}
-    with (
-        short_directory() as directory,
-        Idle(directory, backend_dir=daemon.path.parent, config=config) as made,
-        upgrading(made) as front,
-    ):
+    made = make_proxyd(
+        {"proxyd_routes": [f"test={daemon.path}"]},
+        backend_dir=daemon.path.parent,
+        service=True,
+        words=("-t", "1"),
+    )
+    with upgrading(made) as front:
         with opened(front.proxyd.sock, URI) as client:
             for _ in range(3):
                 before = front.pid

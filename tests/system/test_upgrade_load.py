@@ -54,6 +54,7 @@ def front(make_proxyd, qemu_backend, kdc, tmp_path):
             },
             backend_dir=directory,
             environment=kdc.environment,
+            service=True,
         )
         with upgrading(made) as front:
             front.pki = pki
