@@ -269,8 +269,10 @@ def test_what_is_left_after_the_time_is_status_1_with_what_to_do(front):
         assert 1 <= time.monotonic() - began < 10
         assert done.status == 1
         assert "2 sessions left after 1 s: " in done.stderr
-        for command in ("clients", "kick ID", "drain", "drain --undo"):
+        named = f"--socket {front.admin_sock}"
+        for command in (f"clients {named}", f"kick {named} ID", f"drain {named}"):
             assert f"{command}`" in done.stderr
+        assert f"drain {named} --undo`" in done.stderr
         by_machine = drain(front, "--json", "--wait", "0")
         assert json.loads(by_machine.stdout) == {"draining": True, "changed": False, "left": 2}
         assert by_machine.status == 1
