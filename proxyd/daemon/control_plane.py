@@ -51,7 +51,8 @@ from proxyd.session.entrance import Entrance
 from proxyd.session.leaving import PATIENCE_S
 from proxyd.session.reception import Reception
 from proxyd.upgrade.kept import go_on
-from proxyd.upgrade.outgoing import Outcome, Retirement, UpgradeFailed
+from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
+from proxyd.upgrade.retirement import Retirement
 from proxyd.wire.programs import AuthMethod
 
 _FOR_THE_DAEMON: Final = (signal.SIGHUP, signal.SIGUSR1)

@@ -14,7 +14,7 @@ from proxyd.process.pidfile import (
     remove_unfinished,
     succeed_pid_file,
 )
-from proxyd.upgrade.incoming import Predecessor
+from proxyd.upgrade.predecessor import Predecessor
 from proxyd.upgrade.relaunch import Relaunch
 
 log = logging.getLogger("daemon.upgrade")

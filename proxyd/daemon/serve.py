@@ -59,7 +59,7 @@ from proxyd.process.program import Program
 from proxyd.process.signals import block_signals
 from proxyd.process.systemd_notify import Notifier
 from proxyd.session.handover import RelayDied
-from proxyd.upgrade.incoming import Predecessor
+from proxyd.upgrade.predecessor import Predecessor
 from proxyd.upgrade.relaunch import Relaunch
 
 _LOG_FLUSH_S: Final = 2.0

@@ -22,7 +22,8 @@ from proxyd.process.exit_status import StartFailed
 from proxyd.process.systemd_notify import Notifier
 from proxyd.session.line import Caller
 from proxyd.upgrade.incoming import Disinherited, NotTaking, Process, Processes
-from proxyd.upgrade.outgoing import HandOver, Outcome, Retirement, UpgradeFailed
+from proxyd.upgrade.outgoing import HandOver, Outcome, UpgradeFailed
+from proxyd.upgrade.retirement import Retirement
 
 _LOOK_EVERY_S: Final = 0.5
 _IS_OVER_S: Final = 8.0  # longer than it takes to end the other process

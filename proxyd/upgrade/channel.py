@@ -51,6 +51,12 @@ class Message:
     descriptors: list[int] = field(default_factory=list)
     lost: int = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Gives up the descriptors that nobody took."""
         while self.descriptors:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+import trio
+
 from proxyd.config.quoting import one_line
 from proxyd.upgrade.channel import Channel, channel_pair
 
@@ -21,6 +23,7 @@ STDERR: Final = "PROXYD_HANDOVER_STDERR"
 _STDERR_FD: Final = 2
 _LONGEST_WORDS: Final = 2000
 _LONGEST_LINE: Final = 500
+_ENDED_EVERY_S: Final = 0.005
 _BY_ITSELF: Final = (
     "it is of a release that cannot take over and wanted to start by itself: to have it,"
     " restart the daemon once (systemctl restart virtproxyd), which ends all sessions"
@@ -121,6 +124,13 @@ class Started:
         if self._said >= 0:
             os.close(self._said)
             self._said = -1
+
+
+async def has_ended(started: Started, seconds: float) -> None:
+    """Waits for it, without a thread: there may be none to be had."""
+    end = trio.current_time() + seconds
+    while not started.ended() and trio.current_time() < end:  # noqa: ASYNC110 (nobody tells)
+        await trio.sleep(_ENDED_EVERY_S)
 
 
 def speak_for_ourselves(stderr: int) -> None:

@@ -35,8 +35,11 @@ ROOMS = (
     "process/pidfile.py",
     "relay/moving.py",
     "upgrade/incoming.py",
+    "upgrade/moves.py",
     "upgrade/outgoing.py",
+    "upgrade/predecessor.py",
     "upgrade/relaunch.py",
+    "upgrade/retirement.py",
 )
 AS_IN = {f"{Path(proxyd.__file__).parent}/{each}": each for each in ROOMS}
 

@@ -13,7 +13,7 @@ from proxyd.relay.loop import RelayLoop
 from proxyd.relay.moving import ends_in, pair_from
 from proxyd.upgrade.documents import client_told, figures_told
 from proxyd.upgrade.format import FORMAT, READS, unpacked
-from proxyd.upgrade.incoming import _offered
+from proxyd.upgrade.predecessor import _offered
 from tests.fakes.layer import FakeLayer
 from tests.relay.moving import Recorder
 from tests.relay.session import tcp_pair, unix_pair
