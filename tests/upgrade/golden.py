@@ -192,6 +192,9 @@ def messages():
     yield "figures", {"of": [[1, client(1)["figures"]]]}
     yield "kick", {"number": 1, "reason": "closed by an administrator"}
     yield "stop", {"reason": "SIGTERM"}
+    yield "signal", {"number": 1}
+    yield "caller", {"door": "libvirt-sock"}
+    yield "left", {}
     yield "retired", {"pid": 4710, "clients": clients()}
     yield "finished", {}
 

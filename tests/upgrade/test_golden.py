@@ -90,5 +90,5 @@ def test_whatever_else_is_told_is_understood(number):
                 each.sock.close()
     assert seen == {
         *("offer", "ready", "never mind", "clients", "take", "taken", "session", "has", "cannot"),
-        *("gone", "figures", "kick", "stop", "retired", "finished"),
+        *("gone", "figures", "kick", "stop", "retired", "finished", "signal", "caller", "left"),
     }
