@@ -52,6 +52,7 @@ class LogFilter:
 # What our log lines are filed under: words of libvirt's where it has them, for its filters' sake.
 CATEGORIES: Final = (
     "daemon.admin",
+    "daemon.upgrade",
     "daemon.virtproxyd",
     "proxyd.audit",
     "proxyd.metrics",

@@ -11,7 +11,7 @@ from proxyd.doctor.findings import Finding, exit_status
 from proxyd.doctor.gather import gather, judge
 from proxyd.doctor.report import JSON_SHAPE, report, report_json
 from proxyd.doctor.surroundings import Surroundings
-from proxyd.invocation import pasteable
+from proxyd.invocation import name_the_daemon, pasteable
 
 DESCRIPTION: Final = (
     "Looks at the host's libvirt: which daemons are installed, enabled and running, who listens"
@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace, around: Surroundings) -> int:
     """Looks, prints, and returns the exit status."""
     given = getattr(arguments, "config", None)
     config = None if given is None else os.path.abspath(given)
+    if config is not None:
+        name_the_daemon("--config", config)
     state = gather(around, config=config, deadline_s=arguments.wait)
     findings = [_pasteable(each) for each in judge(state)]
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -172,6 +172,7 @@ def test_the_keys_only_proxyd_knows_are_named_so():
         "proxyd_max_clients_per_peer",
         "proxyd_handshake_timeout",
         "proxyd_drain_timeout",
+        "proxyd_retire_timeout",
         "proxyd_parting_timeout",
         "proxyd_metrics_listen",
         "proxyd_audit",

@@ -117,7 +117,9 @@ def ways_in(front, joe):
 @contextmanager
 def draining(front, *words):
     """The command while it waits, as a script has it: no terminal."""
-    command = [sys.executable, "-m", "proxyd", "drain", *words, "-s", str(front.admin_sock)]
+    # Whoever runs the tests may have Ctrl-C ignored.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "proxyd"]
+    command += ["drain", *words, "-s", str(front.admin_sock)]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

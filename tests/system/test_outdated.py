@@ -11,7 +11,6 @@ import pytest
 import proxyd
 from tests.bed.command import run_to_end
 from tests.bed.virsh import unix_uri, virsh
-from tests.bed.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -78,37 +77,22 @@ def test_an_update_is_told_by_status_and_doctor_with_what_mends_it(front, copied
     assert "! what runs is not what is installed: " in said.stdout
     doctor = json.loads(asked(front, "doctor", "--json", "-f", str(front.conf)).stdout)
     finding = next(each for each in doctor["findings"] if each["code"] == "old-program")
-    assert (finding["severity"], finding["fix"]) == ("warning", [program["remedy"]])
+    assert program["remedy"] == "proxyd upgrade"
+    assert finding["severity"] == "warning"
+    assert finding["fix"][0].endswith(f"proxyd upgrade --config {front.conf}")
     assert virsh(unix_uri("test:///default", front.sock), "uri").status == 0
 
 
 def test_what_mends_it_works_when_it_is_pasted(front, copied):
     install(copied, "99.1")
     old = found(front)
-    # It takes the place of the one that this test has started, and is ended by its number.
-    line = old["program"]["remedy"]
-    assert line.startswith(f"kill {front.pid}; ")
-    begun = f"({line}) </dev/null >/dev/null 2>&1 &"
-    run_to_end(["bash", "-c", begun], deadline_s=30).succeeded()
-    assert front.daemon.wait() == 0
-    pid = 0
-    try:
-        new = wait_for_another(front, old["pid"])
-        pid = new["pid"]
-        assert (new["version"], new["program"]["outdated"]) == ("99.1", [])
-    finally:
-        if pid:
-            os.kill(pid, 15)
-            wait_until(lambda: not front.admin_sock.exists(), 15, "it has ended")
-
-
-def wait_for_another(front, pid):
-    def another():
-        said = status(front, "--json")
-        told = json.loads(said.stdout) if said.stdout else {}
-        return told if told.get("pid", pid) != pid else None
-
-    return wait_until(another, 30, "another one answers")
+    (concern,) = old["verdict"]["attention"]
+    line = concern["text"].partition("To mend that: ")[2]
+    assert line.endswith(f"proxyd upgrade --socket {front.admin_sock}")
+    run_to_end(["bash", "-c", line], deadline_s=60).succeeded()
+    new = found(front)
+    assert new["pid"] != old["pid"]
+    assert (new["version"], new["program"]["outdated"]) == ("99.1", [])
 
 
 def test_files_that_are_removed_altogether_are_told(front, copied):

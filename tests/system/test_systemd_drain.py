@@ -102,7 +102,7 @@ def test_an_update_is_told_until_the_command_that_is_told_was_run(host):
         )
         program = outdated(host)
         assert program["outdated"] == [f"{__version__} runs, 99.1 is installed"]
-        assert program["remedy"] == f"systemctl restart {SERVICE}"
+        assert program["remedy"] == "proxyd upgrade"
         assert doctors_findings(host)["old-program"] == [program["remedy"]]
 
         shell(host, program["remedy"])

@@ -64,6 +64,22 @@ def test_a_session_goes_on_in_the_next_process(front):
         front.gone(pid)
 
 
+def test_a_storm_of_signals_that_mean_an_upgrade_is_one_or_two(front):
+    """Those that come while one is under way are none, and cost nobody anything."""
+    client = opened(front.proxyd.sock)
+    before = front.pid
+    for _ in range(500):
+        os.kill(before, signal.SIGUSR1)
+        client.call(Remote.CONNECT_GET_LIB_VERSION)
+    wait_until(lambda: front.named_pid() != before, 30, "another process serves")
+    front.took_over(front.named_pid())
+    front.gone(before)
+    client.call(Remote.CONNECT_GET_LIB_VERSION)
+    client.close()
+    assert front.proxyd.log_text().count("not upgraded: an upgrade is under way") < 500
+    assert "Traceback" not in front.proxyd.log_text()
+
+
 @pytest.fixture
 def foreground(make_proxyd):
     """One that somebody has started and watches: a shell, a supervisor, a container."""
