@@ -183,6 +183,7 @@ class Daemon:
         await self._end_sessions(patience_s)
         await self.succession.is_over()
         await self._see_off(_parting_s(patience_s))
+        await self.succession.processes.have_heard()
         if self._lineage.watched and self.succession.retirement is not None:
             with trio.move_on_after(patience_s + _MOST_PARTING_S):
                 await self.succession.retirement.over.wait()
@@ -240,6 +241,7 @@ class Daemon:
         self._notifier.stopping()
         await self.succession.is_over()
         await self._part(_MOST_PARTING_S)
+        await self.succession.processes.have_heard()
         self._end()
 
     async def _see_off_clients(self) -> None:

@@ -79,6 +79,12 @@ class Processes:
         for each in self.all:
             each.say("stop", {"reason": reason})
 
+    async def have_heard(self) -> None:
+        """Returns when all that was said to them is with them, or they do not take it."""
+        with trio.move_on_after(_SAID_S):
+            for each in tuple(self.all):
+                await each.has_heard()
+
     def reserve(self, last: int) -> None:
         """Numbers up to this one are another process's."""
         self.roster.last = max(self.roster.last, last)
@@ -93,6 +99,7 @@ class Process:
         self._all = processes
         self._to_say = deque[tuple[str, dict[str, Any]]]()
         self._something = trio.Event()
+        self._all_said = trio.Event()
         self._left = trio.Event()
         self._goes = False
         self.finished = False  # it has given all that it gives at once
@@ -177,12 +184,21 @@ class Process:
     def say(self, kind: str, document: dict[str, Any]) -> None:
         """Without waiting for it."""
         self._to_say.append((kind, document))
+        if self._all_said.is_set():
+            self._all_said = trio.Event()
         self._something.set()
+
+    async def has_heard(self) -> None:
+        """Returns when all that was said is with it."""
+        if self._to_say:
+            await self._all_said.wait()
 
     async def _say_all(self) -> None:
         while True:
             while self._to_say:
-                await self._say(*self._to_say.popleft())
+                await self._say(*self._to_say[0])
+                self._to_say.popleft()
+            self._all_said.set()
             if self._goes:
                 return
             await self._something.wait()
