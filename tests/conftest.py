@@ -139,11 +139,13 @@ DISTRIBUTION = (
     "system/test_descriptors.py",
     "system/test_hostile_second_open.py",
     "system/test_identity.py",
+    "system/test_moving.py",
     "system/test_parting.py",
     "system/test_readme_commands.py",
     "system/test_routing.py",
     "system/test_same_as_direct.py",
     "system/test_session_mode.py",
+    "system/test_upgrade.py",
     # certtool, GnuTLS as libvirt has it, the openssl command
     "certs/test_programs.py",
     "certs/test_revoking.py",
@@ -153,6 +155,7 @@ DISTRIBUTION = (
     "system/test_tls_post_quantum.py",
     # Kerberos, cyrus-sasl
     "sasl/test_gssapi.py",
+    "sasl/test_gssapi_moving.py",
     "sasl/test_keytab.py",
     "system/test_sasl.py",
     # polkit, D-Bus
