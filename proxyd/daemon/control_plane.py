@@ -194,8 +194,8 @@ class Daemon:
         for client in list(roster.clients.values()):
             if client.pair is None:
                 client.end(STOPPED)
-        self._draining.deadline = trio.current_time() + patience_s
-        with self._draining:
+        # Made anew: a process that has retired may end its own sessions first, and then be stopped.
+        with trio.CancelScope(relative_deadline=patience_s) as self._draining:
             while roster.clients:
                 self._parts.relay.end_quiet()
                 with trio.move_on_after(_LOOK_EVERY_S):

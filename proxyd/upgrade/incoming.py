@@ -260,19 +260,9 @@ class Process:
                     roster.proved(client)
                 roster.elsewhere(client)
             return
-        place = self._all.admission.seat(told.holder.holder(), anonymous=told.anonymous)
-        client = Client(
-            number=told.number,
-            door=told.door.door(),
-            place=place,
-            connected_s=told.connected_s,
-            started_ns=told.started_ns,
-            address=told.address,
-            readonly=told.readonly,
-            process=self.pid,
-            end=self._kick(told.number),
-        )
-        place.end = client.end
+        client = told.client(self._all.admission)
+        client.process = self.pid
+        client.end = client.place.end = self._kick(told.number)
         _update(client, told)
         roster.elsewhere(client)
         self._all.reserve(told.number)

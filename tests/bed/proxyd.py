@@ -63,6 +63,7 @@ class Proxyd:
         self.admin_sock = directory / "libvirt-admin-sock"
         self.backend_dir = backend_dir
         self._environment = dict(environment or {})
+        self.service = service
         if service:
             self._environment["NOTIFY_SOCKET"] = str(directory / "nobody")
         self.passrights = passrights and os.environ.get("PROXYD_TEST_NO_PASSRIGHTS") != "1"

@@ -1,5 +1,8 @@
 """Several processes of one daemon: who stays behind is shown, kicked and left by the last one."""
 
+import os
+import signal
+
 import pytest
 
 from proxyd.wire.programs import Remote
@@ -27,6 +30,21 @@ def front(make_proxyd, pki):
         **pki.settings(pki.server()),
     }
     with upgrading(make_proxyd(settings)) as made:
+        yield made
+
+
+@pytest.fixture(params=[False, True], ids=["in the foreground", "a service"])
+def impatient(make_proxyd, pki, request):
+    """One whose processes do not wait for long for those who stay."""
+    settings = {
+        "listen_tls": 1,
+        "listen_addr": "127.0.0.1",
+        "tls_port": "0",
+        "proxyd_retire_timeout": 1,
+        "proxyd_drain_timeout": 1,
+        **pki.settings(pki.server()),
+    }
+    with upgrading(make_proxyd(settings, service=request.param)) as made:
         yield made
 
 
@@ -68,3 +86,27 @@ def test_who_leaves_while_others_are_moved_holds_no_place(front, pki):
         before = len(descriptors(front.pid))
         front.upgrade()
         assert len(descriptors(front.pid)) <= before + 2
+
+
+def test_who_stays_for_too_long_is_ended_and_the_daemon_goes_on(impatient, pki):
+    front = impatient
+    first = front.pid
+    with opened_over_tls(front.proxyd.tls_address(), pki.client()) as stays:
+        assert front.upgrade()["staying"] == 1
+        assert stays.receive() is None
+    assert "retired for 1 s (proxyd_retire_timeout)" in front.proxyd.log_text()
+    with opened(front.proxyd.sock) as another:
+        assert another.call(Remote.CONNECT_GET_LIB_VERSION) is not None
+        if front.proxyd.service:
+            front.gone(first)
+        else:
+            wait_until(
+                lambda: f"process {front.pid} is the daemon" in front.proxyd.log_text(),
+                10,
+                "the first process stands for the daemon",
+            )
+            os.kill(first, signal.SIGTERM)  # whoever has started it wants all to end
+            assert front.proxyd.daemon.wait() == 0
+            front.gone(front.pid)
+    assert "Traceback" not in front.proxyd.daemon.output.read_text()
+    assert "Traceback" not in front.proxyd.log_text()
