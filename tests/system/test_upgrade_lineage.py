@@ -94,7 +94,11 @@ def test_who_stays_for_too_long_is_ended_and_the_daemon_goes_on(impatient, pki):
     with opened_over_tls(front.proxyd.tls_address(), pki.client()) as stays:
         assert front.upgrade()["staying"] == 1
         assert stays.receive() is None
-    assert "retired for 1 s (proxyd_retire_timeout)" in front.proxyd.log_text()
+    wait_until(
+        lambda: "retired for 1 s (proxyd_retire_timeout)" in front.proxyd.log_text(),
+        10,
+        "the first process says why",
+    )
     with opened(front.proxyd.sock) as another:
         assert another.call(Remote.CONNECT_GET_LIB_VERSION) is not None
         if front.proxyd.service:
