@@ -11,6 +11,7 @@ FLOORS = {
     "invocation": 1,
     "negotiation": 1,
     "config": 1,
+    "rules": 2,
     "endpoint": 2,
     "peer": 2,
     "log": 2,
@@ -39,6 +40,7 @@ ALLOWED = {
     "wire": PURE,
     "negotiation": PURE,
     "config": PURE | {"re", "difflib", "pathlib", "json", "errno"},
+    "rules": PURE | {"re", "ipaddress", "datetime", "bisect", "heapq"},
 }
 BANNED = {
     "endpoint": {"trio", "select"},
