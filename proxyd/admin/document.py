@@ -207,6 +207,14 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Who may do what: the file in force, and how many lines of it decide."""
+
+    file: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The daemon, as it is right now."""
 
@@ -225,6 +233,7 @@ class Status:
     backends: tuple[Backend, ...]
     certificates: tuple[Certificate, ...]
     last_reload: Reload | None
+    rules: Rules | None = None  # where there are some
     troubles: tuple[Trouble, ...] = ()
     faults: tuple[Fault, ...] = ()
     relay: Relay
@@ -241,6 +250,43 @@ class Upgraded:
     moved: int
     staying: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisedSession:
+    """One that is not as the rules in force have it. `change`: refused, changed, or moved, for one
+    that another process serves and that is to do something else."""
+
+    id: int
+    who: str
+    uri: str
+    change: str
+    before: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What the rules say of the open sessions; `done` is whether that was made so.
+
+    `sessions` are the first of those that are not as they should be, `count` is how many there are.
+    """
+
+    reloaded: str
+    rules: int | None  # None where there are none
+    open: int
+    count: int
+    done: bool
+    sessions: tuple[RevisedSession, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Law:
+    """The rule by which a session was opened."""
+
+    line: int
+    text: str
+    may: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +316,8 @@ class Client:
     timed_calls: int = 0
     timed_s: float = 0.0
     process: int | None = None  # that serves it, where it is not the daemon's present one
+    rule: Law | None = None  # where there are rules
+    denied_calls: int = 0  # that its rule does not allow
 
 
 def written(document: Any) -> Any:

@@ -55,6 +55,15 @@ async def _upgrade(view: DaemonView, payload: bytes) -> bytes:
     return proxyd_program.pack_text(json.dumps(written(await view.upgrade())))
 
 
+async def _rules(view: DaemonView, payload: bytes) -> bytes:
+    flags = proxyd_program.AskRules.unpack(payload).flags
+    unknown = flags & ~proxyd_program.APPLY_NOW
+    if unknown:
+        raise CallRefused(failure.unsupported_flags(unknown, Own.RULES.name))
+    applied = await view.apply_rules(now=bool(flags & proxyd_program.APPLY_NOW))
+    return proxyd_program.pack_text(json.dumps(written(applied)))
+
+
 OWN_ACTS: Final[dict[Own, Act]] = {
     Own.STATUS: Act(_status),
     Own.LIST_CLIENTS: Act(_list_clients),
@@ -67,4 +76,5 @@ OWN_ACTS: Final[dict[Own, Act]] = {
     Own.METRICS: Act(_metrics),
     Own.DRAIN: Act(_drain, changes=True),
     Own.UPGRADE: Act(_upgrade, changes=True),
+    Own.RULES: Act(_rules, changes=True),
 }

@@ -151,6 +151,10 @@ class DaemonView(Protocol):
         Raises CallRefused, where it is about to stop.
         """
 
+    async def apply_rules(self, *, now: bool) -> document.Applied:
+        """What `proxyd rules apply` asks for: the configuration is read again, and open sessions
+        are held to the rules, or with `now` False looked at. Raises CallRefused."""
+
     async def upgrade(self) -> document.Upgraded:
         """What `proxyd upgrade` asks for: another process has taken over. Raises CallRefused, and
         this one goes on."""

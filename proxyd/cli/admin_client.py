@@ -118,6 +118,15 @@ class Connection:
         """How far that is; None if it has been ended. Raises NoAnswer and Unreadable."""
         return document.read(document.Status, self.status(ask_daemons=False)).drain
 
+    def apply_rules(self, *, now: bool) -> document.Applied:
+        """The rules are read again; open sessions are looked at, and with `now` held to them.
+
+        Raises Refusal where nothing was changed, NoAnswer and Unreadable.
+        """
+        asked = proxyd_program.AskRules(proxyd_program.APPLY_NOW if now else 0)
+        found = self._json(Own.RULES, asked.pack(), patience_s=_RELOAD_S)
+        return document.read(document.Applied, found)
+
     def upgrade(self) -> dict[str, Any]:
         """What has taken over. Raises Refusal where everything is as it was."""
         return dict(self._json(Own.UPGRADE, b"", patience_s=_UPGRADE_S))

@@ -16,12 +16,14 @@ from proxyd.log.outputs import LogOutputError
 from proxyd.metrics.service import MetricsService
 from proxyd.process.exit_status import StartFailed
 from proxyd.session.handover import Relay
+from proxyd.session.revision import Revised, Revision
 from proxyd.session.roster import Roster
 from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain
 
 SERVER_NAME: Final = "virtproxyd"
+_MOST_REVISED: Final = 500  # that are told one by one: a reply of some 300 KiB
 _LIB_VERSION: Final = 11003000  # libvirt 11.3.0, in whose role we are
 
 
@@ -99,6 +101,7 @@ class LiveView:
         metrics: MetricsService,
         stop: Callable[[str], None],
         upgrade: Callable[[], Awaitable[Outcome]],
+        revision: Revision,
     ) -> None:
         self._servers: tuple[Server, Server] = (server, admin)
         self._reporter = reporter
@@ -109,6 +112,7 @@ class LiveView:
         self._metrics = metrics
         self._stop = stop
         self._upgrade = upgrade
+        self._revision = revision
 
     def servers(self) -> Sequence[Server]:
         return self._servers
@@ -162,6 +166,19 @@ class LiveView:
         changed = drain.begin() if on else drain.undo()
         return document.Drained(changed=changed, drain=drain.told)
 
+    async def apply_rules(self, *, now: bool) -> document.Applied:
+        said = await self.reload()
+        table = self._reporter.current.now.rules
+        found = await self._revision.revise(act=now)
+        return document.Applied(
+            reloaded=said,
+            rules=None if table is None else len(table),
+            open=sum(client.pair is not None for client in self._roster.clients.values()),
+            count=len(found),
+            done=now,
+            sessions=tuple(map(_revised, found[:_MOST_REVISED])),
+        )
+
     async def upgrade(self) -> document.Upgraded:
         try:
             done = await self._upgrade()
@@ -185,6 +202,18 @@ class LiveView:
             text = f"there is no client {number}; `proxyd clients` lists those that there are"
             raise CallRefused(failure.no_client(text, Domain.ADMIN))
         client.close()
+
+
+def _revised(found: Revised) -> document.RevisedSession:
+    client = found.client
+    return document.RevisedSession(
+        id=client.number,
+        who=str(client),
+        uri=client.uri,
+        change=found.change.value,
+        before=found.before,
+        now=found.now,
+    )
 
 
 def _cannot_log(error: LogOutputError) -> CallRefused:

@@ -51,13 +51,17 @@ from proxyd.process.descriptors import (
     pipes_allowed,
 )
 from proxyd.process.program import Program
+from proxyd.relay.pair import RelayedPair
 from proxyd.session.handover import Relay
 from proxyd.session.leaving import Leaving
 from proxyd.session.line import Caller
 from proxyd.session.opening import Services
 from proxyd.session.presence import Presence
 from proxyd.session.refusal import Refusals
-from proxyd.session.roster import Roster
+from proxyd.session.revision import Revision
+from proxyd.session.roster import Client, Roster
+from proxyd.session.rulings import Rulings
+from proxyd.session.tenures import Tenures
 from proxyd.upgrade.incoming import Processes
 from proxyd.upgrade.outgoing import Outcome
 
@@ -86,6 +90,7 @@ class Parts:
     reloader: Reloader
     mender: Mender
     metrics: MetricsService
+    tenures: Tenures
     processes: Processes
 
 
@@ -119,7 +124,14 @@ def assemble(
     )
     names = NameService()
     leaving = Leaving(admission.capacity.leaving)
-    services = _services(current, options, roster, relay, leaving)
+    rulings = Rulings(lambda: current.now.rules, names, roster.clients)
+    services = _services(current, options, roster, relay, leaving, rulings)
+
+    tenures = Tenures(roster)
+    roster.on_session = tenures.watch
+
+    def recorded(client: Client, pair: RelayedPair) -> None:
+        relay.record(pair, audit.audit.trail(client.recorded))
 
     admin = AdminServer(max_clients=current.now.settings.admin_max_clients)
     admissions = (admission, admin.admission)
@@ -157,6 +169,7 @@ def assemble(
         metrics=metrics,
         stop=stop,
         upgrade=upgrade,
+        revision=Revision(roster, relay, rulings, tenures, recorded),
     )
     return Parts(
         current=current,
@@ -183,7 +196,8 @@ def assemble(
         reloader=reloader,
         mender=Mender(current, options, reloader),
         metrics=metrics,
-        processes=Processes(roster, relay, audit.audit),
+        tenures=tenures,
+        processes=Processes(roster, relay, audit.audit, rulings),
     )
 
 
@@ -222,7 +236,12 @@ def _admission(current: Current) -> Admission:
 
 
 def _services(
-    current: Current, options: Options, roster: Roster, relay: Relay, leaving: Leaving
+    current: Current,
+    options: Options,
+    roster: Roster,
+    relay: Relay,
+    leaving: Leaving,
+    rulings: Rulings,
 ) -> Services:
     episodes = Episodes()
     return Services(
@@ -233,6 +252,7 @@ def _services(
         starter=Starter(
             runtime_dir=options.places.runtime_dir, environ=os.environ, euid=os.geteuid()
         ),
+        rulings=rulings,
         routes=lambda: current.now.routes,
         timeout_s=lambda: current.now.settings.proxyd_handshake_timeout,
         proof=prover(current),

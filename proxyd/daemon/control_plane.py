@@ -125,6 +125,7 @@ class Daemon:
                         self._parts.roster,
                         self._parts.roster.audit,
                         self._notifier,
+                        self._parts.services.rulings,
                     )
                     if await self.succession.take_over(self._nursery):
                         self._nursery.start_soon(self._keep_office)
@@ -268,6 +269,7 @@ class Daemon:
         start(parts.presence.run)
         start(parts.leaving.run)
         start(parts.starter.run)
+        start(parts.tenures.run)
         if parts.polkit is not None:
             start(parts.polkit.run)
         for each in parts.current.now.listeners:

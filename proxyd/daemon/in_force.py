@@ -14,6 +14,7 @@ from proxyd.daemon.ways import Trouble
 from proxyd.listen.activation import Recognised
 from proxyd.listen.listener import Listener
 from proxyd.listen.unix import UnixListener
+from proxyd.rules.table import RuleTable
 
 if TYPE_CHECKING:  # these bring libraries with them that not every host need carry
     from proxyd.sasl.mechanisms import Offering
@@ -42,6 +43,7 @@ class InForce:
     settings: Settings
     at_start: Settings  # what the file said then, where systemd has the last word
     routes: RoutingTable
+    rules: RuleTable | None  # None: whoever is let in may do everything
     tls: "ServerTls | None"
     offerings: "Mapping[Transport, Offering]"
     descriptor_room: int  # sessions that the limit of open descriptors allows

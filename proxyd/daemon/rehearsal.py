@@ -29,6 +29,7 @@ from proxyd.daemon.audit_settings import asked_output
 from proxyd.daemon.entrances import load_sasl_for, load_tls_for, socket_directory
 from proxyd.daemon.in_force import Options
 from proxyd.daemon.load_config import demand_what_exists, unloadable
+from proxyd.daemon.load_rules import load_rules
 from proxyd.daemon.log_settings import absolute
 from proxyd.listen.network import try_network_listeners
 from proxyd.listen.unix import ListenerError, demand_room
@@ -90,6 +91,7 @@ class _Rehearsal:
         yield from self._of_start(_try_logs, ("log_outputs",))
         yield from self._of_start(_try_audit, ("proxyd_audit_output",))
         yield from self._of_start(lambda *_: demand_what_exists(settings), ("unix_sock_group",))
+        yield from self._of_start(_try_rules, ("proxyd_rules_file",))
         yield from self._of_start(_try_places)
         for transport in BY_NETWORK:
             yield from self._of_network(transport)
@@ -180,6 +182,10 @@ def _try_audit(settings: Settings, options: Options) -> None:
     except audit_outputs.AuditOutputError as error:
         text = f"cannot record: {error}"
         raise StartFailed(Exit.FAILED, text, key="proxyd_audit_output") from error
+
+
+def _try_rules(settings: Settings, options: Options) -> None:
+    load_rules(settings, options.directory)
 
 
 def _try_port(settings: Settings, transport: Transport) -> None:

@@ -26,12 +26,14 @@ from proxyd.daemon.audit_settings import AuditSettings
 from proxyd.daemon.entrances import attempted, load_offerings, load_tls_for, open_ports
 from proxyd.daemon.in_force import Current, InForce, Options
 from proxyd.daemon.load_config import load_checked
+from proxyd.daemon.load_rules import load_rules
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.places import routing_table
 from proxyd.daemon.ways import Part, Trouble, still_known
 from proxyd.listen.listener import Listener
 from proxyd.process.descriptors import fitting
 from proxyd.process.exit_status import Exit, StartFailed
+from proxyd.rules.table import RuleTable
 
 if TYPE_CHECKING:
     from proxyd.sasl.mechanisms import Offering
@@ -46,6 +48,7 @@ class _Reloaded:
 
     loaded: Loaded
     settings: Settings
+    rules: RuleTable | None
     tls: "ServerTls | None"
     offerings: "dict[Transport, Offering]"
     troubles: Sequence[Trouble]
@@ -193,6 +196,7 @@ class Reloader:
         # What the sockets were opened with.
         kept = {key: getattr(in_force.settings, key) for key in FIXED_AT_START if key not in free}
         settings = replace(loaded.settings, **kept)
+        rules = load_rules(settings, self._options.directory)
         tls = attempted(lambda: load_tls_for(settings, places), Transport.TLS, Part.CERTIFICATES)
         offerings, troubles = load_offerings(settings, places)
         if isinstance(tls, Trouble):
@@ -207,6 +211,7 @@ class Reloader:
             return _Reloaded(
                 loaded=loaded,
                 settings=settings,
+                rules=rules,
                 tls=tls,
                 offerings=offerings,
                 troubles=tuple(going_on(in_force.troubles, troubles)),
@@ -232,6 +237,7 @@ class Reloader:
             in_force,
             settings=settings,
             routes=routing_table(settings, self._options.places),
+            rules=new.rules,
             tls=new.tls,
             offerings=new.offerings,
             troubles=new.troubles,

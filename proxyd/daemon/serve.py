@@ -36,6 +36,7 @@ from proxyd.daemon.entrances import (
 from proxyd.daemon.in_force import InForce, Options
 from proxyd.daemon.lineage import Lineage, OwnPidFile
 from proxyd.daemon.load_config import load_checked
+from proxyd.daemon.load_rules import load_rules
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.places import Places, routing_table
 from proxyd.daemon.ways import Part, Trouble
@@ -188,6 +189,7 @@ def _take_what_is_needed(
         lineage.pid_file.take()
     inherited = lineage.inherited
     raise_descriptor_limit()
+    rules = load_rules(settings, options.directory)
     troubles: list[Trouble] = []
     tls = attempted(lambda: load_tls_for(settings, places), Transport.TLS, Part.CERTIFICATES)
     if isinstance(tls, Trouble):
@@ -212,6 +214,7 @@ def _take_what_is_needed(
         settings=settings,
         at_start=loaded.settings,
         routes=routing_table(settings, places),
+        rules=rules,
         tls=tls,
         offerings=offerings,
         troubles=tuple(troubles),

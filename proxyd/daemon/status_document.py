@@ -20,6 +20,7 @@ from proxyd.config.routes import Destination
 from proxyd.daemon.drain import Drain
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import Current, Options
+from proxyd.daemon.load_rules import rules_path
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.needs import Needs
 from proxyd.daemon.reload import Reloader
@@ -82,6 +83,7 @@ class Reporter:
             backends=tuple(backends),
             certificates=tuple(self._certificates()),
             last_reload=self.reloader.last,
+            rules=self._rules(),
             troubles=tuple(
                 document.Trouble(way=each.way, since=each.since, text=each.reason)
                 for each in self.current.now.troubles
@@ -147,6 +149,13 @@ class Reporter:
                 clients=None,
                 broken=self.needs.broken(address) if address.startswith("/") else None,
             )
+
+    def _rules(self) -> document.Rules | None:
+        now = self.current.now
+        path = rules_path(now.settings, self.options.directory)
+        if now.rules is None or path is None:
+            return None
+        return document.Rules(file=path, count=len(now.rules))
 
     async def _backends(self, *, ask_daemons: bool, ask_busy: bool) -> list[document.Backend]:
         sessions = Counter(
@@ -275,7 +284,16 @@ def _client(client: Client, now: float, now_ns: int) -> document.Client:
         timed_calls=0 if pair is None else pair.stopwatch.timed,
         timed_s=0.0 if pair is None else pair.stopwatch.sum_ns / 1e9,
         process=client.process or None,
+        rule=_law(client),
+        denied_calls=0 if pair is None else pair.up.forbidden,
     )
+
+
+def _law(client: Client) -> document.Law | None:
+    ruling = client.ruling
+    if ruling is None:
+        return None
+    return document.Law(line=ruling.line, text=ruling.text, may=ruling.grant.name)
 
 
 def _in_kernel(client: Client) -> bool:

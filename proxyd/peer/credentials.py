@@ -1,6 +1,7 @@
 """What the kernel says of the process at the other end of a UNIX socket.
 
-Source: docs/protocol/identity.md, section 1. Only `names_of` may block, in the name service.
+Source: docs/protocol/identity.md, section 1. Only `names_of` and `group_names_of` may block, in the
+name service.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import os
 import pwd
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -20,6 +22,10 @@ _UCRED: Final = struct.Struct("@iII")  # pid, uid, gid
 _SO_PEERSEC: Final = 31  # the peer's label, where a security module keeps one
 _SO_PEERPIDFD: Final = 77  # since Linux 6.5; Python has no name for it yet
 _PIDFD: Final = struct.Struct("@i")
+_SO_PEERGROUPS: Final = 59  # since Linux 4.13
+_MOST_AT_ONCE: Final = 1024  # bytes that Python's getsockopt takes: 256 groups
+_MOST_GROUPS: Final = 65536  # NGROUPS_MAX
+_GID: Final = "=I"
 _LABEL_SIZE: Final = 4096
 _SELINUX: Final = "/sys/fs/selinux/enforce"
 _START_FIELD: Final = 22 - 3  # of /proc/PID/stat, counted behind the name's closing bracket
@@ -35,13 +41,17 @@ class Denied(Exception):
 
 
 class PeerCredentials(NamedTuple):
-    """Credentials as they were when the peer connected."""
+    """Credentials as they were when the peer connected.
+
+    `gids` are all groups that the process was in; None where the kernel does not tell.
+    """
 
     pid: int
     uid: int
     gid: int
     start_ticks: int
     selinux_context: str | None
+    gids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +68,11 @@ def credentials_of(sock: socket.socket) -> PeerCredentials:
     """The peer of a connected UNIX socket. Raises Denied when it has already exited."""
     pid, uid, gid = _ucred(sock)
     if pid == 0:  # it lives in a pid namespace that we cannot see into
-        return PeerCredentials(UNSEEN_PID, uid, gid, UNSEEN_START, _selinux_context(sock))
-    return PeerCredentials(pid, uid, gid, _start_ticks(pid), _selinux_context(sock))
+        pid, start_ticks = UNSEEN_PID, UNSEEN_START
+    else:
+        start_ticks = _start_ticks(pid)
+    gids = _groups(sock, gid)
+    return PeerCredentials(pid, uid, gid, start_ticks, _selinux_context(sock), gids)
 
 
 def peer_pid(sock: socket.socket) -> int:
@@ -119,6 +132,41 @@ def names_of(uid: int, gid: int) -> tuple[str, str]:
         return user, grp.getgrgid(gid).gr_name
     except KeyError:
         raise _nameless("group", "gid", gid) from None
+
+
+def group_names_of(gids: Iterable[int]) -> frozenset[str]:
+    """The names of groups; those that have none are left out. Asks the name service, may block."""
+    names = set()
+    for gid in gids:
+        with contextlib.suppress(KeyError):
+            names.add(grp.getgrgid(gid).gr_name)
+    return frozenset(names)
+
+
+def _groups(sock: socket.socket, gid: int) -> tuple[int, ...] | None:
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_AT_ONCE)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
+            return None
+        raw = _many_groups(sock)
+    more = (each[0] for each in struct.iter_unpack(_GID, raw))
+    return tuple(dict.fromkeys((gid, *more)))
+
+
+def _many_groups(sock: socket.socket) -> bytes:
+    """Of a process that is in more of them than Python's own call takes."""
+    import ctypes  # noqa: PLC0415 (half a megabyte, which next to nobody needs)
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = ctypes.c_uint32(_MOST_GROUPS * struct.calcsize(_GID))
+    groups = ctypes.create_string_buffer(size.value)
+    done = libc.getsockopt(
+        sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, groups, ctypes.byref(size)
+    )
+    if done:
+        raise OSError(ctypes.get_errno(), "cannot read the groups of who connected")
+    return groups.raw[: size.value]
 
 
 def _ucred(sock: socket.socket) -> tuple[int, int, int]:

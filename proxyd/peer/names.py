@@ -10,11 +10,12 @@ for it: the names that were true a minute ago are taken for some seconds more.
 
 import errno
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import trio
 
-from proxyd.peer.credentials import Denied, names_of
+from proxyd.peer.credentials import Denied, group_names_of, names_of
 
 _KEPT_S: Final = 60.0  # a renamed user is seen after this
 _NAMELESS_S: Final = 5.0
@@ -23,6 +24,7 @@ _STILL_S: Final = 5.0  # until it is tried again
 _THREADS: Final = 8
 _THREADS_OF_KNOWN: Final = 4
 _LIMIT: Final = 1024  # pairs of uid and gid; beyond it everything is asked anew
+_MOST_GROUPS: Final = 1024  # of one process: 0.2 s of a thread where nothing is remembered
 
 
 class NameService:
@@ -36,6 +38,7 @@ class NameService:
         self._kept: dict[tuple[int, int], tuple[float, tuple[str, str]]] = {}
         self._nameless: dict[tuple[int, int], tuple[float, str]] = {}
         self._asked: dict[tuple[int, int], trio.Event] = {}  # set when there is an answer
+        self._groups: dict[int, tuple[float, frozenset[str]]] = {}  # a name, or none
 
     async def names_of(self, uid: int, gid: int) -> tuple[str, str]:
         """User and group name. Raises Denied, and again for some seconds if there is no name."""
@@ -76,7 +79,36 @@ class NameService:
         self._kept[uid, gid] = (trio.current_time() + keeps_s, names)
         return names
 
+    async def group_names_of(self, gids: Iterable[int]) -> frozenset[str]:
+        """The names of groups that have one. Raises Denied for more than anybody is in."""
+        wanted = list(dict.fromkeys(gids))
+        if len(wanted) > _MOST_GROUPS:
+            text = f"it is in {len(wanted)} groups, {_MOST_GROUPS} are looked up at the most"
+            raise Denied(text, errno.E2BIG)
+        now, found, unknown = trio.current_time(), list[frozenset[str]](), list[int]()
+        for gid in wanted:
+            until, names = self._groups.get(gid, (now, frozenset()))
+            if until > now:
+                found.append(names)
+            else:
+                unknown.append(gid)
+        if unknown:
+            try:
+                for each, named in await trio.to_thread.run_sync(
+                    _each_named, unknown, abandon_on_cancel=True, limiter=self._limiter
+                ):
+                    _bound(self._groups)
+                    self._groups[each] = (trio.current_time() + _KEPT_S, named)
+                    found.append(named)
+            except RuntimeError as error:  # EAGAIN of clone(), as threading tells it
+                raise Denied(f"cannot ask for the names of groups: {error}", errno.EAGAIN) from None
+        return frozenset().union(*found)
 
-def _bound(remembered: dict[tuple[int, int], Any]) -> None:
+
+def _each_named(gids: list[int]) -> list[tuple[int, frozenset[str]]]:
+    return [(gid, group_names_of([gid])) for gid in gids]
+
+
+def _bound(remembered: dict[Any, Any]) -> None:
     if len(remembered) >= _LIMIT:
         remembered.clear()

@@ -15,12 +15,19 @@ from OpenSSL import crypto
 from proxyd.config.quoting import excerpt, one_line
 from proxyd.pki.dname import distinguished_name, subject_of
 from proxyd.pki.private_key import MLDSAPublicKey
+from proxyd.rules.subject import San
 
 _LONGEST_SUBJECT: Final = 200
 _LONGEST_REASON: Final = 150
 _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _EC_PUBLIC_KEY: Final = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01"  # as DER
 _SEQUENCE: Final = b"\x30"
+_MOST_NAMES: Final = 64
+_KINDS_OF_NAME: Final[dict[type[x509.GeneralName], str]] = {
+    x509.DNSName: "dns",
+    x509.RFC822Name: "email",
+    x509.UniformResourceIdentifier: "uri",
+}
 _BROKEN_DIGESTS: Final = frozenset({"md5", "sha1"})
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
@@ -94,6 +101,22 @@ def extension_of(
         return certificate.extensions.get_extension_for_class(kind)
     except x509.ExtensionNotFound:
         return None
+
+
+def alternative_names(certificate: x509.Certificate) -> tuple[San, ...]:
+    """Its names in subjectAltName that a rule may ask for: of DNS, e-mail and URI, at most 64.
+
+    None of one whose extensions cannot be read, nor one that could deceive who reads it.
+    """
+    if malformation(certificate):
+        return ()
+    names = extension_of(certificate, x509.SubjectAlternativeName)
+    found = []
+    for each in () if names is None else names.value:
+        kind = _KINDS_OF_NAME.get(type(each))
+        if kind is not None and isinstance(each.value, str) and each.value.isprintable():
+            found.append(San(kind, each.value))
+    return tuple(found[:_MOST_NAMES])
 
 
 def spells_out_curve(certificate: x509.Certificate) -> bool:

@@ -15,6 +15,7 @@ class AwayFlow:
     errors: int = 0
     moved: int = 0
     refusals: int = 0
+    forbidden: int = 0
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +40,7 @@ from proxyd.negotiation.events import (
 )
 from proxyd.negotiation.server import ServerNegotiation
 from proxyd.peer.credentials import Denied
+from proxyd.rules.grant import Level
 from proxyd.sasl.mechanism import Challenge, LoginRefused
 from proxyd.session.backend import OpenFailed, open_backend
 from proxyd.session.conversation import Conversation, SentDescriptors
@@ -49,6 +50,7 @@ from proxyd.session.leaving import Part, part_at_once
 from proxyd.session.presence import Presence
 from proxyd.session.refusal import PATIENCE_S, Refusals
 from proxyd.session.roster import Client, Roster
+from proxyd.session.rulings import Forbidden, Rulings
 from proxyd.session.sasl_exchange import Proof, SaslExchange
 from proxyd.session.tally import Refusal, Tally
 from proxyd.wire import failure
@@ -58,6 +60,11 @@ from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
 _PROMPTS: Final = 5
+_KIND_OF: Final[Mapping[type[Exception], Refusal]] = {
+    Unroutable: Refusal.NO_ROUTE,
+    Forbidden: Refusal.RULES,
+    OpenFailed: Refusal.DAEMON,
+}
 _WARNINGS: Final = 10  # about the ends of one holder's clients, in one episode
 
 if TYPE_CHECKING:  # it brings D-Bus with it
@@ -80,6 +87,7 @@ class Services:
     presence: Presence
     polkit: "PolkitAuthority | None"  # for doors that ask for it
     starter: Starter
+    rulings: Rulings
     part: Part = part_at_once  # from whom no session came of
     trouble_of: Callable[[Door], str] = lambda _: ""  # why nobody can be let in by a door
 
@@ -375,23 +383,29 @@ class OpeningSession:
 
     async def _opened(self, machine: ServerNegotiation, wanted: WantsOpen) -> Endpoint | None:
         """The daemon's connection; None when the client was told why there is none."""
-        arguments = wanted.arguments
+        arguments, client = wanted.arguments, self.client
         readonly = bool(arguments.flags & OPEN_READONLY)
         began_ns = time.monotonic_ns()
         try:
             destination = self._route(arguments.name, readonly=readonly)
-            self.client.uri, self.client.backend = destination.name, destination.path
-            self.client.readonly = readonly
+            ruling = await self.services.rulings.decide(client, destination.name)
+            self.services.rulings.demand_room(client, ruling)
+            if ruling is not None and ruling.grant.level is Level.READ and not readonly:
+                # Whatever it has asked for: then the daemon sees to it, too.
+                readonly = True
+                destination = self._route(destination.name, readonly=True)
+            client.ruling, client.readonly = ruling, readonly
+            client.uri, client.backend = destination.name, destination.path
             backend = await open_backend(
                 destination,
-                arguments.flags,
-                self.client.identity,
+                arguments.flags | (OPEN_READONLY if readonly else 0),
+                client.identity,
                 keepalive=wanted.keepalive,
                 starter=self.services.starter,
             )
-        except (Unroutable, OpenFailed) as error:
-            unroutable = isinstance(error, Unroutable)
-            self.tally.refused[Refusal.NO_ROUTE if unroutable else Refusal.DAEMON] += 1
+        except (Unroutable, Forbidden, OpenFailed) as error:
+            client.ruling = None
+            self.tally.refused[_KIND_OF[type(error)]] += 1
             self._log_refusal(f"cannot open {excerpt(arguments.name or '')}: {error}")
             await self.conversation.send(machine.refused(error.failure))
             return None
@@ -416,6 +430,8 @@ class OpeningSession:
                 owner=self._place.holder.name,
                 daemon=self.client.backend,
                 readonly=self.client.readonly,
+                guards=self.services.rulings.guards_of(self.client.ruling),
+                pace=self.services.rulings.pace_of(self.client.ruling),
                 trail=self.services.roster.audit.trail(self.client.recorded),
             )
         except BaseException:

@@ -3,6 +3,7 @@
 from proxyd.audit.record import Value, Who
 from proxyd.config.addresses import daemon_at
 from proxyd.negotiation.identity import ClientIdentity
+from proxyd.rules.ruling import Ruling
 
 
 def who(
@@ -14,6 +15,7 @@ def who(
     readonly: bool,
     uri: str = "",
     backend: str = "",
+    ruling: Ruling | None = None,
 ) -> Who:
     """Whatever is known of a client by now."""
     values: dict[str, Value | None] = {
@@ -28,5 +30,7 @@ def who(
         "readonly": readonly,
         "uri": uri or None,
         "daemon": daemon_at(backend) if backend else None,
+        "rule": None if ruling is None else ruling.line,
+        "may": None if ruling is None else ruling.grant.name,
     }
     return Who(values)

@@ -21,6 +21,8 @@ from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.terms import TlsTerms
 from proxyd.relay.pair import RelayedPair
+from proxyd.rules.ruling import Ruling
+from proxyd.rules.subject import San
 from proxyd.session.away import AwaySession
 from proxyd.session.recording import who
 from proxyd.session.tally import Tally
@@ -44,10 +46,13 @@ class Client:
     identity: ClientIdentity = field(default_factory=ClientIdentity)
     known: bool = False  # `identity` is what there is to be known, which may be nothing
     certificate: str = ""  # what its certificate proves: see listening.by_certificate
+    names: tuple[San, ...] = ()  # in subjectAltName of its certificate
+    gids: tuple[int, ...] | None = None  # the groups that its process was in
     mechanism: str = ""  # of SASL, once it has served
     readonly: bool  # whether it may only look; by its door, or because it asked for no more
     uri: str = ""
     backend: str = ""
+    ruling: Ruling | None = None  # what a rule says of its session; None where there are no rules
     pair: RelayedPair | AwaySession | None = None
     tls: TlsTerms | None = None
     process: int = 0  # the number of the one that serves it, where it is not this one
@@ -94,6 +99,7 @@ class Client:
             readonly=self.readonly,
             uri=self.uri,
             backend=self.backend,
+            ruling=self.ruling,
         )
 
     def close(self) -> None:
@@ -117,6 +123,7 @@ class Roster:
         self.unopened = 0  # clients that ended before they had a session
         self.backends: set[str] = set()  # where sessions were opened, by the sockets' paths
         self.on_change: Callable[[Client], None] = nobody_listens  # it came, is open, or is gone
+        self.on_session: Callable[[Client], None] = nobody_listens  # one is open in this process
         self._calls_over = 0  # of sessions that have ended
         self.last = 0  # the highest number that was given
 
@@ -155,13 +162,15 @@ class Roster:
         self.tally.session_opened(client.door.name, daemon_at(client.backend))
         self.audit.put(Event.OPENED, client.recorded)
         log.info(
-            "session %d opened: %s, %s at %s%s",
+            "session %d opened: %s, %s at %s%s%s",
             client.number,
             client,
             client.uri,
             client.backend,
+            f", by {client.ruling}" if client.ruling else "",
             f", {client.tls}" if client.tls else "",
         )
+        self.on_session(client)
         self.on_change(client)
 
     def elsewhere(self, client: Client) -> None:
@@ -175,6 +184,7 @@ class Roster:
         client.pair, client.process = pair, 0
         client.end = client.place.end = end
         self.backends.add(client.backend)
+        self.on_session(client)
         log.info("session %d goes on here: %s, %s at %s", client.number, client, *client.target)
 
     def moved(self, client: Client, process: int) -> None:

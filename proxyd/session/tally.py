@@ -24,6 +24,7 @@ class Refusal(StrEnum):
     POLKIT = "polkit"
     PROTOCOL = "protocol"  # no libvirt client says that
     TIMEOUT = "timeout"
+    RULES = "rules"  # none lets it in there, one denies it, or its number of sessions is reached
     NO_ROUTE = "no_route"  # no daemon is known for the URI
     DAEMON = "daemon"  # it is not there, or did not open the connection
 

@@ -78,6 +78,7 @@ class TlsGreeting:
         client.tls = self._terms
         verdict = self._inspection.verdict
         client.identity = ClientIdentity(x509_dname=verdict.dname)
+        client.names = verdict.names
         client.certificate = self._tls.proof
         if verdict.refusal:
             # A goodbye instead of the byte: virsh then says that its certificate was refused.

@@ -67,6 +67,7 @@ class UnixGreeting:
             text = explained(error, "cannot find out who connected")
             return failure.system_error(number, text, Domain.NONE)
         client.identity = _identity(peer, None, None)
+        client.gids = peer.gids
         try:
             user, group = await self._names.names_of(peer.uid, peer.gid)
         except Denied as error:

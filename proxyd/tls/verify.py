@@ -31,8 +31,10 @@ from proxyd.config.globs import matches
 from proxyd.config.quoting import excerpt, one_line
 from proxyd.invocation import pasteable
 from proxyd.pki.bounds import TooLarge, check_parts, loaded
+from proxyd.pki.content import alternative_names
 from proxyd.pki.dname import subject_of
 from proxyd.pki.fitness import Purpose, flaws_of_leaf
+from proxyd.rules.subject import San
 
 _Code = SSL.X509VerificationCodes
 
@@ -87,11 +89,12 @@ _REASONS: Final[dict[int, str]] = {
 class Verdict:
     """What came of it. `refusal` is empty for a client that is let in.
 
-    `dname` is the name that may be told to others: None when nothing vouches for it. `remarks` is
-    what libvirt only warns of.
+    `dname` is the name that may be told to others: None when nothing vouches for it; `names` are
+    its other ones, likewise. `remarks` is what libvirt only warns of.
     """
 
     dname: str | None = None
+    names: tuple[San, ...] = ()
     refusal: str = ""
     remarks: tuple[str, ...] = ()
 
@@ -167,7 +170,8 @@ class ClientJudge:
         for texts in objections:
             if texts:
                 return Verdict(refusal=f"its certificate {texts[0]}: {described(leaf)}")
-        return Verdict(dname=dname, remarks=tuple(flaw.text for flaw in flaws))
+        remarks = tuple(flaw.text for flaw in flaws)
+        return Verdict(dname=dname, names=alternative_names(leaf), remarks=remarks)
 
     def _admits(self, dname: str) -> bool:
         return self._allowed is None or any(matches(each, dname) for each in self._allowed)

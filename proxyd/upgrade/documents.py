@@ -13,6 +13,9 @@ from proxyd.config.listeners import Door
 from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.terms import TlsTerms
+from proxyd.rules.grant import Grant, Level
+from proxyd.rules.ruling import Ruling
+from proxyd.rules.subject import San
 from proxyd.session.roster import Client
 from proxyd.upgrade.format import Unreadable
 from proxyd.wire.programs import AuthMethod
@@ -81,6 +84,69 @@ class FiguresTold:
     active_ns: int
     timed: int = 0
     timed_ns: int = 0
+    forbidden: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameTold:
+    """One of its certificate's names."""
+
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulingTold:
+    """Under which rule it is: whatever the file says by now, it goes on to be."""
+
+    line: int
+    text: str
+    holder: str
+    by_ssh: bool
+    level: str
+    name: str
+    words: tuple[str, ...]
+    sessions: int
+    calls_per_s: float
+    idle_s: int
+    until_s: float
+
+    @classmethod
+    def of(cls, ruling: Ruling | None) -> "RulingTold | None":
+        if ruling is None:
+            return None
+        grant = ruling.grant
+        return cls(
+            line=ruling.line,
+            text=ruling.text,
+            holder=ruling.holder,
+            by_ssh=ruling.by_ssh,
+            level=grant.level.value,
+            name=grant.name,
+            words=grant.words,
+            sessions=grant.sessions,
+            calls_per_s=grant.calls_per_s,
+            idle_s=grant.idle_s,
+            until_s=grant.until_s,
+        )
+
+    def ruling(self) -> Ruling:
+        """Raises ValueError."""
+        return Ruling(
+            line=self.line,
+            text=self.text,
+            holder=self.holder,
+            by_ssh=self.by_ssh,
+            grant=Grant(
+                level=Level(self.level),
+                name=self.name,
+                words=self.words,
+                sessions=self.sessions,
+                calls_per_s=self.calls_per_s,
+                idle_s=self.idle_s,
+                until_s=self.until_s,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +169,9 @@ class ClientTold:
     backend: str
     tls: TlsTerms | None
     figures: FiguresTold | None
+    names: tuple[NameTold, ...] = ()
+    gids: tuple[int, ...] | None = None
+    ruling: RulingTold | None = None
 
     @classmethod
     def of(cls, client: Client) -> "ClientTold":
@@ -123,7 +192,13 @@ class ClientTold:
             backend=client.backend,
             tls=client.tls,
             figures=figures_of(client),
+            names=tuple(NameTold(kind=each.kind, value=each.value) for each in client.names),
+            gids=client.gids,
+            ruling=RulingTold.of(client.ruling),
         )
+
+    def san(self) -> tuple[San, ...]:
+        return tuple(San(each.kind, each.value) for each in self.names)
 
     def client(self, admission: Admission) -> Client:
         """One that comes with its session, and gets a place."""
@@ -143,6 +218,9 @@ class ClientTold:
             uri=self.uri,
             backend=self.backend,
             tls=self.tls,
+            names=self.san(),
+            gids=self.gids,
+            ruling=None if self.ruling is None else self.ruling.ruling(),
             end=place.end,
         )
 
@@ -162,6 +240,7 @@ def figures_of(client: Client) -> FiguresTold | None:
         active_ns=pair.active_ns,
         timed=pair.stopwatch.timed,
         timed_ns=pair.stopwatch.sum_ns,
+        forbidden=pair.up.forbidden,
     )
 
 
@@ -171,6 +250,8 @@ def client_told(found: object) -> ClientTold:
         told = document.read(ClientTold, found)
         told.door.door()
         told.holder.holder()
+        if told.ruling is not None:
+            told.ruling.ruling()
     except (document.Unreadable, ValueError) as error:
         raise Unreadable(f"a client: {error}") from error
     return told

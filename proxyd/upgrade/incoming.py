@@ -24,6 +24,7 @@ from proxyd.audit.writer import Audit
 from proxyd.relay.pair import RelayedPair
 from proxyd.session.away import AwayFlow, AwayLedger, AwaySession, AwayStopwatch
 from proxyd.session.handover import Relay
+from proxyd.session.rulings import Rulings
 from proxyd.session.roster import Client, Roster
 from proxyd.upgrade.channel import Channel, ChannelBroken, Gone, Message
 from proxyd.upgrade.documents import ClientTold, FiguresTold, client_told, figures_told
@@ -59,10 +60,11 @@ class NotTaking(Exception):
 class Processes:
     """Other processes of this daemon, which have handed over and are not gone yet."""
 
-    def __init__(self, roster: Roster, relay: Relay, audit: Audit) -> None:
+    def __init__(self, roster: Roster, relay: Relay, audit: Audit, rulings: Rulings) -> None:
         self.roster = roster
         self.relay = relay
         self.audit = audit
+        self.rulings = rulings
         self.all: list[Process] = []
         self.on_finished: Callable[[], None] = lambda: None  # this process is the daemon alone
         self.on_stop: Callable[[str], None] = lambda _: None  # and so do all others
@@ -329,8 +331,14 @@ class Process:
                 socks.append(socket.socket(fileno=message.descriptors[0]))
                 message.descriptors.pop(0)
                 unless_it_goes_on.callback(socks[-1].close)
-            trail = self._all.audit.trail(client.recorded)
-            pair = self._all.relay.restored(state, *socks, trail=trail)
+            rulings = self._all.rulings
+            pair = self._all.relay.restored(
+                state,
+                *socks,
+                guards=rulings.guards_of(client.ruling),
+                pace=rulings.pace_of(client.ruling),
+                trail=self._all.audit.trail(client.recorded),
+            )
             if pair.number != client.number:
                 raise Unreadable(f"the state of session {pair.number}")
             unless_it_goes_on.pop_all()
@@ -352,6 +360,9 @@ def _update(client: Client, told: ClientTold) -> None:
     client.certificate, client.mechanism = told.certificate, told.mechanism
     client.readonly, client.uri, client.backend = told.readonly, told.uri, told.backend
     client.tls = told.tls
+    client.names = told.san()
+    client.gids = told.gids
+    client.ruling = None if told.ruling is None else told.ruling.ruling()
     if told.figures is not None:
         client.pair = _session(told.figures)
 
@@ -360,7 +371,7 @@ def _session(figures: FiguresTold) -> AwaySession:
     return AwaySession(
         active_ns=figures.active_ns,
         unanswered=figures.unanswered,
-        up=AwayFlow(calls=figures.calls, moved=figures.bytes_up),
+        up=AwayFlow(calls=figures.calls, moved=figures.bytes_up, forbidden=figures.forbidden),
         down=AwayFlow(errors=figures.errors, moved=figures.bytes_down),
         ledger=AwayLedger((None,) * min(figures.streams, 4096)),
         stopwatch=AwayStopwatch(timed=figures.timed, sum_ns=figures.timed_ns),

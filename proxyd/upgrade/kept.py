@@ -32,6 +32,7 @@ from proxyd.process.systemd_notify import Notifier
 from proxyd.relay.moving import Frozen
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Client, Roster
+from proxyd.session.rulings import Rulings
 from proxyd.upgrade.documents import ClientTold, client_told
 from proxyd.upgrade.format import FORMAT, READS, Unreadable, check_lengths, packed, unpacked
 
@@ -157,7 +158,12 @@ def _put_some(parcel: Parcel, some: Sequence[_Stopped], last: int) -> list[_Stop
 
 
 def go_on(
-    kept: Sequence[int], relay: Relay, roster: Roster, audit: Audit, notifier: Notifier
+    kept: Sequence[int],
+    relay: Relay,
+    roster: Roster,
+    audit: Audit,
+    notifier: Notifier,
+    rulings: Rulings,
 ) -> None:
     """With what the process before has left, which is in nobody's hands else."""
     if not kept:
@@ -166,7 +172,7 @@ def go_on(
     for packet in taken_out(kept):
         try:
             for told, state, socks in _sessions(packet, roster):
-                if _goes_on(told, state, socks, relay, roster, audit):
+                if _goes_on(told, state, socks, relay, roster, audit, rulings):
                     count += 1
         except Unreadable as error:
             log.warning("sessions that the process before has left cannot go on: %s", error)
@@ -210,6 +216,7 @@ def _goes_on(
     relay: Relay,
     roster: Roster,
     audit: Audit,
+    rulings: Rulings,
 ) -> bool:
     try:
         document = client_told(told)
@@ -219,7 +226,14 @@ def _goes_on(
         _give_up(socks, error)
         return False
     try:
-        pair = relay.restored(state, socks[0], socks[1], trail=audit.trail(client.recorded))
+        pair = relay.restored(
+            state,
+            socks[0],
+            socks[1],
+            guards=rulings.guards_of(client.ruling),
+            pace=rulings.pace_of(client.ruling),
+            trail=audit.trail(client.recorded),
+        )
         _demand_same(pair.number, client.number)
     except (ValueError, OSError) as error:
         roster.admission.left(client.place)

@@ -255,6 +255,11 @@ def driver_not_served(detail: str) -> Failure:
     return _ordinary(ErrorCode.CONFIG_UNSUPPORTED, Domain.NONE, detail)
 
 
+def too_many_sessions(detail: str) -> Failure:
+    """To whom a rule allows as many as are open."""
+    return _ordinary(ErrorCode.OPERATION_DENIED, Domain.REMOTE, detail)
+
+
 def identity_is_fixed() -> Failure:
     """What a client's own CONNECT_SET_IDENTITY gets: proxyd has told the daemon who it is."""
     return _ordinary(

@@ -90,6 +90,7 @@ class Own(IntEnum):
     METRICS = 5
     DRAIN = 6
     UPGRADE = 7
+    RULES = 8
 
 
 class Keepalive(IntEnum):

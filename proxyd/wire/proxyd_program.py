@@ -13,6 +13,7 @@ docs/status.md has their keys.
 | 5 | METRICS | nothing | string: Prometheus' text format (docs/metrics.md) |
 | 6 | DRAIN | u32 flags (bit 0: let in again) | string: an object |
 | 7 | UPGRADE | nothing | string: an object (admin/document.py, Upgraded) |
+| 8 | RULES | u32 flags (bit 0: do it) | string: an object (admin/document.py, Applied) |
 
 A list of thousands is asked for page by page: `after` is the last number of the page before, 0 at
 first. So no reply is large and no page holds the daemon up.
@@ -29,6 +30,7 @@ from proxyd.wire.xdr import MalformedFrame, Reader, Writer
 ASK_DAEMONS: Final = 1  # bit 0 of STATUS's flags
 ASK_BUSY: Final = 2  # bit 1: of the daemons those that have sessions, and so are running
 LET_IN: Final = 1  # bit 0 of DRAIN's flags
+APPLY_NOW: Final = 1  # bit 0 of RULES' flags
 LONGEST_PAGE: Final = 64  # 1 ms of the interpreter; 256 held sessions up for 4 ms and more
 
 
@@ -75,6 +77,19 @@ class AskDrain(NamedTuple):
 
     @classmethod
     def unpack(cls, payload: bytes) -> "AskDrain":
+        return cls(Reader(payload).u32())
+
+
+class AskRules(NamedTuple):
+    """Arguments of RULES."""
+
+    flags: int = 0
+
+    def pack(self) -> bytes:
+        return Writer().u32(self.flags).take()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "AskRules":
         return cls(Reader(payload).u32())
 
 

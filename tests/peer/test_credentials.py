@@ -339,3 +339,13 @@ def test_a_process_of_thousands_of_threads_is_looked_at_as_fast_as_any():
                 ensure_it_is_there(pid, start_ticks)
                 times.append(time.perf_counter() - began)
     assert statistics.median(took[many]) < 5 * statistics.median(took[one])
+
+
+@pytest.mark.parametrize("count", [0, 3, 256, 257, 3000])
+def test_the_groups_are_those_of_the_process_that_connected(count):
+    gids = [70000 + each for each in range(count)]
+    listed = ["--groups", ",".join(map(str, gids))] if gids else ["--clear-groups"]
+    with client_process("setpriv", "--regid", "5", *listed) as (_, sock):
+        found = credentials_of(sock).gids
+    assert found[0] == 5
+    assert sorted(found[1:]) == gids

@@ -240,3 +240,49 @@ async def test_a_look_up_does_not_hold_up_the_loop_and_can_be_given_up(asked, mo
         await entered.wait()
         nursery.cancel_scope.cancel()
     release.set()
+
+
+class Groups:
+    """The system's groups, with other names; `asked` is which were looked up."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, gids):
+        self.asked += gids
+        return frozenset(f"group{gid}" for gid in gids if gid != WITHOUT_NAME)
+
+
+WITHOUT_NAME = 4
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    service = Groups()
+    monkeypatch.setattr("proxyd.peer.names.group_names_of", service)
+    return service
+
+
+async def test_roots_group_is_that_of_the_system():
+    assert await NameService().group_names_of([0]) == {"root"}
+
+
+async def test_each_group_is_asked_for_once_and_one_without_a_name_has_none(groups):
+    names = NameService()
+    assert await names.group_names_of([2, 3, WITHOUT_NAME, 2]) == {"group2", "group3"}
+    assert await names.group_names_of([3, 5]) == {"group3", "group5"}
+    assert groups.asked == [2, 3, WITHOUT_NAME, 5]
+
+
+async def test_a_group_that_was_renamed_is_seen_after_a_minute(groups, autojump_clock):
+    names = NameService()
+    await names.group_names_of([2])
+    await trio.sleep(61)
+    await names.group_names_of([2])
+    assert groups.asked == [2, 2]
+
+
+async def test_of_a_process_in_more_groups_than_anybody_none_is_asked_for(groups):
+    with pytest.raises(Denied, match="it is in 1025 groups, 1024 are looked up"):
+        await NameService().group_names_of(range(1025))
+    assert groups.asked == []

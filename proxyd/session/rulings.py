@@ -1,0 +1,175 @@
+"""Under which rule a session is: decided when it opens, and anew when an administrator says so.
+
+Asked is how the client came in, who it is by everything that is known of it, and the name that it
+opens. What no rule asks for is not looked up.
+"""
+
+import errno
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+from weakref import WeakValueDictionary
+
+from proxyd.admission.holder import site
+from proxyd.config.transports import Transport
+from proxyd.peer.credentials import Denied, ensure_it_is_there
+from proxyd.peer.names import NameService
+from proxyd.peer.ssh import came_by_ssh
+from proxyd.relay.guards import GUARDED, Guards
+from proxyd.relay.pace import Pace
+from proxyd.rules.grant import Grant, Level
+from proxyd.rules.permissions import allowance_of
+from proxyd.rules.ruling import Ruling
+from proxyd.rules.subject import Subject, Way
+from proxyd.rules.table import RuleTable
+from proxyd.session.roster import Client
+from proxyd.wire import failure
+from proxyd.wire.failure import Domain, Failure
+
+_MOST_SETS: Final = 256  # beyond it a session's table is made anew
+_NETWORK: Final = {Transport.TCP: Way.TCP, Transport.TLS: Way.TLS}
+
+
+class Forbidden(Exception):
+    """No session comes of it. `failure` is for the client, the text for the log."""
+
+    def __init__(self, reason: str, told: Failure) -> None:
+        super().__init__(reason)
+        self.failure = told
+
+
+class Rulings:
+    """`table` gives the rules in force, None where there are none; `clients` are all by number."""
+
+    def __init__(
+        self,
+        table: Callable[[], RuleTable | None],
+        names: NameService,
+        clients: Mapping[int, Client],
+    ) -> None:
+        self._table = table
+        self._names = names
+        self._clients = clients
+        self._paces = WeakValueDictionary[tuple[str, str], Pace]()
+
+    async def decide(self, client: Client, uri: str) -> Ruling | None:
+        """The ruling for a session of this client's; None where there are no rules.
+
+        `uri` is the name as it goes to the daemon. Raises Forbidden.
+        """
+        table = self._table()
+        if table is None:
+            return None
+        subject = await self._subject_of(client, table)
+        rule = table.decide(subject, uri.partition("?")[0], time.time())
+        if rule is None:
+            raise Forbidden("no rule lets it in there", failure.access_denied())
+        if rule.grant.level is Level.DENY:
+            raise Forbidden(f"rule {rule.line} denies it: {rule.text}", failure.access_denied())
+        return Ruling(
+            line=rule.line,
+            text=rule.text,
+            grant=rule.grant,
+            holder=_holder(subject),
+            by_ssh=Way.SSH in subject.ways,
+        )
+
+    def demand_room(self, client: Client, ruling: Ruling | None) -> None:
+        """Raises Forbidden where its rule allows no more sessions of this identity."""
+        most = 0 if ruling is None else ruling.grant.sessions
+        if ruling is None or not most:
+            return
+        held = sum(
+            each.ruling is not None and each.ruling.purse == ruling.purse and each is not client
+            for each in self._clients.values()
+        )
+        if held >= most:
+            text = f"rule {ruling.line} allows {most} sessions of one client at a time"
+            raise Forbidden(text, failure.too_many_sessions(f"{text}, and as many are open"))
+
+    @staticmethod
+    def guards_of(ruling: Ruling | None) -> Guards:
+        """What its session is held to, where that was not opened read-only."""
+        if ruling is None or ruling.grant.level is Level.WRITE:
+            return GUARDED
+        return _guards(_words(ruling.grant))
+
+    def pace_of(self, ruling: Ruling | None) -> Pace | None:
+        """What it shares with the other sessions of its identity; None for any number of calls."""
+        if ruling is None or not ruling.grant.calls_per_s:
+            return None
+        pace = self._paces.get(ruling.purse)
+        if pace is None:
+            pace = self._paces[ruling.purse] = Pace(ruling.grant.calls_per_s)
+        return pace
+
+    async def _subject_of(self, client: Client, table: RuleTable) -> Subject:
+        """Raises Forbidden where it cannot be found out what a rule asks for."""
+        identity, transport = client.identity, client.door.transport
+        if transport.traits.by_network:
+            ways = {_NETWORK[transport]}
+        else:
+            ways = {Way.RO if client.door.readonly else Way.UNIX}
+            if table.needs_ssh and self._by_ssh(client):
+                ways.add(Way.SSH)
+        return Subject(
+            ways=frozenset(ways),
+            user=identity.user_name,
+            uid=identity.uid,
+            groups=await self._groups_of(client) if table.needs_groups else frozenset(),
+            sasl=identity.sasl_user_name,
+            dn=identity.x509_dname,
+            sans=client.names,
+            address=host_of(client.address),
+        )
+
+    def _by_ssh(self, client: Client) -> bool:
+        """Who came so stays so, also when its process has ended."""
+        identity = client.identity
+        if client.ruling is not None and client.ruling.by_ssh:
+            return True
+        if identity.pid is None or identity.start_ticks is None:
+            return False
+        try:
+            ensure_it_is_there(identity.pid, identity.start_ticks)
+        except Denied:
+            return False
+        return came_by_ssh(identity.pid)
+
+    async def _groups_of(self, client: Client) -> frozenset[str]:
+        if client.identity.uid is None:
+            return frozenset()
+        try:
+            if client.gids is None:
+                raise Denied("the kernel does not tell which groups it is in", errno.ENOSYS)
+            return await self._names.group_names_of(client.gids)
+        except Denied as error:
+            told = failure.system_error(error.errno, str(error), Domain.NONE)
+            raise Forbidden(str(error), told) from error
+
+
+@functools.lru_cache(_MOST_SETS)
+def _guards(words: tuple[str, ...]) -> Guards:
+    return Guards(GUARDED.refusals, allowance_of(words))
+
+
+def _words(grant: Grant) -> tuple[str, ...]:
+    return (Level.READ.value,) if grant.level is Level.READ else grant.words
+
+
+def _holder(subject: Subject) -> str:
+    """Whose limits these are: who it is by the strongest proof, else where it comes from."""
+    if subject.sasl is not None:
+        return f"sasl:{subject.sasl}"
+    if subject.dn is not None:
+        return f"dn:{subject.dn}"
+    if subject.uid is not None:
+        return f"uid:{subject.uid}"
+    return f"addr:{site(subject.address)}"
+
+
+def host_of(address: str) -> str:
+    """Of HOST:PORT, whose host of IPv6 stands in brackets; without the zone. "" of ""."""
+    host = address.rpartition(":")[0]
+    return host.removeprefix("[").removesuffix("]").partition("%")[0]
