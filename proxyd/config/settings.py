@@ -197,6 +197,14 @@ class Settings:
         example="/etc/libvirt/proxyd-passwords",
         empty_is_unset=True,
     )
+    proxyd_rules_file: str | None = text(
+        None,
+        "File with the rules of who may open what, and do what there; proxyd rules check says"
+        " whether it is in order. Whom no rule lets in is refused, and the lists above hold before"
+        " it. Unset: whoever is let in may do what the daemons behind allow.",
+        check=checks.absolute_path,
+        example="/etc/libvirt/proxyd-rules.conf",
+    )
 
     # Certificates
     key_file: str | None = text(

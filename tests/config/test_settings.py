@@ -167,6 +167,7 @@ def test_the_keys_only_proxyd_knows_are_named_so():
         "proxyd_sasl_mechanisms",
         "proxyd_keytab",
         "proxyd_passwords",
+        "proxyd_rules_file",
         "proxyd_more_certificates",
         "proxyd_kernel_tls",
         "proxyd_max_clients_per_peer",

@@ -50,6 +50,8 @@ class Host:
             keytabs.append(keytab_of(place, entry(b"libvirt", name.encode())).path)
             passwords.append(str(place / "passwords"))
             PasswordFile(passwords[-1]).set_password("joe", "sesame")
+        rules = directory / "rules"
+        rules.write_text("all all * write\n")
         self.log = directory / "log"
         self.settings = {
             "log_outputs": f'"1:file:{self.log}"',
@@ -65,6 +67,7 @@ class Host:
             "proxyd_audit_output": {"proxyd_audit_output": f'"file:{directory}/other-audit"'},
             "proxyd_keytab": {"proxyd_keytab": f'"{keytabs[1]}"'},
             "proxyd_passwords": {"proxyd_passwords": f'"{passwords[1]}"'},
+            "proxyd_rules_file": {"proxyd_rules_file": f'"{rules}"'},
             "crl_file": {"crl_file": f'"{pki.revoke(pki.client())}"'},
             "proxyd_more_certificates": {
                 "proxyd_more_certificates": f'[ "{expired.cert_file}:{expired.key_file}" ]',
@@ -174,6 +177,7 @@ SHOWS = {
     "proxyd_sasl_mechanisms": lambda parts: proof(parts).offering.names,
     "proxyd_keytab": lambda parts: proof(parts).offering.keytab.path,
     "proxyd_passwords": lambda parts: proof(parts).offering.passwords.path,
+    "proxyd_rules_file": lambda parts: parts.in_force.settings.proxyd_rules_file,
     "key_file": lambda parts: files(parts).pairs,
     "cert_file": lambda parts: files(parts).pairs,
     "ca_file": lambda parts: files(parts).ca,
