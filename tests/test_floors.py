@@ -40,7 +40,7 @@ ALLOWED = {
     "wire": PURE,
     "negotiation": PURE,
     "config": PURE | {"re", "difflib", "pathlib", "json", "errno"},
-    "rules": PURE | {"re", "ipaddress", "datetime", "bisect", "heapq"},
+    "rules": PURE | {"re", "difflib", "ipaddress", "datetime", "bisect", "heapq"},
 }
 BANNED = {
     "endpoint": {"trio", "select"},

@@ -1,0 +1,80 @@
+"""The rules in force, and which of them decides."""
+
+from collections.abc import Sequence
+
+from proxyd.rules.explanation import Explanation, Passed, passed_over, why_not
+from proxyd.rules.index import Index
+from proxyd.rules.pattern import Client, Kind
+from proxyd.rules.rule import Rule
+from proxyd.rules.subject import Subject, Way
+
+
+class RuleTable:
+    """Rules in their order. The first one that fits decides; where none does, nobody is let in.
+
+    A table is never changed: any thread may ask it.
+    """
+
+    __slots__ = ("_index", "rules")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self._index = Index(self.rules)
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether any rule asks for the groups of a client of this host."""
+        return self._asks_for(Kind.GROUP)
+
+    @property
+    def needs_ssh(self) -> bool:
+        """Whether any rule asks whether a client came by way of sshd."""
+        return any(rule.ways is not None and Way.SSH in rule.ways for rule in self.rules)
+
+    def _asks_for(self, kind: Kind) -> bool:
+        return any(
+            pattern.kind is kind
+            for rule in self.rules
+            for together in rule.who
+            for pattern in together
+        )
+
+    def decide(self, subject: Subject, uri: str, now_s: float) -> Rule | None:
+        """The rule that holds for a client and a name, None to refuse it.
+
+        `uri` is what `reading.name_matched` makes of the client's name, `now_s` CLOCK_REALTIME.
+        """
+        number = self._decide(Client(subject), uri, now_s)
+        return None if number is None else self.rules[number]
+
+    def _decide(self, client: Client, uri: str, now_s: float) -> int | None:
+        rules = self.rules
+        first = len(rules)
+        for numbers in self._index.places(client, uri):
+            for number in numbers:
+                if number >= first:
+                    break
+                if why_not(rules[number], client, uri, now_s) is None:
+                    first = number
+                    break
+        return first if first < len(rules) else None
+
+    def matching(self, subject: Subject, uri: str, *, before: int, most: int) -> list[int]:
+        """Numbers of rules that fit, whatever the time, in no order: `most` at the most."""
+        client, found = Client(subject), set[int]()
+        for numbers in self._index.places(client, uri):
+            for number in numbers:
+                if number >= before or len(found) >= most:
+                    break
+                if why_not(self.rules[number], client, uri, 0.0) is None:
+                    found.add(number)
+        return sorted(found)
+
+    def explain(self, subject: Subject, uri: str, now_s: float) -> Explanation:
+        """The same with why none of the rules before it did; looks at each of them."""
+        client = Client(subject)
+        number = self._decide(client, uri, now_s)
+        before = self.rules if number is None else self.rules[:number]
+        passed: tuple[Passed, ...] = passed_over(before, client, uri, now_s)
+        rule = None if number is None else self.rules[number]
+        return Explanation(rule=rule, before=passed)
