@@ -172,7 +172,7 @@ class LiveView:
         found = await self._revision.revise(act=now)
         return document.Applied(
             reloaded=said,
-            rules=None if table is None else len(table),
+            rules=None if table is None else len(table.rules),
             open=sum(client.pair is not None for client in self._roster.clients.values()),
             count=len(found),
             done=now,

@@ -155,7 +155,7 @@ class Reporter:
         path = rules_path(now.settings, self.options.directory)
         if now.rules is None or path is None:
             return None
-        return document.Rules(file=path, count=len(now.rules))
+        return document.Rules(file=path, count=len(now.rules.rules))
 
     async def _backends(self, *, ask_daemons: bool, ask_busy: bool) -> list[document.Backend]:
         sessions = Counter(
