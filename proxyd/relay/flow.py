@@ -122,6 +122,7 @@ class Flow:
     """
 
     __slots__ = (
+        "_allowed",
         "_bulk",
         "_by_procedure",
         "_bytes",
@@ -167,6 +168,7 @@ class Flow:
         "errand",
         "errors",
         "exhausted",
+        "forbidden",
         "inserting",
         "keepalives",
         "last",
@@ -179,7 +181,7 @@ class Flow:
         "wants_courier",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 (a line for each attribute)
         self,
         src: Endpoint,
         dst: Endpoint,
@@ -201,6 +203,7 @@ class Flow:
         self._carrier = int(FrameType.REPLY_WITH_FDS)
         self._counted = int(FrameType.REPLY)
         self._guards = NOTHING_GUARDED.refusals
+        self._allowed: Guards | None = None  # whose allowance is not everything
         self._ledger = ledger
         self._guarded = NOTHING_GUARDED.procedures if ledger is None else LOOKED_AT
         self._calling = (_CALL, _CALL_WITH_FDS)
@@ -237,7 +240,8 @@ class Flow:
         self.lost = ""  # why dst took no refusal
         self.last = 0  # REMOTE procedure of the frame that began last
         self.changed = False  # what the loop should watch for may be different now
-        self.moved = self.calls = self.errors = self.refusals = self.denials = self.keepalives = 0
+        self.moved = self.calls = self.errors = self.keepalives = 0
+        self.refusals = self.denials = self.forbidden = 0
 
     def guard(
         self, guards: Guards = GUARDED, *, readonly: bool = False, parts: bool = False
@@ -255,12 +259,19 @@ class Flow:
         self._unasked = self.carries
         self._carrier = _CALL_WITH_FDS
         self._counted = _CALL
+        self.restrict(guards)
+
+    def restrict(self, guards: Guards) -> None:
+        """Which calls go no further from the next frame on. After `guard`."""
         self._guards = guards.refusals
+        self._allowed = None if guards.allowance is None else guards
         self._guarded = guards.procedures
         if self._ledger is not None:
             self._guarded |= LOOKED_AT
         if self.carries:
             self._guarded |= RETURNING_DESCRIPTORS
+        if self._trail is not None:
+            self._guarded |= self._trail.procedures
 
     def record(self, trail: Trail | None) -> None:
         """How calls are recorded from the next frame on. After `guard`."""

@@ -56,8 +56,10 @@ from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import Clock, Figures
 from proxyd.relay.flow import Flow
+from proxyd.relay.guards import Guards
 from proxyd.relay.histogram import TURN_NS, Histogram
 from proxyd.relay.moving import Frozen, arrived, go_on
+from proxyd.relay.pace import Pace
 from proxyd.relay.pair import CLIENT_CLOSED, DAEMON_CLOSED, UNWATCHED, End, RelayedPair
 from proxyd.relay.parting import MOST, Partings
 from proxyd.relay.pipes import PipePool
@@ -182,6 +184,10 @@ class RelayLoop:
     def record(self, pair: RelayedPair, trail: Trail | None) -> None:
         """How the calls of a session that is open are recorded from now on. Any thread."""
         self._order(lambda: pair.record(trail))
+
+    def restrict(self, pair: RelayedPair, guards: Guards, pace: Pace | None = None) -> None:
+        """What the client of a session that is open may do from now on. Any thread."""
+        self._order(lambda: pair.restrict(guards, pace))
 
     def part_all(self, reason: str) -> None:
         """Ends every pair, and lets each daemon know in order. Any thread."""

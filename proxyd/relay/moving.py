@@ -28,6 +28,7 @@ from proxyd.relay.figures import KNOWN, Clock, Figures, Stopwatch
 from proxyd.relay.flow import BULK, REFUSALS_LIMIT, SHORT_READS, SPLICE_ABOVE, Flow, Held
 from proxyd.relay.guards import GUARDED, Guards
 from proxyd.relay.ledger import STREAMS_LIMIT, Ledger
+from proxyd.relay.pace import Pace
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.pipes import PipePool
 from proxyd.relay.trail import MOST_UNDER_WAY, Begun, Trail
@@ -124,6 +125,8 @@ FLOW: Final[Mapping[str, Check]] = {
     "refusals": whole(),
     "wants_courier": flag,
 }
+# Written where it says something, so that what has none of it is what it always was.
+FLOW_AT_TIMES: Final[Mapping[str, tuple[Check, Plain]]] = {"forbidden": (whole(), 0)}
 STOPWATCH: Final[Mapping[str, Check]] = {
     "_began_ns": whole(),
     "_procedure": _place,
@@ -157,6 +160,7 @@ _PARTS: Final[Mapping[str, Check]] = {
 # By class: what is not in the tables above, and where it comes from instead.
 DERIVED: Final[Mapping[type, Mapping[str, str]]] = {
     Flow: {
+        "_allowed": "restrict()",
         "_by_procedure": "the loop's figures",
         "_bytes": "the loop's figures",
         "_calling": "a constant",
@@ -164,8 +168,8 @@ DERIVED: Final[Mapping[type, Mapping[str, str]]] = {
         "_counted": "guard()",
         "_errors": "the loop's figures",
         "_frames": "the loop's figures",
-        "_guarded": "guard() and record()",
-        "_guards": "guard()",
+        "_guarded": "restrict() and record()",
+        "_guards": "restrict()",
         "_ledger": "the pair",
         "_pipe": "read out and given back",
         "_piped": "in front of _unsent",
@@ -196,6 +200,8 @@ DERIVED: Final[Mapping[type, Mapping[str, str]]] = {
         "client": "`client`",
         "down": "`down`",
         "ledger": "`streams`",
+        "pace": "whoever goes on",
+        "paid_ns": "what its identity owes, as whoever goes on has it",
         "stopwatch": "`stopwatch`",
         "trail": "`under_way`, and whoever goes on",
         "up": "`up`",
@@ -255,8 +261,8 @@ def state_of(pair: RelayedPair) -> State:
     streams, trail = pair.ledger.streams, pair.trail
     return {
         **_fields(pair, PAIR),
-        "up": _fields(pair.up, FLOW),
-        "down": _fields(pair.down, FLOW),
+        "up": _flow(pair.up),
+        "down": _flow(pair.down),
         "stopwatch": _fields(pair.stopwatch, STOPWATCH),
         "streams": None
         if streams is None
@@ -273,7 +279,7 @@ def ends_in(state: object) -> tuple[object, object]:
     return found.get("client"), found.get("backend")
 
 
-def pair_from(
+def pair_from(  # noqa: PLR0913 (made in one place, by keywords)
     state: object,
     client: Endpoint,
     backend: Endpoint,
@@ -283,13 +289,14 @@ def pair_from(
     clock: Clock,
     guards: Guards = GUARDED,
     trail: Trail | None = None,
+    pace: Pace | None = None,
 ) -> RelayedPair:
     """The pair that had this state, for a loop to go on with; both ends stand where they stood.
 
     Raises ValueError, and has changed nothing then.
     """
     found = taken(state, {**PAIR, **_PARTS})
-    up, down = _taken(found["up"], FLOW, "up"), _taken(found["down"], FLOW, "down")
+    up, down = _taken_flow(found["up"], "up"), _taken_flow(found["down"], "down")
     stopwatch = _taken(found["stopwatch"], STOPWATCH, "stopwatch")
     _check_up(up, guards)
     _check_down(down)
@@ -312,6 +319,7 @@ def pair_from(
         readonly=found["readonly"],
         guards=guards,
         trail=trail,
+        pace=pace,
     )
     for owner, fields in ((pair.up, up), (pair.down, down), (pair.stopwatch, stopwatch)):
         for name, value in fields.items():
@@ -365,6 +373,21 @@ def _empty_pipe(flow: Flow) -> None:
     flow._unsent = front + flow._unsent
     flow._pipes.give_back(pipe)
     flow._pipe, flow._piped = None, 0
+
+
+def _flow(flow: Flow) -> State:
+    told = _fields(flow, FLOW)
+    for name, (_, usual) in FLOW_AT_TIMES.items():
+        value = getattr(flow, name)
+        if value != usual:
+            told[name] = _plain(value)
+    return told
+
+
+def _taken_flow(state: object, what: str) -> dict[str, Any]:
+    usual = {name: value for name, (_, value) in FLOW_AT_TIMES.items()}
+    table = {**FLOW, **{name: check for name, (check, _) in FLOW_AT_TIMES.items()}}
+    return _taken(usual | part(state), table, what)
 
 
 def _fields(owner: object, table: Mapping[str, Check]) -> State:

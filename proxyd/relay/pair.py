@@ -12,6 +12,7 @@ from proxyd.relay.figures import Clock, Figures, Stopwatch
 from proxyd.relay.flow import Flow
 from proxyd.relay.guards import GUARDED, Guards
 from proxyd.relay.ledger import Ledger
+from proxyd.relay.pace import Pace
 from proxyd.relay.pipes import PipePool
 from proxyd.relay.trail import Trail
 from proxyd.wire.programs import STREAMS
@@ -49,8 +50,9 @@ class RelayedPair:
     Other threads may read `up`'s and `down`'s figures and `active_ns` at any time. `owner` is who
     pays for what the session holds: a user of this host or an address (Client.peer). `daemon` is
     the path of its socket, and `parts` whether it is told in order that its client is gone
-    (parting.py) instead of being shown how that went. How each attribute moves to another loop is
-    in moving.py.
+    (parting.py) instead of being shown how that went. `pace` is that of the client's identity, all
+    of whose sessions have the same one; None where it makes as many calls as it likes. How each
+    attribute moves to another loop is in moving.py.
     """
 
     __slots__ = (
@@ -63,6 +65,8 @@ class RelayedPair:
         "number",
         "offended",
         "owner",
+        "pace",
+        "paid_ns",
         "parts",
         "readonly",
         "reason",
@@ -87,6 +91,7 @@ class RelayedPair:
         readonly: bool = False,
         guards: Guards = GUARDED,
         trail: Trail | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.number = number
         self.owner = owner
@@ -105,6 +110,8 @@ class RelayedPair:
         self.up.partner, self.down.partner = self.down, self.up
         self.client = End(self, client, self.up, self.down, "client")
         self.backend = End(self, backend, self.down, self.up, "daemon")
+        self.pace = pace
+        self.paid_ns = 0  # CLOCK_MONOTONIC before which the client is not read, for its pace
         self.active_ns = now_ns  # CLOCK_MONOTONIC of the last byte in either direction
         self.reason = ""  # why it ended; the first cause stays
         self.offended = False  # the client broke the protocol
@@ -121,6 +128,14 @@ class RelayedPair:
         self.trail = trail
         self.up.record(trail)
         self.down.record(trail)
+
+    def restrict(self, guards: Guards, pace: Pace | None = None) -> None:
+        """What the client may do from its next frame on, and how many calls a second.
+
+        A stream that is open goes on, and what was refused is answered as it would have been.
+        """
+        self.up.restrict(guards)
+        self.pace = pace
 
     @property
     def done(self) -> bool:

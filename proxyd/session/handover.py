@@ -21,8 +21,10 @@ from proxyd.endpoint.contract import Endpoint
 from proxyd.endpoint.couriers import COURIERS
 from proxyd.endpoint.moving import endpoint_from
 from proxyd.endpoint.sasl import Layer
+from proxyd.relay.guards import GUARDED, Guards
 from proxyd.relay.loop import STOPPED, RelayLoop
 from proxyd.relay.moving import Frozen, ends_in, pair_from
+from proxyd.relay.pace import Pace
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.parting import MOST as MOST_PARTINGS
 from proxyd.relay.pipes import MOST, PipePool
@@ -93,7 +95,7 @@ class Relay:
         if not all(thread.orderly for thread in self._running):
             raise RelayDied("a relay thread died, see its traceback above")
 
-    def adopt(
+    def adopt(  # noqa: PLR0913 (called in one place, by keywords)
         self,
         number: int,
         client: Endpoint,
@@ -103,7 +105,9 @@ class Relay:
         owner: str,
         daemon: str = "",
         readonly: bool,
+        guards: Guards = GUARDED,
         trail: Trail | None = None,
+        pace: Pace | None = None,
     ) -> RelayedPair:
         """Makes the pair of an open session and gives it to a relay thread."""
         loop = self._loop_of(client)
@@ -119,7 +123,9 @@ class Relay:
             daemon=daemon,
             parts=self._parting_timeout_s() > 0,
             readonly=readonly,
+            guards=guards,
             trail=trail,
+            pace=pace,
         )
         loop.adopt(pair)
         return pair
@@ -150,7 +156,9 @@ class Relay:
         client_sock: socket.socket,
         backend_sock: socket.socket,
         *,
+        guards: Guards = GUARDED,
         trail: Trail | None = None,
+        pace: Pace | None = None,
     ) -> RelayedPair:
         """The pair that had this state, at rest: not a byte is touched until `go_on_with` it.
 
@@ -167,7 +175,9 @@ class Relay:
             pipes=loop.pipes,
             figures_of=lambda daemon: loop.figures_of(daemon_at(daemon)),
             clock=loop.clock,
+            guards=guards,
             trail=trail,
+            pace=pace,
         )
 
     def go_on_with(self, pair: RelayedPair) -> None:
@@ -180,10 +190,14 @@ class Relay:
         client_sock: socket.socket,
         backend_sock: socket.socket,
         *,
+        guards: Guards = GUARDED,
         trail: Trail | None = None,
+        pace: Pace | None = None,
     ) -> RelayedPair:
         """Goes on with a session that had this state in another process. Raises ValueError."""
-        pair = self.restored(state, client_sock, backend_sock, trail=trail)
+        pair = self.restored(
+            state, client_sock, backend_sock, guards=guards, trail=trail, pace=pace
+        )
         self.go_on_with(pair)
         return pair
 
@@ -195,6 +209,10 @@ class Relay:
     def record(self, pair: RelayedPair, trail: Trail | None) -> None:
         """Has the calls of a live session recorded in another way from now on, or not at all."""
         self._loop_of(pair.client.endpoint).record(pair, trail)
+
+    def restrict(self, pair: RelayedPair, guards: Guards, pace: Pace | None = None) -> None:
+        """What the client of a live session may do from now on, and how many calls a second."""
+        self._loop_of(pair.client.endpoint).restrict(pair, guards, pace)
 
     def _end_all_of(self, owner: str) -> None:
         """What this user has passed cannot be closed. Root has other ways to do harm."""

@@ -38,7 +38,7 @@ def three_files():
 
 
 TABLES = {
-    Flow: moving.FLOW,
+    Flow: {**moving.FLOW, **moving.FLOW_AT_TIMES},
     Stopwatch: moving.STOPWATCH,
     RelayedPair: moving.PAIR,
     Ledger: {},
