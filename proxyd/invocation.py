@@ -19,7 +19,8 @@ from typing import Final
 _NAME: Final = "proxyd"
 # As it stands in front of a command of its own, or of an option: elsewhere it is a word of prose.
 _COMMAND: Final = re.compile(
-    r"(?<![\w./-])proxyd (?:(?P<asks>status|clients|top|metrics|kick|reload|drain|upgrade|rules apply)\b"
+    r"(?<![\w./-])proxyd"
+    r" (?:(?P<asks>status|clients|top|metrics|kick|reload|drain|upgrade|rules apply)\b"
     r"(?P<named> (?:-s|--socket|-f|--config)\b)?"
     r"|(?=certs|passwd|doctor|switch|install|uninstall|audit|rules|-))"
 )

@@ -73,4 +73,6 @@ def _summary(applied: document.Applied) -> str:
     if applied.done:
         return f"{applied.count} sessions were not as the rules have them, and are now or are ended"
     command = pasteable("proxyd rules apply --now")
-    return f"{applied.count} of {applied.open} open sessions go on as they are; to change: {command}"
+    return (
+        f"{applied.count} of {applied.open} open sessions go on as they are; to change: {command}"
+    )

@@ -9,6 +9,7 @@ from proxyd.config.grammar import MAX_FILE_BYTES, ConfigError
 from proxyd.config.settings import Settings
 from proxyd.process.exit_status import Exit, StartFailed
 from proxyd.rules.grammar import Parsed, parse_rules
+from proxyd.rules.permissions import remarks, unfit
 from proxyd.rules.table import RuleTable
 
 _KEY: Final = "proxyd_rules_file"
@@ -42,7 +43,8 @@ def read_rules(path: str) -> Parsed:
             f"cannot load the rules: everybody may write {path}; run: chmod o-w {path}",
             key=_KEY,
         )
-    return parse_rules(raw.decode("utf-8", "surrogateescape"), path)
+    text = raw.decode("utf-8", "surrogateescape")
+    return parse_rules(text, path, unfit=unfit, remarks=remarks)
 
 
 def load_rules(settings: Settings, directory: str) -> RuleTable | None:

@@ -17,7 +17,7 @@ _LONGEST_DEBT_NS: Final = 600 * _SECOND_NS
 class Pace:
     """Times are CLOCK_MONOTONIC. Several relay threads may charge it."""
 
-    __slots__ = ("_call_ns", "_full_ns", "_lock")
+    __slots__ = ("__weakref__", "_call_ns", "_full_ns", "_lock")
 
     def __init__(self, calls_per_s: float) -> None:
         """`calls_per_s` is more than 0."""

@@ -15,29 +15,19 @@ class RuleTable:
     A table is never changed: any thread may ask it.
     """
 
-    __slots__ = ("_index", "rules")
+    __slots__ = ("_index", "needs_groups", "needs_ssh", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self._index = Index(self.rules)
-
-    @property
-    def needs_groups(self) -> bool:
-        """Whether any rule asks for the groups of a client of this host."""
-        return self._asks_for(Kind.GROUP)
-
-    @property
-    def needs_ssh(self) -> bool:
-        """Whether any rule asks whether a client came by way of sshd."""
-        return any(rule.ways is not None and Way.SSH in rule.ways for rule in self.rules)
-
-    def _asks_for(self, kind: Kind) -> bool:
-        return any(
-            pattern.kind is kind
+        # Whether any rule asks for the groups of a client of this host, and whether it came by ssh.
+        self.needs_groups = any(
+            pattern.kind is Kind.GROUP
             for rule in self.rules
             for together in rule.who
             for pattern in together
         )
+        self.needs_ssh = any(rule.ways and Way.SSH in rule.ways for rule in self.rules)
 
     def decide(self, subject: Subject, uri: str, now_s: float) -> Rule | None:
         """The rule that holds for a client and a name, None to refuse it.

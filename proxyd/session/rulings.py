@@ -16,7 +16,7 @@ from proxyd.config.transports import Transport
 from proxyd.peer.credentials import Denied, ensure_it_is_there
 from proxyd.peer.names import NameService
 from proxyd.peer.ssh import came_by_ssh
-from proxyd.relay.guards import GUARDED, Guards
+from proxyd.relay.guards import GUARDED, Guards, restricted
 from proxyd.relay.pace import Pace
 from proxyd.rules.grant import Grant, Level
 from proxyd.rules.permissions import allowance_of
@@ -140,9 +140,10 @@ class Rulings:
     async def _groups_of(self, client: Client) -> frozenset[str]:
         if client.identity.uid is None:
             return frozenset()
+        if client.gids is None:
+            text = "the kernel does not tell which groups it is in"
+            raise Forbidden(text, failure.system_error(errno.ENOSYS, text, Domain.NONE))
         try:
-            if client.gids is None:
-                raise Denied("the kernel does not tell which groups it is in", errno.ENOSYS)
             return await self._names.group_names_of(client.gids)
         except Denied as error:
             told = failure.system_error(error.errno, str(error), Domain.NONE)
@@ -151,7 +152,7 @@ class Rulings:
 
 @functools.lru_cache(_MOST_SETS)
 def _guards(words: tuple[str, ...]) -> Guards:
-    return Guards(GUARDED.refusals, allowance_of(words))
+    return restricted(allowance_of(words))
 
 
 def _words(grant: Grant) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ from proxyd.audit.writer import Audit
 from proxyd.relay.pair import RelayedPair
 from proxyd.session.away import AwayFlow, AwayLedger, AwaySession, AwayStopwatch
 from proxyd.session.handover import Relay
-from proxyd.session.rulings import Rulings
 from proxyd.session.roster import Client, Roster
+from proxyd.session.rulings import Rulings
 from proxyd.upgrade.channel import Channel, ChannelBroken, Gone, Message
 from proxyd.upgrade.documents import ClientTold, FiguresTold, client_told, figures_told
 from proxyd.upgrade.format import Unreadable

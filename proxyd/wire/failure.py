@@ -255,6 +255,10 @@ def driver_not_served(detail: str) -> Failure:
     return _ordinary(ErrorCode.CONFIG_UNSUPPORTED, Domain.NONE, detail)
 
 
+def access_denied() -> Failure:
+    return _ordinary(ErrorCode.ACCESS_DENIED, Domain.REMOTE, "'rules' denied access")
+
+
 def too_many_sessions(detail: str) -> Failure:
     """To whom a rule allows as many as are open."""
     return _ordinary(ErrorCode.OPERATION_DENIED, Domain.REMOTE, detail)

@@ -58,6 +58,7 @@ def test_what_changes_something_is_known():
         "RELOAD",
         "DRAIN",
         "UPGRADE",
+        "RULES",
     }
 
 

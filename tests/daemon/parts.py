@@ -7,6 +7,7 @@ from proxyd.daemon.assemble import assemble
 from proxyd.daemon.entrances import load_offerings, load_tls_for
 from proxyd.daemon.in_force import Current, InForce, Options
 from proxyd.daemon.load_config import Source
+from proxyd.daemon.load_rules import load_rules
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.places import Places, routing_table
 from proxyd.log.logs import Logs
@@ -58,6 +59,7 @@ class Parts:
                 settings=loaded.settings,
                 at_start=loaded.settings,
                 routes=routing_table(loaded.settings, places),
+                rules=load_rules(loaded.settings, self.options.directory),
                 tls=load_tls_for(loaded.settings, places),
                 offerings=load_offerings(loaded.settings, places)[0],
                 descriptor_room=descriptor_room,

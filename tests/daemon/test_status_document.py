@@ -387,6 +387,7 @@ async def test_a_client_that_negotiates_is_told_with_what_is_known_of_it(parts):
         "bytes_down": 0,
         "timed_calls": 0,
         "timed_s": 0.0,
+        "denied_calls": 0,
     }
 
 

@@ -138,6 +138,7 @@ OPEN = {
     "bytes_down": 52428800,
     "timed_calls": 10,
     "timed_s": 0.5,
+    "denied_calls": 0,
     "process": 4240,
 }
 NEGOTIATING = {
@@ -157,6 +158,7 @@ NEGOTIATING = {
     "bytes_down": 0,
     "timed_calls": 0,
     "timed_s": 0.0,
+    "denied_calls": 0,
 }
 
 

@@ -36,7 +36,7 @@ def test_nobody_did_not(pid):
 
 def below(program, uid):
     """What is started below a shell that runs from `program`: exec keeps it there."""
-    script = f"{sys.executable} -c \"{SLEEPER}\"; true"
+    script = f'{sys.executable} -c "{SLEEPER}"; true'
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", program, "-c", script]
 
 

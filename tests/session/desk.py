@@ -23,6 +23,7 @@ from proxyd.session.presence import Presence
 from proxyd.session.reception import Reception
 from proxyd.session.refusal import Refusals
 from proxyd.session.roster import Roster
+from proxyd.session.rulings import Rulings
 from proxyd.session.unix_greeting import UnixGreeting
 from proxyd.wire import failure, remote
 from proxyd.wire.failure import Failure
@@ -176,6 +177,7 @@ class Desk:
         self.routes = {"test": daemon.path}
         directory = os.path.dirname(daemon.path)
         self.names = names
+        self.rules = None  # a RuleTable
         self.services = Services(
             roster=self.roster,
             relay=self.relay,
@@ -189,6 +191,7 @@ class Desk:
             presence=self.presence,
             polkit=self.polkit,
             starter=NO_STARTER,
+            rulings=Rulings(lambda: self.rules, names, self.roster.clients),
         )
         self.proof = None  # for a door that asks for SASL
         self.reception = Reception(self.services, nursery)

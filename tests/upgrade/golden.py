@@ -1,6 +1,6 @@
 """One message of each kind as this release writes it, sessions in odd states among them.
 
-    python -m tests.upgrade.golden > tests/upgrade/state-1.json
+    python -m tests.upgrade.golden > tests/upgrade/state-2.json
 
 makes the golden file of a format. A file that a release has once written is never made again: when
 FORMAT counts up, another one is made beside it.
@@ -17,7 +17,14 @@ from proxyd.config.listeners import Door
 from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.terms import TlsTerms
-from proxyd.upgrade.documents import ClientTold, DoorTold, FiguresTold, HolderTold
+from proxyd.upgrade.documents import (
+    ClientTold,
+    DoorTold,
+    FiguresTold,
+    HolderTold,
+    NameTold,
+    RulingTold,
+)
 from proxyd.upgrade.format import FORMAT, packed
 from proxyd.wire.programs import AuthMethod
 from tests.fakes.layer import FakeLayer
@@ -81,6 +88,24 @@ def clients():
                 cipher="TLS_AES_256_GCM_SHA384",
                 group="X25519",
                 signature="ed25519",
+            ),
+            names=(NameTold(kind="uri", value="spiffe://example.org/joe"),),
+        ),
+        client(
+            4,
+            gids=(1000, 107),
+            ruling=RulingTold(
+                line=7,
+                text="ssh group:virt qemu:///system operators sessions=5 calls=200/s idle=1h",
+                holder="uid:1000",
+                by_ssh=True,
+                level="set",
+                name="operators",
+                words=("operate", "network:start"),
+                sessions=5,
+                calls_per_s=200.0,
+                idle_s=3600,
+                until_s=1798761600.0,
             ),
         ),
     ]

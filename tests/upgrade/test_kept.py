@@ -10,10 +10,12 @@ import trio
 from proxyd.admission.admission import Admission
 from proxyd.audit.writer import Audit
 from proxyd.endpoint.plain import PlainEndpoint, UnixEndpoint
+from proxyd.peer.names import NameService
 from proxyd.process.fdstore import Parcel
 from proxyd.relay.loop import STOPPED
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Roster
+from proxyd.session.rulings import Rulings
 from proxyd.upgrade import kept
 from proxyd.upgrade.format import packed
 from tests.session.desk import DEADLINE_S, eventually, seated
@@ -78,7 +80,8 @@ class Plane:
 
     def go_on(self, systemd):
         ends, systemd.kept = systemd.kept, []
-        kept.go_on(ends, self.relay, self.roster, Audit(), systemd)
+        rulings = Rulings(lambda: None, NameService(), self.roster.clients)
+        kept.go_on(ends, self.relay, self.roster, Audit(), systemd, rulings)
 
 
 @pytest.fixture

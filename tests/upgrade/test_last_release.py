@@ -32,7 +32,7 @@ def next_release(tmp_path_factory):
     directory = tmp_path_factory.mktemp("next")
     shutil.copytree(REPOSITORY / "proxyd", directory / "proxyd")
     path = directory / "proxyd/upgrade/format.py"
-    text, count = FORMAT.subn(r"\1 = 2\n\2 = frozenset({1, 2})", path.read_text())
+    text, count = FORMAT.subn(r"\1 = 3\n\2 = frozenset({2, 3})", path.read_text())
     assert count == 1
     path.write_text(text)
     return directory
@@ -72,5 +72,5 @@ def test_a_release_to_come_takes_over_and_does_not_give_back(make_host, next_rel
     host.front.upgrade()
     host.install(REPOSITORY)
     said = host.refuses()
-    assert "speaks format 2 of the hand-over, this release [1]: restart it once" in said
+    assert "speaks format 3 of the hand-over, this release [1, 2]: restart it once" in said
     assert json.loads(host.front.command("clients", "--json").succeeded())
