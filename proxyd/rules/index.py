@@ -7,16 +7,18 @@ Every alternative of a rule lies in one place, by the pattern of it that most te
 * addresses and uids by network: the bits that all numbers of a block begin with. A range of uids
   is cut into such blocks.
 
-What has none of that, `user:*admin*` or all, is looked at each time. A place has numbers of rules
-in their order. Whoever looks there still has to ask the rule itself.
+What has none of that, `user:*admin*` or all, lies there by its URI, or is looked at each time. A
+place has numbers of rules in their order. Whoever looks there still has to ask the rule itself.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias, TypeVar
 
+from proxyd.rules.glob import Glob
 from proxyd.rules.pattern import Client, Kind, Pattern
 from proxyd.rules.rule import Rule, Together
 
+_URI: Final = "uri"  # beside the kinds of patterns
 _MOST_BY_URI: Final = 64  # places of one rule
 # The fewer clients a kind of name fits, the better.
 _TELLING: Final = (Kind.DN, Kind.SAN, Kind.SASL, Kind.USER, Kind.UID, Kind.ADDR, Kind.GROUP)
@@ -33,8 +35,8 @@ class Index:
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._exact: dict[tuple[str, str, str], Numbers] = {}
         # By kind, then by length.
-        self._begins: dict[Kind, dict[int, dict[str, Numbers]]] = {}
-        self._ends: dict[Kind, dict[int, dict[str, Numbers]]] = {}
+        self._begins: dict[str, dict[int, dict[str, Numbers]]] = {}
+        self._ends: dict[str, dict[int, dict[str, Numbers]]] = {}
         # By the bits of a number, then by how many of the last ones are free.
         self._blocks: dict[int, dict[int, dict[int, Numbers]]] = {}
         self._scanned: Numbers = []
@@ -48,18 +50,22 @@ class Index:
             yield self._scanned
         if (found := self._exact.get((Kind.ALL.value, "", uri))) is not None:
             yield found
+        yield from self._by_ends(_URI, uri)
         for kind, names in client.names.items():
             for name in names:
-                yield from self._named(kind, name, uri)
+                yield from self._named(kind.value, name, uri)
         for bits, number in client.numbers.items():
             for free, blocks in self._blocks.get(bits, _NO_BLOCKS).items():
                 if (found := blocks.get(number >> free)) is not None:
                     yield found
 
-    def _named(self, kind: Kind, name: str, uri: str) -> Iterator[Numbers]:
-        for key in ((kind.value, name, uri), (kind.value, name, "")):
+    def _named(self, kind: str, name: str, uri: str) -> Iterator[Numbers]:
+        for key in ((kind, name, uri), (kind, name, "")):
             if (found := self._exact.get(key)) is not None:
                 yield found
+        yield from self._by_ends(kind, name)
+
+    def _by_ends(self, kind: str, name: str) -> Iterator[Numbers]:
         for length, begins in self._begins.get(kind, _NONE).items():
             if (found := begins.get(name[:length])) is not None:
                 yield found
@@ -81,19 +87,24 @@ class Index:
                 for uri in rule.uris:
                     _put(self._exact, (pattern.kind.value, name, uri.text), number)
             elif glob is None:
-                self._scan(number)
+                self._scan(number, rule)
             else:
                 _put(self._exact, (pattern.kind.value, name, ""), number)
-        elif glob.prefix and len(glob.prefix) >= len(glob.suffix):
-            begins = self._begins.setdefault(pattern.kind, {})
-            _put(begins.setdefault(len(glob.prefix), {}), glob.prefix, number)
-        elif glob.suffix:
-            ends = self._ends.setdefault(pattern.kind, {})
-            _put(ends.setdefault(len(glob.suffix), {}), glob.suffix, number)
-        else:
-            self._scan(number)
+        elif not self._put_glob(pattern.kind.value, glob, number):
+            self._scan(number, rule)
 
-    def _scan(self, number: int) -> None:
+    def _put_glob(self, kind: str, glob: Glob, number: int) -> bool:
+        """By its beginning or its end; False where it has neither."""
+        longer = max(glob.prefix, glob.suffix, key=len)
+        if longer:
+            by_length = (self._begins if longer is glob.prefix else self._ends).setdefault(kind, {})
+            _put(by_length.setdefault(len(longer), {}), longer, number)
+        return longer != ""
+
+    def _scan(self, number: int, rule: Rule) -> None:
+        """Whoever asks: the URI may tell more, and if not, it is looked at each time."""
+        if len(rule.uris) == 1 and self._put_glob(_URI, rule.uris[0], number):
+            return
         if not self._scanned or self._scanned[-1] != number:
             self._scanned.append(number)
 

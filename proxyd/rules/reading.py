@@ -1,5 +1,6 @@
 """The columns of a rule: what is in a field becomes ways, patterns and globs of URIs."""
 
+import functools
 import ipaddress
 import re
 from typing import Final
@@ -12,6 +13,7 @@ from proxyd.rules.pattern import EVERYBODY, UID_BITS, Kind, Pattern, spelled_san
 from proxyd.rules.rule import Together
 from proxyd.rules.subject import Way
 
+_REMEMBERED: Final = 1024  # URIs: rules of one host name the same few
 _LAST_UID: Final = 2**32 - 2  # the one behind it stands for nobody
 _ALL: Final = "all"
 _WAYS: Final = (*(way.value for way in Way), _ALL)
@@ -89,6 +91,13 @@ def _with_whole_subjects(pieces: list[Piece]) -> list[Piece]:
             and (_ATTRIBUTE.match(piece.text) or _is_escaped(before.text))
         ):
             joined[-1] = Piece(f"{before.text},{piece.text}", before.joint, before.place)
+        elif before is not None and before.text.startswith("dn:") and piece.text.startswith("*"):
+            raise Unclear(
+                piece.place,
+                "quotes around a subject with commas"
+                + found(piece.text, f'"{before.text},{piece.text}"'),
+                key="dn",
+            )
         else:
             joined.append(piece)
     return joined
@@ -224,21 +233,26 @@ def uris_of(field: Field) -> tuple[Glob, ...]:
     """Of the third column. Raises Unclear."""
     globs = []
     for piece in alternatives(field, "what"):
-        text = "*" if piece.text == _ALL else piece.text
-        glob = Glob(text)
-        meant = _name_meant(glob)
+        glob, meant = _uri("*" if piece.text == _ALL else piece.text)
         if meant is not None:
             raise Unclear(
                 piece.place,
-                "a URI as the daemon gets it, as qemu:///system or qemu:*" + found(text, meant),
+                "a URI as the daemon gets it, as qemu:///system or qemu:*"
+                + found(glob.text, meant),
                 key="what",
             )
         globs.append(glob)
     return tuple(globs)
 
 
+@functools.lru_cache(_REMEMBERED)
+def _uri(text: str) -> tuple[Glob, str | None]:
+    """The glob, and what it should say if no name can fit it: "" if that is not known."""
+    glob = Glob(text)
+    return glob, _name_meant(glob)
+
+
 def _name_meant(glob: Glob) -> str | None:
-    """What a pattern should say that no name can fit, "" if that is not known; None if it can."""
     if glob.is_exact:
         written = name_matched(glob.text)
         if written == glob.text:

@@ -49,17 +49,6 @@ class RuleTable:
                     break
         return first if first < len(rules) else None
 
-    def matching(self, subject: Subject, uri: str, *, before: int, most: int) -> list[int]:
-        """Numbers of rules that fit, whatever the time, in no order: `most` at the most."""
-        client, found = Client(subject), set[int]()
-        for numbers in self._index.places(client, uri):
-            for number in numbers:
-                if number >= before or len(found) >= most:
-                    break
-                if why_not(self.rules[number], client, uri, 0.0) is None:
-                    found.add(number)
-        return sorted(found)
-
     def explain(self, subject: Subject, uri: str, now_s: float) -> Explanation:
         """The same with why none of the rules before it did; looks at each of them."""
         client = Client(subject)
