@@ -59,6 +59,7 @@ COMMANDS: Final = (
     Named("drain", "let in nobody new, and wait until nobody is left", "proxyd.cli.drain"),
     Named("upgrade", "hand over to the program that is installed now", "proxyd.cli.upgrade"),
     Named("audit", "who did what to which guest", "proxyd.cli.audit"),
+    Named("rules", "say who may do what, and which rule decides", "proxyd.cli.rules"),
     Named("certs", "make, revoke and check certificates for TLS", "proxyd.cli.certs"),
     Named("passwd", "set the password of a SASL user", "proxyd.cli.passwd"),
     Named("doctor", "say what state this host is in, and what mends it", _HOST),

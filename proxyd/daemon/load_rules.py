@@ -5,10 +5,10 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from proxyd.config.grammar import MAX_FILE_BYTES, ConfigError
+from proxyd.config.grammar import ConfigError
 from proxyd.config.settings import Settings
 from proxyd.process.exit_status import Exit, StartFailed
-from proxyd.rules.grammar import Parsed, parse_rules
+from proxyd.rules.grammar import MAX_FILE_BYTES, Parsed, parse_rules
 from proxyd.rules.permissions import remarks, unfit
 from proxyd.rules.table import RuleTable
 

@@ -92,7 +92,7 @@ def _of_rule(rule: Rule, path: str, now_s: float, house: House) -> Iterator[Doub
         if not situations(rule, together):
             yield doubt("who", _never(rule, together))
         elif _lacks_sasl(rule, together, house):
-            by = "any way" if rule.ways is None else ways_in_words(rule.ways)
+            by = "any way" if rule.ways is None else ways_in_words(rule.ways, "or")
             settings = "auth_unix_rw, auth_unix_ro, auth_tcp and auth_tls say so"
             yield doubt("sasl", f"no client proves a SASL name by {by} here: {settings}")
         if any(pattern.kind is Kind.SAN and pattern.text == "dns:*" for pattern in together):

@@ -128,13 +128,14 @@ def _one(rule: Rule, client: Client, uri: str, now_s: float) -> Passed:
 
 def _of_way(rule: Rule, client: Client) -> str:
     came = ways_in_words(client.subject.ways) or "no way that is known"
-    return f"by {ways_in_words(rule.ways or ())}, and this client came by {came}"
+    return f"by {ways_in_words(rule.ways or (), 'or')}, and this client came by {came}"
 
 
-def ways_in_words(ways: Iterable[Way]) -> str:
-    """In the order of the documents: unix, ssh."""
+def ways_in_words(ways: Iterable[Way], last: str = "and") -> str:
+    """In the order of the documents: unix, ro and ssh."""
     found = {*ways}
-    return " and ".join(way.value for way in Way if way in found)
+    names = [way.value for way in Way if way in found]
+    return f" {last} ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _of_who(rule: Rule, client: Client) -> str:

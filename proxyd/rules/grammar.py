@@ -70,9 +70,9 @@ def parse_rules(
 ) -> Parsed:
     """Reads the whole file. Raises nothing; takes up to a second for the longest of files.
 
-    `unfit` says what is wrong with a word of a set that has a colon, as it goes on behind
-    "expected ", or None; `remarks` what is hardly meant by the words of a set. `text` was decoded
-    with "surrogateescape". One broken line is one fault, and 100 are the most.
+    `unfit` says what is wrong with a word of a set that has a colon, as the end of a sentence about
+    it, or None; `remarks` what is hardly meant by the words of a set. `text` was decoded with
+    "surrogateescape". One broken line is one fault, and 100 are the most.
     """
     return _File(path, unfit).read(text, remarks)
 

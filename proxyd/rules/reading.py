@@ -11,7 +11,7 @@ from proxyd.rules.glob import Glob
 from proxyd.rules.nearest import found, unknown
 from proxyd.rules.pattern import EVERYBODY, UID_BITS, Kind, Pattern, spelled_san
 from proxyd.rules.rule import Together
-from proxyd.rules.subject import Way
+from proxyd.rules.subject import San, Way
 
 _REMEMBERED: Final = 1024  # URIs: rules of one host name the same few
 _LAST_UID: Final = 2**32 - 2  # the one behind it stands for nobody
@@ -218,15 +218,23 @@ def _network_meant(value: str) -> str:
 
 
 def _san(value: str, piece: Piece) -> str:
-    kind, colon, name = value.partition(":")
+    try:
+        return spelled_san(*san_of(value))
+    except ValueError as error:
+        raise Unclear(piece.place, f"san: {error}", key="san") from error
+
+
+def san_of(text: str) -> San:
+    """A name of a certificate, its type as it is said or as it looks. Raises ValueError."""
+    kind, colon, name = text.partition(":")
     if not colon or kind not in _SAN_TYPES:
-        kind, name = ("uri" if "://" in value else "email" if "@" in value else "dns"), value
+        kind, name = ("uri" if "://" in text else "email" if "@" in text else "dns"), text
     if not name:
-        raise Unclear(piece.place, f'something behind "san:{kind}:"', key="san")
+        raise ValueError(f"a name behind {kind}:")
     if kind == "dns" and not {":", "/", "@"}.isdisjoint(name):
-        guess = f"san:email:{name}" if "@" in name else f"san:uri:{name}"
-        raise Unclear(piece.place, f"san: a DNS name{found(value, guess)}", key="san")
-    return spelled_san(kind, name)
+        guess = f"email:{name}" if "@" in name else f"uri:{name}"
+        raise ValueError(f"a DNS name{found(name, guess)}")
+    return San(kind, name)
 
 
 def uris_of(field: Field) -> tuple[Glob, ...]:

@@ -106,7 +106,8 @@ class Sets:
         if ":" in word:
             wrong = self._unfit(word)
             if wrong is not None:
-                raise Unclear(piece.place, wrong, key=name)
+                expected = "words of a set (domain:start, qemu:*, read, operate or another set)"
+                raise Unclear(piece.place, f"{expected}{found(word)}: {wrong}", key=name)
         elif word in (*LEVELS, "all") and word not in IN_SETS:
             raise Unclear(
                 piece.place,
@@ -118,7 +119,7 @@ class Sets:
             known = (*IN_SETS, *self._written)
             raise Unclear(
                 piece.place,
-                "a permission (domain:start), a call (qemu:*), read, operate or the name of a set"
+                "words of a set (domain:start, qemu:*, read, operate or another set)"
                 + unknown(word, known),
                 key=name,
             )
@@ -170,4 +171,4 @@ def _parted(line: Line) -> tuple[Piece, list[Piece]]:
 def _shapeless(word: str) -> str | None:
     if _WORD.fullmatch(word):
         return None
-    return "a permission as domain:start, or a call as qemu:*" + found(word)
+    return "neither OBJECT:PERMISSION nor PROGRAM:CALL"

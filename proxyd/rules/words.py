@@ -14,6 +14,7 @@ MOST_RULES_TOLD: Final = 100
 _MOST_TOLD: Final = 5  # alternatives in one sentence
 _LONGEST: Final = 120
 
+_ANY_URI: Final = "any URI"
 _ONE: Final = {
     Kind.USER: "user {}",
     Kind.GROUP: "members of group {}",
@@ -66,7 +67,7 @@ def _refuses_the_rest(rule: Rule) -> bool:
 
 def sentence(rule: Rule) -> str:
     """What one rule says."""
-    way = "by any way" if rule.ways is None else f"by {ways_in_words(rule.ways)}"
+    way = "by any way" if rule.ways is None else f"by {ways_in_words(rule.ways, 'or')}"
     who = _listed([" and ".join(map(_who, together)) for together in rule.who], "or")
     return f"{way}: {who} {what_may_be_done(rule.grant, _what(rule.uris))} (line {rule.line})"
 
@@ -75,7 +76,7 @@ def what_may_be_done(grant: Grant, what: str) -> str:
     """With the limits, as it goes on behind who may do it."""
     match grant.level:
         case Level.DENY:
-            return f"is refused {what}"
+            return "is refused" if what == _ANY_URI else f"is refused {what}"
         case Level.READ:
             may = f"may read {what}"
         case Level.WRITE:
@@ -122,7 +123,7 @@ def _who(pattern: Pattern) -> str:
 
 def _what(uris: Sequence[Glob]) -> str:
     if any(uri.is_any for uri in uris):
-        return "any URI"
+        return _ANY_URI
     return _listed([shortened(uri.text, _LONGEST) for uri in uris], "and")
 
 
