@@ -97,7 +97,7 @@ def passed_over(
 def _told(passed: Passed, rule: Rule, client: Client, uri: str, now_s: float) -> Passed:
     if passed.count == 1:
         return _one(rule, client, uri, now_s)
-    text = "each for one of these reasons" if passed.reason is None else _OF_MANY[passed.reason]
+    text = "each for one of several reasons" if passed.reason is None else _OF_MANY[passed.reason]
     return Passed(passed.first, passed.last, passed.count, passed.reason, text)
 
 

@@ -168,7 +168,7 @@ class _Reader:
         self._joint = joint
         field = self._fields[-1]
         field.text += joint
-        if len(field.pieces) > MOST_ALTERNATIVES:
+        if len(field.pieces) >= MOST_ALTERNATIVES:
             raise Unclear(place, f"at most {MOST_ALTERNATIVES} alternatives in one column")
 
     def _add(self, text: str, raw: str, place: Place) -> None:

@@ -198,7 +198,7 @@ class _File:
         )
 
     def _doubts(self, remarks: Remarks | None) -> Iterator[Doubt]:
-        for known in self._sets.known.values():
+        for known in sorted(self._sets.known.values(), key=lambda known: known.place):
             for words in remarks(known.words) if remarks is not None else ():
                 line, column = known.place
                 yield Doubt(self._path, line, column, known.name, f"set {known.name}: {words}")

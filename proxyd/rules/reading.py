@@ -5,6 +5,7 @@ import ipaddress
 import re
 from typing import Final
 
+from proxyd.config.quoting import one_line
 from proxyd.config.routes import Unroutable, parse_name
 from proxyd.rules.field import Field, Piece, Unclear, alternatives, together
 from proxyd.rules.glob import Glob
@@ -94,8 +95,8 @@ def _with_whole_subjects(pieces: list[Piece]) -> list[Piece]:
         elif before is not None and before.text.startswith("dn:") and piece.text.startswith("*"):
             raise Unclear(
                 piece.place,
-                "quotes around a subject with commas"
-                + found(piece.text, f'"{before.text},{piece.text}"'),
+                f"quotes around a subject with commas{found(piece.text)};"
+                f' did you mean "{one_line(before.text)},{one_line(piece.text)}" with them?',
                 key="dn",
             )
         else:
