@@ -230,12 +230,12 @@ def _lines(question: _Question, answer: Explanation) -> Iterator[str]:
     rule = answer.rule
     yield f"{_described(question.subject)}, {one_line(question.uri)}:"
     if rule is None:
-        yield "  no rule is for this client, so it is refused"
+        yield f"  no rule is for this client, so it is refused{':' if answer.before else ''}"
     else:
         yield f"  line {rule.line} decides: {rule.text}"
         yield f"  {sentence(rule)}"
-    if answer.before:
-        yield "" if rule is None else "the rules before it do not:"
+        if answer.before:
+            yield "the rules before it do not:"
     for each in answer.before:
         yield f"  {each}"
 
