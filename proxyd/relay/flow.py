@@ -22,7 +22,10 @@ everything that is not plain forwarding hangs on that:
 * A frame that is spliced is never read; spans end at its last byte, so the next header is.
 * A guarded call of the client's (guards.py) is taken out before its first byte went on, and the
   refusal is inserted into the partner flow where a frame ends. So is a change that has to be
-  recorded and cannot be, once it has come whole.
+  recorded and cannot be, once it has come whole, and, of who may not do everything, what its
+  allowance does not have: at once where the header says that, whole where its flags do. Nothing of
+  this is asked of a call that is allowed as it is; and of other programs and numbers nobody knows
+  it is asked where the walk leaves its usual path for them in any case.
 * A header that has come in parts is held back until it is whole: 31 bytes at most.
 
 On the way up a frame goes on when it is whole, so that a client that dies inside of one leaves
@@ -34,7 +37,8 @@ A flow is `stalled` while its destination has not taken what was received; its s
 not read, so it never holds more than one scratch buffer or one pipe; beyond that only long calls
 are held, and all of one thread's together are bounded. It is `paused` while a
 refusal waits in its partner: a client that sends refused calls and reads nothing is not read
-either; while a descriptor is carried; and while a stream is being opened whose packets are there.
+either; while a descriptor is carried; while a stream is being opened whose packets are there; and
+while more calls were made than the client's pace allows (loop.py).
 """
 
 import os
@@ -44,7 +48,7 @@ from typing import Final, NoReturn
 from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, Endpoint, HungUp
 from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import KNOWN, NO_STOPWATCH, DirectionFigures, Stopwatch
-from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards
+from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards, what_is_forbidden
 from proxyd.relay.ledger import LOOKED_AT, Ledger
 from proxyd.relay.pipes import Pipe, PipeShare
 from proxyd.relay.trail import Trail
@@ -79,9 +83,16 @@ _CROWD: Final = 64
 _STILL_A_CROWD: Final = 8  # of a short read
 SHORT_READS: Final = 16
 
+# What is read at once of a client whose calls are counted by time: 18 of the shortest. What it owes
+# then is paid before its daemon, whose questions whether it lives it cannot answer, gives it up.
+_PACED: Final = 512
+
 # No client that means well sends one. What came in one piece is refused in one piece, so this
 # also bounds the refusals that wait for a client that does not read.
 REFUSALS_LIMIT: Final = 100
+
+# Of a frame that goes no further, beyond which nothing is looked for that it is about.
+_ABOUT: Final = 4096
 
 # Of a change that is not made, because nobody could say later who has made it.
 _UNRECORDED: Final = failure.not_recorded()
@@ -96,6 +107,7 @@ _CALL: Final = int(FrameType.CALL)
 _CALL_WITH_FDS: Final = int(FrameType.CALL_WITH_FDS)
 _REPLIES: Final = (int(FrameType.REPLY), int(FrameType.REPLY_WITH_FDS))
 _STREAM: Final = int(FrameType.STREAM)
+_OF_STREAMS: Final = (_STREAM, int(FrameType.STREAM_HOLE))
 _CLOSE: Final = int(Remote.CONNECT_CLOSE)
 _ERROR: Final = int(Status.ERROR)
 
@@ -117,8 +129,8 @@ class Flow:
     """From `src` to `dst`. Only the relay thread touches it; other threads read its figures.
 
     `calls` counts CALLs on the way up and REPLYs on the way down, `errors` replies that carry
-    one, `moved` bytes received, `refusals` guarded calls that were answered here, and `denials`
-    changes that could not be recorded.
+    one, `moved` bytes received, `refusals` guarded calls that were answered here, `denials`
+    changes that could not be recorded, and `forbidden` calls that the allowance does not have.
     """
 
     __slots__ = (
@@ -174,10 +186,12 @@ class Flow:
         "last",
         "lost",
         "moved",
+        "paced",
         "partner",
         "passes_end",
         "refusals",
         "src",
+        "unpaid",
         "wants_courier",
     )
 
@@ -225,6 +239,8 @@ class Flow:
         self.passes_end = True  # dst is told when nothing more comes
         self._bulk = 0  # how many more reads stop at a header, to find another long frame
         self._crowded = 0  # how many more reads are short ones
+        self.paced = False  # all of them are, and the loop hears of each
+        self.unpaid = False  # the loop's: there were more calls than its pace allows
         self._dropping = 0  # bytes of a refused frame that are still to come
         self._denied = False  # the frame that comes next is refused, whatever it is
         self._trail: Trail | None = None
@@ -273,6 +289,14 @@ class Flow:
         if self._trail is not None:
             self._guarded |= self._trail.procedures
 
+    def pace(self, *, paced: bool) -> None:
+        """Whether the loop counts calls by time, from the next read on."""
+        self.paced = paced
+        if paced:
+            self._crowded = SHORT_READS
+        elif self.unpaid:
+            self.unpaid, self.changed = False, True
+
     def record(self, trail: Trail | None) -> None:
         """How calls are recorded from the next frame on. After `guard`."""
         self._trail = trail
@@ -314,7 +338,10 @@ class Flow:
             self._got_no_bytes(got)
 
     def _pump_special(self, scratch: memoryview) -> None:
-        """A pump while something is held back, about to be inserted or being taken out."""
+        """A pump while something is held back, about to be inserted or being taken out, and each
+        one of a client whose calls are counted by time."""
+        if self.paced:
+            self.changed = True
         if self._held is not None and not self._unpack_held(self._held, scratch):
             self._pump_held(self._held, scratch)
             return
@@ -399,9 +426,9 @@ class Flow:
 
     @property
     def paused(self) -> bool:
-        """A refusal that it caused has not found its place yet, a descriptor is carried, or a
-        stream is being opened."""
-        if self.wants_courier or self.errand is not None or self._waits:
+        """A refusal that it caused has not found its place yet, a descriptor is carried, a stream
+        is being opened, or its calls are paid for with time."""
+        if self.wants_courier or self.errand is not None or self._waits or self.unpaid:
             return True
         return self.partner is not None and bool(self.partner.inserting)
 
@@ -434,7 +461,7 @@ class Flow:
         if not self.ended:
             self.ended = True
             if self._left or self._due:
-                self.inserting = b""  # the frame that it waited for never ends
+                self._insert_nothing()  # the frame that it waited for never ends
             if self.passes_end:
                 self._give_the_beginning()
             self._hold_nothing()
@@ -445,10 +472,20 @@ class Flow:
 
     def _give_the_beginning(self) -> None:
         """Of a frame that is never going to be whole."""
-        if self._head and not self._is_guarded(self._head):
-            self._give(memoryview(self._head))
-        elif self._held is not None:
-            self._give(memoryview(self._held.content))
+        beginning = self._head or (b"" if self._held is None else self._held.content)
+        if beginning and self._may_begin(memoryview(beginning)):
+            self._give(memoryview(beginning))
+
+    def _may_begin(self, view: memoryview) -> bool:
+        """Of who may not do everything nothing goes on that could be a call it cannot make."""
+        if self._is_guarded(view):
+            return False
+        if self._allowed is None:
+            return True
+        if len(view) < HEADER_SIZE or self._waits or self._resumes:
+            return False
+        _, program, _, procedure, _, _, _ = _unpack(view)
+        return not self._allowed.looks_at_flags(program, procedure)
 
     def _hold_nothing(self) -> None:
         self._head, self._waits, self._resumes = b"", False, False
@@ -470,7 +507,7 @@ class Flow:
         # Not clear(): whoever failed to write may still hold a view of it.
         self._unsent = bytearray()
         self._hold_nothing()
-        self.inserting = b""
+        self._insert_nothing()
         self._rider_waits = self.wants_courier = False
         if self.errand is not None:
             self.errand.cancel()
@@ -518,6 +555,8 @@ class Flow:
             if program == _REMOTE and 0 < procedure < KNOWN:
                 known = procedure
             else:
+                if self._allowed is not None and self._forbids(view[at:got]):
+                    return at
                 known = self._unknown(program)
             self._frames[known] += 1
             if kind == self._counted or kind == self._carrier:  # noqa: PLR1714 (a third faster)
@@ -545,15 +584,31 @@ class Flow:
 
     def _sort_out(self, view: memoryview, cut: int) -> None:
         """Forwards the first `cut` bytes and goes on behind them with what is not plain."""
+        rounds = 0
         while True:
             if cut:
                 self._give(view[:cut])
                 view = view[cut:]
             if view:
                 view = self._take_special(view)
+            while self._dropping and view:
+                view = self._drop(view)
             if not view:
                 return
-            cut = 0 if self._dropping else self._walk(view, len(view))
+            rounds += 1
+            if rounds > _CROWD:
+                self._put_off(view)
+                return
+            cut = self._walk(view, len(view))
+
+    def _put_off(self, view: memoryview) -> None:
+        """What is behind so many refusals waits until their caller has got them, or for a turn."""
+        self._head = bytes(view)
+        if self.partner is not None and self.partner.inserting:
+            self._waits = True
+        else:
+            self._resumes = True
+        self.changed = True
 
     def _give(self, view: memoryview) -> None:
         """Writes to dst; keeps what it does not take, behind what it has not taken before."""
@@ -574,7 +629,9 @@ class Flow:
             # The rest of this frame and the next header: behind it there may be another long one.
             limit = min(limit, self._left + HEADER_SIZE)
             self._bulk -= 1
-        if self._crowded:
+        if self.paced:
+            limit = min(limit, _PACED)
+        elif self._crowded:
             limit = min(limit, _SMALL)
             self._crowded -= 1
         if self.inserting and self._left:
@@ -594,8 +651,10 @@ class Flow:
             check_length(int(_COUNT.unpack_from(view)[0]))
         if self._denied or self._is_guarded(view):
             length, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
-            if kind == _CALL or self._expect_descriptors(view, length):
-                self._refused = Header(program, version, procedure, kind, serial)
+            header = Header(program, version, procedure, kind, serial)
+            enough = len(view) >= min(length, _ABOUT) or not self._is_told_of(header)
+            if enough and (kind != _CALL_WITH_FDS or self._expect_descriptors(view, length)):
+                self._take_out(header, view[:length])
                 self._dropping = length
                 return view
         elif len(view) >= HEADER_SIZE:
@@ -618,12 +677,44 @@ class Flow:
             self._hold_whole(view, kind, procedure, serial)
         return view[:0]
 
-    def _is_guarded(self, view: memoryview | bytes) -> bool:
+    def _is_guarded(self, view: memoryview) -> bool:
         """Whether `view` begins with a header of a call that goes no further."""
         if len(view) < HEADER_SIZE:
             return False
         _, program, _, procedure, kind, _, _ = HEADER.unpack_from(view)
-        return kind in self._calling and (program, procedure) in self._guards
+        if kind in self._calling and (program, procedure) in self._guards:
+            return True
+        return self._allowed is not None and self._forbids(view)
+
+    def _forbids(self, view: memoryview) -> bool:
+        """Whether `view` begins with a header, or where that says too little with a frame, that
+        the allowance does not have. A stream goes on that was open when this was another one."""
+        allowed = self._allowed
+        if allowed is None:
+            return False
+        length, program, _, procedure, kind, serial, _ = _unpack(view)
+        if allowed.forbids(program, procedure, kind):
+            streams = None if self._ledger is None else self._ledger.streams
+            if not streams or kind not in _OF_STREAMS or program != _REMOTE:
+                return True
+            return (procedure, serial) not in streams
+        return len(view) >= length and allowed.forbids_flags(view[:length])
+
+    def _take_out(self, header: Header, frame: memoryview) -> None:
+        """The frame, of which so much is there, goes no further."""
+        self._refused = header
+        if self._trail is not None and self._is_told_of(header):
+            self._trail.refused(header, frame)
+
+    def _is_told_of(self, header: Header) -> bool:
+        """Whether the trail should know what a call that goes no further was about."""
+        told = self._trail is not None and not self._denied and header.type in self._calling
+        return told and self._is_forbidden(header)
+
+    def _is_forbidden(self, header: Header) -> bool:
+        """Whether a call that goes no further is one that others may make."""
+        guarded = (header.program, header.procedure) in self._guards
+        return not (guarded and header.type in self._calling)
 
     def _hold_part(self, view: memoryview, length: int, program: int, procedure: int) -> None:
         """Keeps the beginning of a frame until the rest is there."""
@@ -700,10 +791,10 @@ class Flow:
         self._held = None
         with memoryview(held.content) as view:
             _, program, version, procedure, kind, serial, _ = HEADER.unpack_from(view)
-            if procedure in self._guarded and self._stops(view):
-                if not self._denied:
+            if (procedure in self._guarded and self._stops(view)) or self._is_guarded(view):
+                if not (self._denied or self._is_guarded(view)):
                     self._ledger_says_why(kind, procedure, serial)
-                self._refused = Header(program, version, procedure, kind, serial)
+                self._take_out(Header(program, version, procedure, kind, serial), view)
                 self._bytes[self._place(view)] -= len(view)
                 self._give_back_memory()
                 return
@@ -758,6 +849,8 @@ class Flow:
         length, program, version, procedure, kind, serial, status = _unpack(frame)
         calls, trail = kind in self._calling, self._trail
         if calls and (program, procedure) in self._guards:
+            return True
+        if self._allowed is not None and self._forbids(frame):
             return True
         if trail is None or not (calls if self._whole else kind in _REPLIES):
             return self._stops_by_itself(program, procedure, kind, serial, status)
@@ -883,18 +976,25 @@ class Flow:
         refused, self._refused = self._refused, None
         denied, self._denied = self._denied, False
         self.changed = True
-        if denied:
-            self.denials += 1
-        else:
-            self.refusals += 1
-        if self.refusals > REFUSALS_LIMIT:
-            raise MalformedFrame("calls that are refused, again and again")
         if refused is None:
             return
-        if self._trail is not None and not denied:
-            self._trail.refused(refused)
+        if denied:
+            self.denials += 1
+            said = _UNRECORDED
+        elif self._is_forbidden(refused):
+            self._crowded = SHORT_READS
+            if refused.type not in self._calling:
+                return  # nobody waits for an answer, and a daemon would not give one either
+            self.forbidden += 1
+            said = what_is_forbidden(refused.program, refused.procedure)
+        else:
+            self.refusals += 1
+            if self.refusals > REFUSALS_LIMIT:
+                raise MalformedFrame("calls that are refused, again and again")
+            if self._trail is not None:
+                self._trail.refused(refused)
+            said = self._guards[refused.program, refused.procedure]
         if self.partner is not None:
-            said = _UNRECORDED if denied else self._guards[refused.program, refused.procedure]
             self.partner.insert(said.reply_to(refused).pack())
 
     def insert(self, wire: bytes) -> None:
@@ -913,9 +1013,17 @@ class Flow:
 
     def _insert_now(self) -> None:
         if not (self._left or self._due or self.stalled):
-            wire, self.inserting = self.inserting, b""
+            wire = self.inserting
+            self._insert_nothing()
             self.changed = True
             self._give(memoryview(wire))
+
+    def _insert_nothing(self) -> None:
+        """Nothing waits any more for its place; whoever waits for that may go on."""
+        if self.inserting:
+            self.inserting = b""
+            if self.partner is not None:
+                self.partner.resume()
 
     def _splice(self, first: memoryview | None = None) -> bool:
         """Moves more of a long frame past user space; False when it has to be read after all.

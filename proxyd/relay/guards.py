@@ -22,6 +22,7 @@ from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 from proxyd.wire.flags import SHAPES, flags_of
 from proxyd.wire.frame import HEADER, HEADER_SIZE, FrameType
+from proxyd.wire.names import NAMES
 from proxyd.wire.programs import Keepalive, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
@@ -63,14 +64,17 @@ class Guards:
             return kind != _MESSAGE or procedure not in _SIGNS_OF_LIFE
         return key not in allowed.conditional or kind not in (_CALL, _CALL_WITH_FDS)
 
+    def looks_at_flags(self, program: int, procedure: int) -> bool:
+        """Whether it takes more than the header of a call to know if it is allowed."""
+        allowed, key = self.allowance, (program, procedure)
+        return allowed is not None and key in allowed.conditional and key not in allowed.plain
+
     def forbids_flags(self, frame: memoryview) -> bool:
         """The same of a frame that is there whole and that `forbids` lets pass: by its flags."""
         _, program, _, procedure, kind, _, _ = HEADER.unpack_from(frame)
-        if self.allowance is None:
+        if self.allowance is None or not self.looks_at_flags(program, procedure):
             return False
-        condition = self.allowance.conditional.get((program, procedure))
-        if condition is None or (program, procedure) in self.allowance.plain:
-            return False
+        condition = self.allowance.conditional[program, procedure]
         if program != _REMOTE or procedure not in SHAPES:
             return True
         begin = HEADER_SIZE + (_COUNT_SIZE if kind == _CALL_WITH_FDS else 0)
@@ -95,3 +99,12 @@ GUARDED: Final = Guards(
 def restricted(allowance: Allowance | None) -> Guards:
     """What every session has, and an allowance; None for everything. To be made once for all."""
     return GUARDED if allowance is None else replace(GUARDED, allowance=allowance)
+
+
+def what_is_forbidden(program: int, procedure: int) -> Failure:
+    """What the caller is told of a call that its allowance does not have."""
+    names = NAMES.get(program, ())
+    if program not in NAMES:
+        return failure.access_denied(f"calls of program {program:#x}")
+    name = names[procedure] if 0 < procedure < len(names) else f"procedure {procedure}"
+    return failure.access_denied(name)

@@ -22,6 +22,8 @@ stalls. Some corners make this less simple than it sounds:
   pumped once more in each turn, as if the socket were readable, for as long as that lasts.
 * A flow whose descriptor is carried by another process is neither read nor written until an order
   says how that went.
+* A client whose calls are counted by time (pace.py) is charged when it was read, and not read again
+  before it has paid. It is written to meanwhile; its end is seen afterwards, behind what it sent.
 * An endpoint whose read waits for room to write (`reads_when_writable`) is watched for output
   instead of input, and read when that comes.
 
@@ -42,6 +44,7 @@ which has the same epoll and is served behind the sessions.
 """
 
 import contextlib
+import heapq
 import logging
 import os
 import select
@@ -113,6 +116,7 @@ class RelayLoop:
             self._epoll, self._order, timeout_s=parting_timeout_s, most=partings
         )
         self._parting = self.partings.live
+        self._unpaid: list[tuple[int, int]] = []  # a heap: when who is read again
         self._pending: set[End] = set()  # may be read, and epoll does not say so
         self._scratch = memoryview(bytearray(SCRATCH_SIZE))
         self._stopping = False
@@ -187,7 +191,7 @@ class RelayLoop:
 
     def restrict(self, pair: RelayedPair, guards: Guards, pace: Pace | None = None) -> None:
         """What the client of a session that is open may do from now on. Any thread."""
-        self._order(lambda: pair.restrict(guards, pace))
+        self._order(lambda: self._restrict(pair, guards, pace))
 
     def part_all(self, reason: str) -> None:
         """Ends every pair, and lets each daemon know in order. Any thread."""
@@ -211,7 +215,7 @@ class RelayLoop:
         if again:
             self._pending = set()
             timeout_s = 0
-        if self._parting:
+        if self._parting or self._unpaid:
             timeout_s = self._until_one_is_due(timeout_s)
         ready = self._epoll.poll(timeout_s, EVENTS_A_TURN)
         self.clock.now_ns = now_ns = time.monotonic_ns()
@@ -230,8 +234,8 @@ class RelayLoop:
             # Events come first: one of them may have ended this very pair.
             if end.mask & _READABLE and end not in self._pending:
                 self._serve(end, _READABLE)
-        if self._parting:
-            self.partings.expire(time.monotonic_ns())
+        if self._parting or self._unpaid:
+            self._serve_what_is_due(now_ns)
         if woken:
             self._take_orders()
         self._count_turn()
@@ -242,10 +246,14 @@ class RelayLoop:
             self.turn_time.observe(time.monotonic_ns() - self.clock.now_ns)
 
     def _until_one_is_due(self, timeout_s: float | None) -> float | None:
-        """How long to wait for events, so that a parting is not late."""
+        """How long to wait for events, so that neither a parting is late, nor who has paid."""
+        dues_ns = [due_ns for due_ns, _ in self._unpaid[:1]]
         first_ns = self.partings.next_end_ns()
-        if first_ns is None:
+        if first_ns is not None:
+            dues_ns.append(first_ns)
+        if not dues_ns:
             return timeout_s
+        first_ns = min(dues_ns)
         left_s = max(0, first_ns - time.monotonic_ns()) / 1e9 + _LATE_S
         return left_s if timeout_s is None else min(left_s, timeout_s)
 
@@ -354,6 +362,8 @@ class RelayLoop:
         if pair.done or pair.stuck or (pair.leaving and pair.answered):
             self._finish(pair, "")
             return
+        if pair.pace is not None:
+            self._charge(pair, pair.pace)
         if pair.leaving:
             pair.down.changed = True  # each event is looked at for whether that was the last reply
         for flow in (pair.up, pair.down):
@@ -361,6 +371,42 @@ class RelayLoop:
                 self._have_carried(pair, flow)
         self._watch(pair.client)
         self._watch(pair.backend)
+
+    def _charge(self, pair: RelayedPair, pace: Pace) -> None:
+        """For the calls that have come since, whoever answers them."""
+        calls = pair.up.calls + pair.up.forbidden
+        if calls == pair.charged:
+            return
+        taken, pair.charged = calls - pair.charged, calls
+        now_ns = time.monotonic_ns()
+        pair.paid_ns = pace.charge(taken, now_ns)
+        if pair.paid_ns > now_ns and not pair.up.unpaid:
+            pair.up.unpaid = True
+            heapq.heappush(self._unpaid, (pair.paid_ns, pair.number))
+
+    def _serve_what_is_due(self, now_ns: int) -> None:
+        if self._parting:
+            self.partings.expire(time.monotonic_ns())
+        if self._unpaid:
+            self._read_again(now_ns)
+
+    def _read_again(self, now_ns: int) -> None:
+        """Those that have paid."""
+        while self._unpaid and self._unpaid[0][0] <= now_ns:
+            _, number = heapq.heappop(self._unpaid)
+            pair = self._pairs.get(number)
+            if pair is None or not pair.up.unpaid:
+                continue  # it has ended, is frozen, or its pace is another one
+            if pair.paid_ns > now_ns:
+                heapq.heappush(self._unpaid, (pair.paid_ns, number))
+                continue
+            pair.up.unpaid = False
+            self._settle(pair)
+
+    def _restrict(self, pair: RelayedPair, guards: Guards, pace: Pace | None) -> None:
+        pair.restrict(guards, pace)
+        if self._pairs.get(pair.number) is pair:
+            self._settle(pair)
 
     def _have_carried(self, pair: RelayedPair, flow: Flow) -> None:
         """Another process takes the descriptor off src, and puts it on dst if it belongs there."""
@@ -413,6 +459,8 @@ class RelayLoop:
         self._pairs[pair.number] = pair
         for end in (pair.client, pair.backend):
             self._ends[end.endpoint.fileno()] = end
+        if pair.up.unpaid:
+            heapq.heappush(self._unpaid, (pair.paid_ns, pair.number))
         self._settle(pair)
 
     def _resume(self, pair: RelayedPair) -> None:

@@ -171,6 +171,8 @@ DERIVED: Final[Mapping[type, Mapping[str, str]]] = {
         "_guarded": "restrict() and record()",
         "_guards": "restrict()",
         "_ledger": "the pair",
+        "paced": "whoever goes on",
+        "unpaid": "a new process asks for no time that is owed",
         "_pipe": "read out and given back",
         "_piped": "in front of _unsent",
         "_pipes": "the loop's",
@@ -197,6 +199,7 @@ DERIVED: Final[Mapping[type, Mapping[str, str]]] = {
     },
     RelayedPair: {
         "backend": "`backend`",
+        "charged": "what has come before is not charged for",
         "client": "`client`",
         "down": "`down`",
         "ledger": "`streams`",
@@ -319,13 +322,13 @@ def pair_from(  # noqa: PLR0913 (made in one place, by keywords)
         readonly=found["readonly"],
         guards=guards,
         trail=trail,
-        pace=pace,
     )
     for owner, fields in ((pair.up, up), (pair.down, down), (pair.stopwatch, stopwatch)):
         for name, value in fields.items():
             setattr(owner, name, value)
     for name in PAIR:
         setattr(pair, name, found[name])
+    pair.set_pace(pace)
     if found["streams"] is not None:
         pair.ledger.streams = {tuple(key): is_open for *key, is_open in found["streams"]}
     if trail is not None:

@@ -58,6 +58,7 @@ class RelayedPair:
     __slots__ = (
         "active_ns",
         "backend",
+        "charged",
         "client",
         "daemon",
         "down",
@@ -110,7 +111,9 @@ class RelayedPair:
         self.up.partner, self.down.partner = self.down, self.up
         self.client = End(self, client, self.up, self.down, "client")
         self.backend = End(self, backend, self.down, self.up, "daemon")
-        self.pace = pace
+        self.pace: Pace | None = None
+        self.charged = 0  # of the calls that have come so many are in what its pace was charged
+        self.set_pace(pace)
         self.paid_ns = 0  # CLOCK_MONOTONIC before which the client is not read, for its pace
         self.active_ns = now_ns  # CLOCK_MONOTONIC of the last byte in either direction
         self.reason = ""  # why it ended; the first cause stays
@@ -135,7 +138,14 @@ class RelayedPair:
         A stream that is open goes on, and what was refused is answered as it would have been.
         """
         self.up.restrict(guards)
+        self.set_pace(pace)
+
+    def set_pace(self, pace: Pace | None) -> None:
+        """How many calls a second from here on. What has come before is not charged for."""
+        if self.pace is None:
+            self.charged = self.up.calls + self.up.forbidden
         self.pace = pace
+        self.up.pace(paced=pace is not None)
 
     @property
     def done(self) -> bool:

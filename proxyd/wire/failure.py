@@ -41,6 +41,7 @@ class Domain(IntEnum):
     URI = 45
     DBUS = 47
     IDENTITY = 53
+    ACCESS = 55
     POLKIT = 60
     ADMIN = 62
 
@@ -271,6 +272,12 @@ def identity_is_fixed() -> Failure:
         Domain.REMOTE,
         "the identity of this connection was set by the proxy and cannot be replaced",
     )
+
+
+def access_denied(what: str) -> Failure:
+    """What a call gets that the rules for this client do not allow."""
+    detail = f"'proxyd' denied access: its rules do not let this client do {what}"
+    return _ordinary(ErrorCode.ACCESS_DENIED, Domain.ACCESS, detail)
 
 
 def not_recorded() -> Failure:
