@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxyd.cli import rules_check, rules_explain
+from proxyd.cli import rules_apply, rules_check, rules_explain
 from proxyd.cli.commands import Command
 from proxyd.cli.parser import Parser
 from proxyd.daemon.places import Places
+from proxyd.process.exit_status import Exit
 from proxyd.process.health import Health
 
 _EPILOG: Final = """\
@@ -42,6 +43,14 @@ _VERBS: Final = (
         epilog=rules_explain.EPILOG,
         add_arguments=rules_explain.add_arguments,
         act=rules_explain.act,
+    ),
+    _Verb(
+        name="apply",
+        summary="have the daemon read the rules again, and open sessions be held to them",
+        epilog=rules_apply.EPILOG,
+        add_arguments=rules_apply.add_arguments,
+        act=rules_apply.act,
+        misused=Exit.FAILED,
     ),
 )
 

@@ -14,14 +14,12 @@ from proxyd.daemon.places import Places
 from proxyd.invocation import pasteable
 from proxyd.process.exit_status import Exit
 
-DESCRIPTION: Final = (
-    "Has the daemon read its configuration and rules again. New sessions go by them at once; open"
-    " ones go on as they are, unless --now is given."
-)
 EPILOG: Final = """\
-Without --now it says which open sessions the rules would end or hold to something else. With --now
-that is done: whom no rule lets in is ended, all others may do what their rule says from the next
-call on. Who has opened a read-only connection keeps it until it opens another one.
+All of the configuration is read again, as `proxyd reload` does; new sessions go by the rules from
+then on. Open ones go on as they are, and it says which of them the rules would end or hold to
+something else. With --now that is done: whom no rule lets in is ended, all others may do what their
+rule says from the next call on. Who has opened a read-only connection keeps it until it opens
+another one.
 
 exit status: 0 the rules are in force; 1 nothing was changed, or the daemon was not reached.
 """
@@ -30,7 +28,7 @@ _DONE: Final = {"refused": "ended", "changed": "changed", "moved": "ended"}
 _TO_DO: Final = {"refused": "would be ended", "changed": "would change", "moved": "would be ended"}
 
 
-def add(parser: argparse.ArgumentParser, places: Places) -> None:
+def add_arguments(parser: argparse.ArgumentParser, places: Places) -> None:
     add_where(parser, places)
     parser.add_argument("--now", action="store_true", help="hold open sessions to the rules, too")
     parser.add_argument("--json", action="store_true", help="for machines: what was done")

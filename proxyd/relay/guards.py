@@ -105,6 +105,6 @@ def what_is_forbidden(program: int, procedure: int) -> Failure:
     """What the caller is told of a call that its allowance does not have."""
     names = NAMES.get(program, ())
     if program not in NAMES:
-        return failure.access_denied(f"calls of program {program:#x}")
+        return failure.access_denied(f"make calls of program {program:#x}")
     name = names[procedure] if 0 < procedure < len(names) else f"procedure {procedure}"
-    return failure.access_denied(name)
+    return failure.access_denied(f"call {name}")

@@ -62,11 +62,12 @@ class Rulings:
         if table is None:
             return None
         subject = await self._subject_of(client, table)
+        denied = failure.access_denied(f"open {uri}")
         rule = table.decide(subject, uri.partition("?")[0], time.time())
         if rule is None:
-            raise Forbidden("no rule lets it in there", failure.access_denied())
+            raise Forbidden("no rule lets it in there", denied)
         if rule.grant.level is Level.DENY:
-            raise Forbidden(f"rule {rule.line} denies it: {rule.text}", failure.access_denied())
+            raise Forbidden(f"rule {rule.line} denies it: {rule.text}", denied)
         return Ruling(
             line=rule.line,
             text=rule.text,

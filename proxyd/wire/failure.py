@@ -256,10 +256,6 @@ def driver_not_served(detail: str) -> Failure:
     return _ordinary(ErrorCode.CONFIG_UNSUPPORTED, Domain.NONE, detail)
 
 
-def access_denied() -> Failure:
-    return _ordinary(ErrorCode.ACCESS_DENIED, Domain.REMOTE, "'rules' denied access")
-
-
 def too_many_sessions(detail: str) -> Failure:
     """To whom a rule allows as many as are open."""
     return _ordinary(ErrorCode.OPERATION_DENIED, Domain.REMOTE, detail)
@@ -275,8 +271,8 @@ def identity_is_fixed() -> Failure:
 
 
 def access_denied(what: str) -> Failure:
-    """What a call gets that the rules for this client do not allow."""
-    detail = f"'proxyd' denied access: its rules do not let this client do {what}"
+    """What somebody gets whom the rules do not let do something: `what`, as "open URI"."""
+    detail = f"'proxyd' denied access: its rules do not let this client {what}"
     return _ordinary(ErrorCode.ACCESS_DENIED, Domain.ACCESS, detail)
 
 
