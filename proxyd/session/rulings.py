@@ -91,7 +91,8 @@ class Rulings:
 
     @staticmethod
     def guards_of(ruling: Ruling | None) -> Guards:
-        """What its session is held to, where that was not opened read-only."""
+        """What its session is held to. One that may only read is opened read-only as well: here the
+        daemon does not even see what it would refuse."""
         if ruling is None or ruling.grant.level is Level.WRITE:
             return GUARDED
         return _guards(_words(ruling.grant))
