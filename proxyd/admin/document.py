@@ -71,6 +71,8 @@ class Limits:
     waiting: int = 0
     silent: int = 0
     most_places: tuple[Holder, ...] = ()
+    over_rate: tuple[str, ...] = ()  # who was refused within a minute
+    over_logins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

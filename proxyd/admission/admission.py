@@ -28,7 +28,9 @@ import trio
 from proxyd.admission.capacity import Capacity
 from proxyd.admission.holder import Holder, Rank
 from proxyd.admission.holdings import Holdings
+from proxyd.admission.logins import Logins
 from proxyd.admission.place import Crowd, Place, needs_proof
+from proxyd.admission.rates import ConnectionRate
 from proxyd.admission.strangers import Strangers
 from proxyd.admission.turns import Turns
 from proxyd.config.listeners import Door
@@ -70,6 +72,8 @@ class Admission:
         self.capacity = capacity_of(max_clients)
         self._capacity_of = capacity_of
         self._clock = clock
+        self.rate = ConnectionRate()
+        self.logins = Logins()
         self.holdings = Holdings()
         self.turns = Turns[Holder](max_anonymous)
         self._strangers = Strangers(self._most_of)
@@ -153,21 +157,23 @@ class Admission:
 
     async def leave_handshake(self, place: Place) -> None:
         """Waits until one whose handshake is done may go on to prove who it is."""
-        if place.crowd is None:
-            return  # it has made way meanwhile
-        behind = Crowd(place.crowd.transport, shaking_hands=False)
-        while self._strangers.is_full(behind):
-            now = self._clock()
-            leaver = self._strangers.displaced(behind, now, place.holder)
-            if leaver is not None:
-                self._evict(leaver, now)
-                break
-            with trio.move_on_after(_LOOK_EVERY_S):
-                await self._parked.park()
-        if not place.gone:
-            self._strangers.leave(place)
-            self._strangers.join(place, behind)
-            self._let_in()
+        if place.crowd is not None:  # else it has made way meanwhile
+            await self._go_behind_handshakes(place, place.crowd.transport)
+
+    def step_aside(self, place: Place) -> None:
+        """It waits for a time of its own: until it steps back it keeps no other one from proving
+        who he is."""
+        self._needs_proof_no_more(place)
+        self._let_in()
+
+    async def step_back(self, place: Place, transport: Transport) -> None:
+        """Waits until it may go on to prove who it is."""
+        if place.gone:
+            return
+        if transport.traits.by_network:
+            await self._go_behind_handshakes(place, transport)
+        else:
+            await self.turn(place)
 
     def needs_turn(self, place: Place) -> bool:
         """Whether it waits, unread, until others of its user have proven who they are."""
@@ -317,6 +323,21 @@ class Admission:
         why = place.reproach(now)
         self.left(place)
         place.end(f"{why}, and its place was needed")
+
+    async def _go_behind_handshakes(self, place: Place, transport: Transport) -> None:
+        behind = Crowd(transport, shaking_hands=False)
+        while self._strangers.is_full(behind):
+            now = self._clock()
+            leaver = self._strangers.displaced(behind, now, place.holder)
+            if leaver is not None:
+                self._evict(leaver, now)
+                break
+            with trio.move_on_after(_LOOK_EVERY_S):
+                await self._parked.park()
+        if not place.gone:
+            self._strangers.leave(place)
+            self._strangers.join(place, behind)
+            self._let_in()
 
     def _needs_proof_no_more(self, place: Place) -> None:
         self._strangers.leave(place)

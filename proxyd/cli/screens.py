@@ -111,6 +111,7 @@ def concerns(found: document.Status) -> list[Concern]:
     if reload is not None and not reload.succeeded:
         warnings.append(f"the last reload failed: {reload.text}")
     warnings += _shortage(found.limits)
+    warnings += _overdoing(found.limits)
     if found.log.dropped or found.log.lost:
         warnings.append(
             "log lines were lost: an output does not keep up or cannot be written, or somebody"
@@ -180,6 +181,16 @@ def _shortage(limits: document.Limits) -> list[str]:
         else f"{limits.waiting} clients wait for others to prove who they are"
     )
     return [f"{what} (most are of {held})" if held else what]
+
+
+def _overdoing(limits: document.Limits) -> Iterator[str]:
+    """Who does something too often."""
+    if limits.over_rate:
+        who = ", ".join(limits.over_rate)
+        yield f"connections are refused, more a second than proxyd_connection_rate: of {who}"
+    if limits.over_logins:
+        who = ", ".join(limits.over_logins)
+        yield f"logins are refused, more have failed than proxyd_login_failures: of {who}"
 
 
 def status_view(

@@ -286,6 +286,27 @@ class Settings:
         " network (IPv6: from one /64). Who is beyond that gets an error, or is closed where TLS"
         " would have to begin for it. 0: any number.",
     )
+    proxyd_connection_rate: int = count(
+        0,
+        "Connections a second that one user of this host, or one address of the network (IPv6: one"
+        " /64), may begin. Who is beyond that is refused at once: with an error, where that is as"
+        " cheap, else by closing. Root and the daemon's own user are let off. 0: any number.",
+        check=checks.between(0, 100_000),
+    )
+    proxyd_connection_burst: int = count(
+        100,
+        "How many connections one of those may begin at once, before proxyd_connection_rate counts:"
+        " programs open several, and all of them come again after a restart.",
+        check=checks.between(1, 100_000),
+    )
+    proxyd_login_failures: int = count(
+        20,
+        "Logins by SASL a minute that may fail for one user of this host or one address of the"
+        " network, and for one user name. Beyond that they are refused unseen, but for those who"
+        " have come in by that name from there within a day; and the more of them fail in a row,"
+        " the longer the next answer takes, 8 seconds at most. 0: any number, and no pause.",
+        check=checks.between(0, 100_000),
+    )
     proxyd_handshake_timeout: int = count(
         30,
         "Seconds that a client has from connecting until its session is open; then it is cut off.",

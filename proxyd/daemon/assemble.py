@@ -227,12 +227,17 @@ def _record(
 
 def _admission(current: Current) -> Admission:
     settings = current.now.settings
-    return Admission(
+    admission = Admission(
         max_clients=fitting(settings.max_clients, current.now.descriptor_room),
         max_anonymous=settings.max_anonymous_clients,
         most_each=settings.proxyd_max_clients_per_peer,
         capacity_of=Capacity.of,
     )
+    admission.rate.change(
+        a_second=settings.proxyd_connection_rate, burst=settings.proxyd_connection_burst
+    )
+    admission.logins.change(settings.proxyd_login_failures)
+    return admission
 
 
 def _services(

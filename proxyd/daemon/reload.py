@@ -226,6 +226,10 @@ class Reloader:
             max_anonymous=settings.max_anonymous_clients,
             most_each=settings.proxyd_max_clients_per_peer,
         )
+        self._clients.rate.change(
+            a_second=settings.proxyd_connection_rate, burst=settings.proxyd_connection_burst
+        )
+        self._clients.logins.change(settings.proxyd_login_failures)
         self._visitors.change(max_clients=settings.admin_max_clients, max_anonymous=0)
         for key in _waiting(replace(in_force, settings=settings), new.loaded.settings):
             log.warning(

@@ -119,6 +119,8 @@ class Reporter:
                 document.Holder(holder=name, clients=places)
                 for name, places in admission.holdings.largest(_HOLDERS_SHOWN)
             ),
+            over_rate=tuple(admission.rate.over.names()),
+            over_logins=tuple(admission.logins.over.names()),
         )
 
     def _listeners(self) -> Iterator[document.Listener]:

@@ -147,6 +147,11 @@ def _of_sessions(reading: Reading) -> Iterator[Metric]:
         ["reason"],
         {(reason,): count for reason, count in reading.refused.items()},
     )
+    yield _counter(
+        "proxyd_login_delay_seconds_total",
+        "Waits of clients for logins that had failed, all together.",
+        reading.login_delay_s,
+    )
     yield _histograms(
         "proxyd_session_seconds",
         "How long sessions lasted that have ended.",

@@ -64,6 +64,7 @@ class Reading:
     states: Mapping[tuple[str, str, str], int]  # sessions by (listener, daemon, state)
     opened: Mapping[tuple[str, str], int]  # by (listener, daemon)
     refused: Mapping[str, int]
+    login_delay_s: float
     session_time: Mapping[str, Times]
     opening_time: Mapping[str, Times]
     handshake_time: Mapping[str, Times]

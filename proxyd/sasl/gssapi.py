@@ -111,7 +111,8 @@ class GssapiServer:
             self._principal = _spelled(accepted.initiator_name)
             self._username = _username(accepted.initiator_name, self._principal)
         except KeytabError as error:
-            raise LoginRefused(f"without a key nobody can come in: {error}") from error
+            reason = f"without a key nobody can come in: {error}"
+            raise LoginRefused(reason, ours=True) from error
         except GSSError as error:
             hint = hint_for(error, create=self._keytab.create, export=self._keytab.export)
             raise LoginRefused(words_of(error), hint=hint) from error
@@ -123,7 +124,7 @@ class GssapiServer:
             self._expires = now + dt.timedelta(seconds=accepted.lifetime)
         self._context = gssapi.SecurityContext(accepted.context)
         self._turn = self._offer
-        return Challenge(accepted.token)
+        return Challenge(accepted.token, vouched=True)
 
     def _check_flags(self, flags: int) -> None:
         encrypts = self._layers == _CONFIDENTIALITY
@@ -144,7 +145,7 @@ class GssapiServer:
         except GSSError as error:
             raise self._refused(words_of(error)) from error
         self._turn = self._choose
-        return Challenge(wrapped.message)
+        return Challenge(wrapped.message, vouched=True)
 
     def _choose(self, data: bytes | None) -> Success:
         try:

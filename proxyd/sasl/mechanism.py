@@ -22,13 +22,17 @@ class LoginRefused(Exception):
     """The client does not get in. The text is for the log and holds nothing secret.
 
     `username` is who it was, or said to be, as far as that became known; `hint` says what the
-    administrator can do about it, if anything. The client is told no reason.
+    administrator can do about it, if anything; `ours`: what is missing is missing here, so nobody
+    could get in. The client is told no reason.
     """
 
-    def __init__(self, reason: str, *, username: str | None = None, hint: str = "") -> None:
+    def __init__(
+        self, reason: str, *, username: str | None = None, hint: str = "", ours: bool = False
+    ) -> None:
         super().__init__(one_line(shortened(reason, _LONGEST_REASON)))
         self.username = None if username is None else one_line(shortened(username, _LONGEST_REASON))
         self.hint = hint
+        self.ours = ours
 
 
 class BadToken(ValueError):
@@ -68,9 +72,13 @@ class SecurityLayer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """More is wanted of the client (complete 0 on the wire)."""
+    """More is wanted of the client (complete 0 on the wire).
+
+    `vouched`: somebody who is trusted has said who it is, and what follows is no proof any more.
+    """
 
     data: bytes | None
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,11 @@ class Offering:
             ):
                 yield each.name, reason
 
+    def claimed(self, name: str, data: bytes) -> str:
+        """Who a client says that it is in what it sends first to the mechanism of this name; ""
+        where that is not said there."""
+        return _SERVERS[name].claimed(data)
+
     def begin(self, name: str, bindings: Mapping[str, bytes] | None = None) -> Mechanism:
         """An attempt by one of the names. Raises LoginRefused for any other.
 
@@ -78,16 +83,23 @@ def _scram(offering: Offering, name: str, bindings: Mapping[str, bytes]) -> Mech
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """Our side of one: what makes an attempt, and the longest token of a client's, in bytes."""
+    """Our side of one: what makes an attempt, the longest token of a client's, in bytes, and what
+    name is in the first."""
 
     begin: Callable[[Offering, str, Mapping[str, bytes]], Mechanism]
     longest_token: int
+    claimed: Callable[[bytes], str]
+
+
+def _nobody(_: bytes) -> str:
+    """A ticket says its name to who has the key."""
+    return ""
 
 
 _SERVERS: Final = {
-    GSSAPI: _Server(_gssapi, LARGEST_MESSAGE),  # a Kerberos ticket may bring a large PAC
-    SCRAM_PLUS: _Server(_scram, scram.LARGEST_MESSAGE),
-    SCRAM: _Server(_scram, scram.LARGEST_MESSAGE),
+    GSSAPI: _Server(_gssapi, LARGEST_MESSAGE, _nobody),  # a ticket may bring a large PAC
+    SCRAM_PLUS: _Server(_scram, scram.LARGEST_MESSAGE, scram.claimed),
+    SCRAM: _Server(_scram, scram.LARGEST_MESSAGE, scram.claimed),
 }
 
 

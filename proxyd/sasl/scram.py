@@ -32,6 +32,7 @@ from proxyd.sasl.passwords import (
 LARGEST_MESSAGE: Final = 4096
 # Flag of channel binding with its type, the name to act as, and the message that scramp reads.
 _FIRST: Final = re.compile(r"((n|y|p=([A-Za-z0-9.-]+)),(?:a=([^,]+))?,)(.+)", re.DOTALL)
+_COUNTED_BY: Final = 64
 _NAME: Final = re.compile(r"n=([^,]*)")
 
 
@@ -43,6 +44,24 @@ class _BoundHeader:
 
     def make_cbind_input(self, _channel_binding: object) -> bytes:
         return self.content
+
+
+def claimed(data: bytes) -> str:
+    """Who the client's first message says that it is; "" where that will be refused.
+
+    One spelling for each user, as far as the first characters go: it is to count by, and to prepare
+    the longest of names takes half a millisecond.
+    """
+    try:
+        found = _FIRST.fullmatch(_text(data))
+        named = _NAME.match(found[5]) if found else None
+        name = _unescaped(named[1]) if named else ""
+        if not may_be_a_name(name):
+            return ""
+        name = name[:_COUNTED_BY]
+        return name if name.isascii() else prepared(name)
+    except (LoginRefused, PasswordError):
+        return ""
 
 
 class ScramServer:
@@ -94,7 +113,8 @@ class ScramServer:
         try:
             passwords = self._passwords.read()
         except PasswordError as error:
-            raise LoginRefused(f"without passwords nobody can come in: {error}") from error
+            reason = f"without passwords nobody can come in: {error}"
+            raise LoginRefused(reason, ours=True) from error
         self._server = ScramMechanism(SCRAM).make_server(
             lambda username: self._verifier(passwords, username)
         )

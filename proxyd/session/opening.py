@@ -13,13 +13,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from proxyd.admission.holder import NAMELESS_USERS, Holder
+from proxyd.admission.logins import TooManyFailures
 from proxyd.admission.place import Place
 from proxyd.autostart.starter import Starter
 from proxyd.config.addresses import daemon_at
@@ -172,8 +174,15 @@ class OpeningSession:
             self.tally.handshake(self.door.name, took_ns)
             await self._leave_the_handshake()
         if self.door.method is AuthMethod.SASL:
-            proof = self.services.proof(self.door)
-            self._sasl = SaslExchange(proof, self._greeting.bindings, self._place.holder)
+            self._sasl = SaslExchange(
+                self.services.proof(self.door),
+                self._greeting.bindings,
+                self._place.holder,
+                self.services.roster.admission.logins,
+                self._aside,
+            )
+            with closing(self._sasl):
+                return await self._converse()
         return await self._converse()
 
     def deny(self, reason: str) -> None:
@@ -272,7 +281,7 @@ class OpeningSession:
                     denial = await self._ask_polkit(action)
                 await self.conversation.send(machine.polkit_says(denial))
             case NeedsSasl():
-                await self._prove(machine, event)
+                return await self._prove(machine, event)
             case WantsOpen():
                 with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):
                     backend = await self._opened(machine, event)
@@ -351,19 +360,35 @@ class OpeningSession:
         self.cut = self.cut or why
         self.deadline.cancel()
 
-    async def _prove(self, machine: ServerNegotiation, wanted: NeedsSasl) -> None:
+    @asynccontextmanager
+    async def _aside(self) -> AsyncIterator[None]:
+        """The client waits for a time of its own, and keeps no other one from anything by it."""
+        place, admission = self._place, self.services.roster.admission
+        admission.step_aside(place)
+        place.await_client()  # it has to make way, as if it were silent
+        with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):
+            yield
+            await admission.step_back(place, self.door.transport)
+        place.think()
+
+    async def _prove(self, machine: ServerNegotiation, wanted: NeedsSasl) -> tuple[str, int] | None:
         """One step of SASL; after the last one the client has a name and perhaps a layer."""
         assert self._sasl is not None
         try:
             answer = await self._sasl.answer(wanted)
+        except TooManyFailures as error:
+            self.tally.refused[Refusal.LOGINS] += 1
+            await self.conversation.send(machine.sasl_failed())
+            return str(error), self.services.refusals.level(self._place.holder, Refusal.LOGINS)
         except LoginRefused as error:
             self.tally.refused[Refusal.SASL] += 1
             self._log_refusal(f"{self._sasl.name}: {_told(error)}")
+            await self._sasl.pause()
             await self.conversation.send(machine.sasl_failed())
-            return
+            return None
         if isinstance(answer, Challenge):
             await self.conversation.send(machine.sasl_goes_on(answer.data))
-            return
+            return None
         self.client.identity = replace(self.client.identity, sasl_user_name=answer.username)
         self.client.mechanism = self._sasl.name
         log.info(
@@ -380,6 +405,7 @@ class OpeningSession:
             assert isinstance(self.endpoint, PlainEndpoint)
             self.endpoint = SaslEndpoint(self.endpoint, answer.layer)
             self.conversation = Conversation(self.endpoint)
+        return None
 
     async def _opened(self, machine: ServerNegotiation, wanted: WantsOpen) -> Endpoint | None:
         """The daemon's connection; None when the client was told why there is none."""

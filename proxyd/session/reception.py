@@ -11,10 +11,12 @@ here, and is told, as is who comes; who has come by the network and is silent, w
 
 import logging
 import socket
+from typing import Final
 
 import trio
 
 from proxyd.admission.holder import Rank, holder_of
+from proxyd.admission.rates import Buckets
 from proxyd.endpoint.couriers import COURIERS
 from proxyd.session.doorstep import Doorstep
 from proxyd.session.entrance import Entrance
@@ -22,6 +24,10 @@ from proxyd.session.line import Caller
 from proxyd.session.opening import OpeningSession, Services, serve_client
 from proxyd.session.tally import Refusal
 from proxyd.wire import failure
+
+# Whoever comes too fast is told so at this rate: to tell costs ten times what it costs to close.
+_TOLD_A_SECOND: Final = 4.0
+_TOLD_AT_ONCE: Final = 4
 
 log = logging.getLogger("rpc.netserver")
 
@@ -33,6 +39,7 @@ class Reception:
         self._services = services
         self._nursery = nursery
         self._admission = services.roster.admission
+        self._tells = Buckets[str](a_second=_TOLD_A_SECOND, burst=_TOLD_AT_ONCE)
         self.doorstep = Doorstep(
             self._admission,
             self._enter,
@@ -53,7 +60,9 @@ class Reception:
             COURIERS.close(sock)
             return
         caller = Caller(sock, entrance, holder, trio.current_time())
-        if self._admission.draining and not door.transport.traits.by_network:
+        if not self._admission.rate.admits(holder):
+            self._slow_down(caller)
+        elif self._admission.draining and not door.transport.traits.by_network:
             self._tell_of_drain(caller)
         elif trouble := self._services.trouble_of(door):
             self._turn_away(caller, failure.not_served(door.transport.name), trouble)
@@ -76,6 +85,17 @@ class Reception:
 
     def _turn_away(self, caller: Caller, refusal: failure.Failure, why: str = "") -> None:
         self._nursery.start_soon(self._services.refusals.tell, caller, refusal, why)
+
+    def _slow_down(self, caller: Caller) -> None:
+        """Before anything was done for it: who comes too fast is to cost as little as can be."""
+        holder = caller.holder
+        refusal = failure.too_many_a_second(holder.name, int(self._admission.rate.a_second))
+        traits = caller.door.transport.traits
+        if traits.shakes_hands or not self._tells.take(holder.name):
+            self._services.refusals.close(caller, refusal.message, Refusal.RATE)
+        else:
+            told = self._services.refusals.tell
+            self._nursery.start_soon(told, caller, refusal, "", Refusal.RATE)
 
     def _tell_of_drain(self, caller: Caller) -> None:
         told = self._services.refusals.tell

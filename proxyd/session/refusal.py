@@ -72,6 +72,14 @@ class Refusals:
         news = self._episodes.begins((holder, "refused", reason))
         return logging.WARNING if news else logging.DEBUG
 
+    def close(self, caller: Caller, why: str, reason: Refusal) -> None:
+        """Without a word, at once. Of an episode the first one is recorded."""
+        self.reasons[reason] += 1
+        if self._episodes.begins((caller.holder, "refused", reason)):
+            log.warning("%s: turned away: %s", caller, why)
+            self.on_denied(caller, why)
+        COURIERS.close(caller.sock)
+
     async def tell(
         self,
         caller: Caller,

@@ -5,6 +5,9 @@ each step runs in one of a few threads. A client that is silent between two step
 
 What counts as success is decided here: the mechanism says who it is and how strong the layer is,
 `sasl_allowed_username_list` and `tcp_min_ssf` say whether that is enough.
+
+An attempt counts (admission/logins.py) from its first token on: a client that asks for that of the
+server has said nothing, and nothing was looked at. One that is left in the middle has failed.
 """
 
 import functools
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proxyd.admission.holder import Holder
+from proxyd.admission.logins import Aside, Attempt, Logins
 from proxyd.admission.threads import SharedThreads
 from proxyd.config.globs import matches
 from proxyd.config.quoting import excerpt
@@ -89,11 +93,21 @@ class SaslExchange:
     """The attempts of one client, one after the other.
 
     `bindings` are what its TLS connection can be told by (RFC 5929), for the mechanisms that want
-    to know.
+    to know. `aside` is entered while an attempt has to wait for a time of its own. To be closed.
     """
 
-    def __init__(self, proof: Proof, bindings: Mapping[str, bytes], holder: Holder) -> None:
+    def __init__(
+        self,
+        proof: Proof,
+        bindings: Mapping[str, bytes],
+        holder: Holder,
+        logins: Logins,
+        aside: Aside,
+    ) -> None:
         self._proof = proof
+        self._logins = logins
+        self._aside = aside
+        self._attempt: Attempt | None = None
         self._bindings = bindings
         self._holder = holder
         self._mechanism: Mechanism | None = None
@@ -110,21 +124,60 @@ class SaslExchange:
         return self._proof.offering.longest_token
 
     async def answer(self, wanted: NeedsSasl) -> Challenge | Success:
-        """What the mechanism says to a token. Raises LoginRefused, and the attempt is over."""
+        """What the mechanism says to a token. Raises LoginRefused, and the attempt is over, and
+        TooManyFailures, where it is not even begun."""
         mechanism, self._mechanism = self._mechanism, None
+        if wanted.mechanism is not None:
+            self.close()
+            self.name = wanted.mechanism
+        begins = self._attempt is None and (wanted.mechanism is None or wanted.data is not None)
+        if begins:
+            self._attempt = await self._begin(wanted.data or b"")
         step = functools.partial(self._step, wanted, mechanism)
-        answer, mechanism = await self._proof.threads.run(self._holder, step)
-        if isinstance(answer, Success):
-            self._proof.policy.judge(answer)
-        else:
+        try:
+            answer, mechanism = await self._proof.threads.run(self._holder, step)
+            if isinstance(answer, Success):
+                self._proof.policy.judge(answer)
+        except LoginRefused as error:
+            self._fail(error)
+            raise
+        if isinstance(answer, Challenge):
             self._mechanism = mechanism
+        self._go_on(answer)
         return answer
+
+    async def pause(self) -> None:
+        """Returns when the client may be told that it has failed."""
+        if self._attempt is not None:
+            await self._logins.pause(self._attempt, self._aside)
+
+    def close(self) -> None:
+        """No more comes of the attempt that is going on, if one is."""
+        if self._attempt is not None:
+            self._attempt.left()
+            self._attempt = None
+
+    async def _begin(self, data: bytes) -> Attempt:
+        name = self._proof.offering.claimed(self.name, data)
+        return await self._logins.begin(self._holder, name, self._aside)
+
+    def _fail(self, error: LoginRefused) -> None:
+        if self._attempt is not None and error.ours:
+            self._attempt.vouched()
+            self._attempt.left()
+        elif self._attempt is not None:
+            self._attempt.failed()
+
+    def _go_on(self, answer: Challenge | Success) -> None:
+        if self._attempt is not None and isinstance(answer, Success):
+            self._attempt.succeeded()
+        elif self._attempt is not None and isinstance(answer, Challenge) and answer.vouched:
+            self._attempt.vouched()
 
     def _step(
         self, wanted: NeedsSasl, mechanism: Mechanism | None
     ) -> tuple[Challenge | Success, Mechanism]:
         if wanted.mechanism is not None:
-            self.name = wanted.mechanism
             mechanism = self._proof.offering.begin(wanted.mechanism, self._bindings)
             return mechanism.start(wanted.data), mechanism
         assert mechanism is not None  # the negotiation asks for no step of an attempt that is over

@@ -19,6 +19,8 @@ class Refusal(StrEnum):
 
     DRAINING = "draining"  # nobody new is let in
     NO_PLACE = "no_place"  # over a limit of his own, or there was none left
+    RATE = "rate"  # more connections a second than its holder may begin
+    LOGINS = "logins"  # more have failed than its holder or its name may have
     TLS = "tls"  # no handshake came of it, or the certificate is not one that is let in
     SASL = "sasl"  # the proof failed, or the name is not in the list
     POLKIT = "polkit"

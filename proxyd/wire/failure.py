@@ -176,6 +176,11 @@ def too_many_clients(whose: str, count: int) -> Failure:
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
 
 
+def too_many_a_second(whose: str, a_second: int) -> Failure:
+    detail = f"{whose} begins more than {a_second} a second (proxyd_connection_rate): try again"
+    return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many connections: {detail} in a moment")
+
+
 def no_place(count: int) -> Failure:
     detail = f"{count} are connected, and others wait already (max_clients): try again later"
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")

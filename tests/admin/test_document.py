@@ -66,7 +66,7 @@ def test_what_is_not_known_is_passed_over():
 
 def test_a_daemon_that_is_older_says_less():
     older = status_with()
-    for key in ("waiting", "silent", "most_places"):
+    for key in ("waiting", "silent", "most_places", "over_rate", "over_logins"):
         del older["limits"][key]
     del older["format"], older["troubles"]
     status = read(Status, older)

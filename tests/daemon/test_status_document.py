@@ -117,6 +117,8 @@ async def test_an_idle_daemon_tells_all_of_this(parts):
             "waiting": 0,
             "silent": 0,
             "most_places": [],
+            "over_rate": [],
+            "over_logins": [],
         },
         "backends": [
             {

@@ -43,6 +43,8 @@ STATUS = {
         "waiting": 0,
         "silent": 0,
         "most_places": [],
+        "over_rate": [],
+        "over_logins": [],
     },
     "backends": [
         {

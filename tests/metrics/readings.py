@@ -63,6 +63,7 @@ def reading(**changes):
         "states": {("libvirt-sock", "virtqemud", "open"): 2, ("tls [::1]:1", "", "negotiating"): 1},
         "opened": {("libvirt-sock", "virtqemud"): 5},
         "refused": {"tls": 4, "no_place": 0},
+        "login_delay_s": 2.5,
         "session_time": {"virtqemud": TIMES},
         "opening_time": {"virtqemud": TIMES},
         "handshake_time": {"tls [::1]:1": TIMES},

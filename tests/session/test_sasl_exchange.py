@@ -1,11 +1,12 @@
 """One client's SASL: whose steps meet, who is let in, and that nobody's thread is waited for."""
 
 import threading
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
 
+from proxyd.admission.logins import Logins
 from proxyd.config.listeners import Door
 from proxyd.config.settings import SPECS
 from proxyd.negotiation.events import NeedsSasl
@@ -49,6 +50,9 @@ class Offer:
         self.ssf = ssf
         self.begun = []
 
+    def claimed(self, name, data):
+        return data.decode().lstrip("!")
+
     def begin(self, name, bindings):
         assert name in self.names
         assert bindings == {}
@@ -64,20 +68,29 @@ def proof(offer=None, *, allowed=None, least_ssf=0):
     )
 
 
+@asynccontextmanager
+async def aside():
+    yield
+
+
+def of(asked, logins=None):
+    return SaslExchange(asked, {}, SOMEBODY, logins or Logins(), aside)
+
+
 def exchange(**policy):
-    return SaslExchange(proof(**policy), {}, SOMEBODY)
+    return of(proof(**policy))
 
 
 async def test_steps_are_computed_in_another_thread():
     offer = Offer()
-    sasl = SaslExchange(proof(offer), {}, SOMEBODY)
+    sasl = of(proof(offer))
     assert await sasl.answer(NeedsSasl("RIDDLE", None)) == Challenge(b"who?")
     assert offer.begun[0].thread != threading.get_ident()
 
 
 async def test_a_new_attempt_has_a_mechanism_of_its_own():
     offer = Offer()
-    sasl = SaslExchange(proof(offer), {}, SOMEBODY)
+    sasl = of(proof(offer))
     await sasl.answer(NeedsSasl("RIDDLE", None))
     await sasl.answer(NeedsSasl("RIDDLE", None))
     assert len(offer.begun) == 2
@@ -144,7 +157,7 @@ async def test_few_threads_serve_many_clients():
     asked = proof(Slowly())
     async with trio.open_nursery() as nursery:
         for _ in range(20):
-            nursery.start_soon(SaslExchange(asked, {}, SOMEBODY).answer, NeedsSasl("RIDDLE", None))
+            nursery.start_soon(of(asked).answer, NeedsSasl("RIDDLE", None))
         for _ in range(asked.threads.most):
             await trio.to_thread.run_sync(started.acquire)
         await trio.testing.wait_all_tasks_blocked()
