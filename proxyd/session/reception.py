@@ -89,7 +89,7 @@ class Reception:
     def _slow_down(self, caller: Caller) -> None:
         """Before anything was done for it: who comes too fast is to cost as little as can be."""
         holder = caller.holder
-        refusal = failure.too_many_a_second(holder.name, int(self._admission.rate.a_second))
+        refusal = failure.too_many_a_second(holder.name, self._admission.rate.a_second)
         traits = caller.door.transport.traits
         if traits.shakes_hands or not self._tells.take(holder.name):
             self._services.refusals.close(caller, refusal.message, Refusal.RATE)

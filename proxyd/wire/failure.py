@@ -176,8 +176,8 @@ def too_many_clients(whose: str, count: int) -> Failure:
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many active clients: {detail}")
 
 
-def too_many_a_second(whose: str, a_second: int) -> Failure:
-    detail = f"{whose} begins more than {a_second} a second (proxyd_connection_rate): try again"
+def too_many_a_second(whose: str, a_second: float) -> Failure:
+    detail = f"{whose} begins more than {a_second:g} a second (proxyd_connection_rate): try again"
     return _ordinary(ErrorCode.RPC, Domain.RPC, f"Too many connections: {detail} in a moment")
 
 
