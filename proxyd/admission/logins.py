@@ -290,7 +290,7 @@ class Logins:
         if pause_s <= 0:
             return
         if pause_s > LONGEST_S or not self._may_wait(pair):
-            raise self._refused(pair, "it has to wait for those that have failed, as others do")
+            raise self._refused(pair, "too many logins have failed at one time")
         await self._wait(pair, pause_s, aside)
 
     def _may_wait(self, pair: _Pair) -> bool:
