@@ -69,6 +69,11 @@ ROWS: Final = {
         ),
         Panel("New sessions", "ops", (_rate("proxyd_sessions_opened_total", "listener"),)),
         Panel("Refused", "ops", (_rate("proxyd_refusals_total", "reason"),)),
+        Panel(
+            "Waiting, for logins failed",
+            "short",
+            (_rate("proxyd_login_delay_seconds_total", "instance"),),
+        ),
     ),
     "Calls": (
         Panel("Calls", "ops", (_rate("proxyd_calls_total", "daemon"),)),

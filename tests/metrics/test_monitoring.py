@@ -38,5 +38,6 @@ def test_only_metrics_that_there_are_are_asked_for(name):
     }
     asked = set(re.findall(r"\bproxyd_[a-z_]+", (MONITORING / name).read_text()))
     # Settings that are named in words, and what the command alone tells.
-    others = {"proxyd_max_clients_per_peer", "proxyd_asleep"}
+    others = {"proxyd_max_clients_per_peer", "proxyd_connection_rate", "proxyd_login_failures"}
+    others |= {"proxyd_asleep"}
     assert asked - others <= shown
