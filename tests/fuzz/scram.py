@@ -15,7 +15,7 @@ from scramp import ScramMechanism
 
 from proxyd.sasl.mechanism import Challenge, LoginRefused
 from proxyd.sasl.passwords import Passwords, Verifier
-from proxyd.sasl.scram import ScramServer
+from proxyd.sasl.scram import ScramServer, claimed
 from tests.fuzz.claims import claim_one_line
 
 USERS = ("joe", "a,b=c")
@@ -70,7 +70,7 @@ def one_input(data):
     )
     messages = data[1:].split(b"\xff", 3)
     turns, first, knows = [server.start, server.step, server.step, server.step], b"", False
-    challenge = b""
+    challenge, said = b"", ""
     for turn, message in zip(turns, [None, *messages] if data[0] & 4 else messages, strict=False):
         if challenge and message is not None:
             knows = message.endswith(b"PROOF")
@@ -83,7 +83,10 @@ def one_input(data):
         if not isinstance(answer, Challenge):
             assert knows
             assert answer.username in USERS
+            assert answer.username == said
             return
+        if not challenge:
+            said = claimed(message or b"")
         first, challenge = message or b"", answer.data
 
 

@@ -126,6 +126,11 @@ def test_a_client_that_starts_without_a_token_is_asked_for_it(on_tcp, client):
     assert isinstance(on_tcp.step(client.first), Challenge)
 
 
+def test_who_has_a_ticket_is_vouched_for_from_then_on(on_tcp, client):
+    assert not on_tcp.start(None).vouched
+    assert on_tcp.step(client.first).vouched
+
+
 def test_any_host_name_with_a_key_serves(on_tcp, tickets):
     assert Client(tickets, service="libvirt@other.example").succeed(on_tcp).username == "joe"
 

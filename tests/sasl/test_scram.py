@@ -13,7 +13,7 @@ from proxyd.sasl import passwords as module
 from proxyd.sasl import scram as scram_module
 from proxyd.sasl.mechanism import Challenge, LoginRefused, Success
 from proxyd.sasl.passwords import PasswordFile
-from proxyd.sasl.scram import ScramServer
+from proxyd.sasl.scram import ScramServer, claimed
 from tests.bed.examples import examples
 
 ENDPOINT = {"tls-server-end-point": b"digest of the certificate"}
@@ -106,6 +106,33 @@ def test_names_may_have_commas_and_equals_signs(server):
 
 def test_names_are_prepared(server):
     assert attempt(server, bare="n=j\u00adoe,r=nonce".encode()).username == "joe"
+
+
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        (b"n,,n=joe,r=nonce", "joe"),
+        (b"p=tls-exporter,a=joe,n=joe,r=nonce", "joe"),
+        (b"n,,n=a=2Cb=3Dc,r=nonce", "a,b=c"),
+        ("n,,n=j\u00adoe,r=nonce".encode(), "joe"),
+        ("n,,n=\uff4aoe,r=nonce".encode(), "joe"),
+        (b"n,,n=" + 200 * b"x" + b",r=nonce", 64 * "x"),
+        (b"n,,n=" + 300 * b"x" + b",r=nonce", ""),
+        ("n,,n=\u0627x,r=nonce".encode(), ""),  # in two directions, which is not allowed
+        (b"n,,r=nonce", ""),
+        (b"\xff", ""),
+        (b"", ""),
+        (bytes(5000), ""),
+    ],
+)
+def test_who_a_client_says_that_it_is_has_one_spelling(first, name):
+    assert claimed(first) == name
+
+
+def test_a_file_that_cannot_be_used_is_nobodys_wrong_password(tmp_path):
+    with pytest.raises(LoginRefused) as refused:
+        ScramServer(PasswordFile(str(tmp_path / "none"))).start(b"n,,n=joe,r=nonce")
+    assert refused.value.ours
 
 
 def test_a_wrong_password_is_refused(server):

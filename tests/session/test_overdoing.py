@@ -9,6 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from proxyd.admission.rates import Buckets
 from proxyd.config.transports import Transport
+from proxyd.sasl.mechanism import LoginRefused
 from proxyd.session import reception
 from proxyd.session.tally import Refusal
 from proxyd.wire import remote
@@ -16,7 +17,7 @@ from proxyd.wire.frame import Status
 from proxyd.wire.programs import Remote
 from tests.fakes.hand_clock import HandClock
 from tests.session.desk import OPEN_TO_ALL, SOMEBODY, eventually, failure_of, lines, succeeded
-from tests.session.test_sasl_exchange import BY_SASL, proof, start, step
+from tests.session.test_sasl_exchange import BY_SASL, Offer, proof, start, step
 
 NOBODY = 65534
 FEW = 3
@@ -197,4 +198,21 @@ async def test_an_attempt_that_nobody_ends_has_failed(slow_to_forgive, how):
     await desk.is_empty()
     assert not desk.admission.logins._holders.going_on
     assert 0 < owed("uid 65534") <= 2
+    await desk.is_as_before()
+
+
+async def test_what_is_missing_here_is_nobodys_failure(slow_to_forgive):
+    class Broken(Offer):
+        def begin(self, name, bindings):
+            raise LoginRefused("without a key nobody can come in", ours=True)
+
+    desk = slow_to_forgive
+    desk.proof = proof(Broken())
+    caller = connect(desk, BY_SASL)
+    for _ in range(2 * FEW):
+        await caller.call(Remote.AUTH_SASL_INIT)
+        said = await caller.call(Remote.AUTH_SASL_START, remote.SaslStart("RIDDLE", b"joe").pack())
+        assert said.header.status == Status.ERROR
+    assert desk.roster.tally.refused == {Refusal.SASL: 2 * FEW}
+    assert desk.admission.logins.delayed_s == 0
     await desk.is_as_before()
