@@ -1,6 +1,7 @@
 """proxyd install, uninstall, doctor and switch, as the command line knows them."""
 
 import argparse
+import time
 from typing import TYPE_CHECKING, Final
 
 from proxyd import __version__
@@ -14,6 +15,8 @@ from proxyd.daemon.load_config import load_checked, source_of
 from proxyd.daemon.places import Places, places_of, routing_table
 from proxyd.deploy import install as deploy
 from proxyd.doctor import command as doctor
+from proxyd.doctor.files import way_to
+from proxyd.doctor.state import Rules
 from proxyd.doctor.surroundings import Surroundings, Unready
 from proxyd.process.exit_status import StartFailed
 from proxyd.process.health import Health
@@ -88,6 +91,30 @@ def _program(settings: Settings) -> document.Program | None:
     return found.program
 
 
+def _rules(settings: Settings) -> Rules | None:
+    from proxyd.cli.rules_file import house_of  # noqa: PLC0415
+    from proxyd.daemon.load_rules import read_rules  # noqa: PLC0415
+    from proxyd.rules.doubts import doubts_of  # noqa: PLC0415
+    from proxyd.rules.words import summary  # noqa: PLC0415
+
+    path = settings.proxyd_rules_file
+    if path is None:
+        return None
+    files = (way_to(path, secret=False),)
+    try:
+        parsed = read_rules(path)
+    except StartFailed as error:
+        return Rules(path=path, trouble=str(error), files=files)
+    return Rules(
+        path=path,
+        count=len(parsed.rules),
+        faults=tuple(map(str, parsed.faults)),
+        doubts=tuple(map(str, doubts_of(parsed, time.time(), house_of(settings)))),
+        summary=() if parsed.faults else tuple(summary(parsed.rules)),
+        files=files,
+    )
+
+
 def _doctor(arguments: argparse.Namespace, _: Places) -> int:
     around = Surroundings(
         config_file=_SYSTEM.config_file,
@@ -99,6 +126,7 @@ def _doctor(arguments: argparse.Namespace, _: Places) -> int:
         passwords=_passwords,
         switching=under_way,
         program=_program,
+        rules=_rules,
     )
     return doctor.run(arguments, around)
 

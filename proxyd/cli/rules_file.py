@@ -57,7 +57,12 @@ def rules_file(arguments: argparse.Namespace, places: Places) -> RulesFile:
             f"there are no rules: proxyd_rules_file is not set in {source.path}; set it, or name a"
             " file",
         )
-    return RulesFile(read_rules(path), House(exists=_exists, sasl_ways=_sasl_ways(settings)))
+    return RulesFile(read_rules(path), house_of(settings))
+
+
+def house_of(settings: Settings) -> House:
+    """What this host and its configuration are to the rules."""
+    return House(exists=_exists, sasl_ways=_sasl_ways(settings))
 
 
 def _sasl_ways(settings: Settings) -> frozenset[Way]:

@@ -95,6 +95,7 @@ def judge(state: HostState) -> Iterator[Finding]:
     files = [*state.configuration.files]
     files += state.tls.files if state.tls else ()
     files += (way for sasl in state.sasl for way in sasl.files)
+    files += state.rules.files if state.rules else ()
     found = in_the_way(state, files)
     if not found:
         return

@@ -17,6 +17,7 @@ from proxyd.doctor import (
     files,
     polkit,
     program,
+    rules,
     sasl,
     startable,
     tls,
@@ -53,6 +54,7 @@ def gather(around: Surroundings, *, config: str | None, deadline_s: float) -> Ho
         guests=count_guests(),
         switching=around.switching(),
         program=around.program(settings),
+        rules=around.rules(settings),
     )
 
 
@@ -75,6 +77,7 @@ def judge(state: HostState) -> list[Finding]:
         *tls.judge(state),
         *sasl.judge(state),
         *polkit.judge(state),
+        *rules.judge(state),
         *files.judge(state),
     ]
     if state.no_systemd:

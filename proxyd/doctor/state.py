@@ -219,6 +219,19 @@ class PolkitState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The rules file; `trouble` is why it cannot be read. `summary` is all of it in sentences."""
+
+    path: str
+    count: int = 0
+    trouble: str = ""
+    faults: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    summary: tuple[str, ...] = ()
+    files: tuple[Way, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostState:
     """Everything that is judged.
 
@@ -240,6 +253,7 @@ class HostState:
     tls: TlsState | None = None
     sasl: tuple[SaslState, ...] = ()
     polkit: PolkitState | None = None
+    rules: Rules | None = None
     guests: int = 0
     switching: Mode | None = None
     program: Program | None = None

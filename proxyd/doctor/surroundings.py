@@ -8,7 +8,7 @@ from proxyd.admin.document import Program
 from proxyd.config.routes import RoutingTable
 from proxyd.config.settings import Settings
 from proxyd.config.sources import Loaded
-from proxyd.doctor.state import Mode
+from proxyd.doctor.state import Mode, Rules
 
 if TYPE_CHECKING:  # these bring libraries with them that a look at the units need not wait for
     from proxyd.pki.files import CertificateFiles
@@ -26,7 +26,8 @@ class Surroundings:
 
     `load` takes the path of a configuration file, None for the usual one, and raises Unready. The
     others read nothing by themselves but to see which of several files is there; `switching` reads
-    where a switch leads that has not ended, and `program` asks the proxyd that runs, if one does.
+    where a switch leads that has not ended, `program` asks the proxyd that runs, if one does, and
+    `rules` reads the rules, if there are any.
     """
 
     config_file: str
@@ -38,3 +39,4 @@ class Surroundings:
     passwords: "Callable[[Settings], PasswordFile]"
     switching: Callable[[], Mode | None] = lambda: None
     program: Callable[[Settings], Program | None] = lambda _: None
+    rules: Callable[[Settings], Rules | None] = lambda _: None

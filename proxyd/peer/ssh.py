@@ -48,13 +48,23 @@ def _ancestors(pid: int) -> Iterator[int]:
 
 def _is_sshd(pid: int) -> bool:
     try:
-        program = os.readlink(f"/proc/{pid}/exe").removesuffix(_GONE)
         status = _read(f"/proc/{pid}/status").splitlines()
+        # Not by the owner of /proc/PID, which is root for whoever lets nobody look at himself.
+        if not any(line.split() == _ROOTS for line in status):
+            return False
+        return _is_named_so(pid)
     except OSError:
         return False
-    named = os.path.basename(program) in _NAMES and program.startswith(_PLACES)
-    # Not by the owner of /proc/PID, which is root for whoever lets nobody look at himself.
-    return named and any(line.split() == _ROOTS for line in status)
+
+
+def _is_named_so(pid: int) -> bool:
+    """By its program; where that may not be seen, as by a service without capabilities, by what it
+    is called, which somebody who may become root by sudo can choose."""
+    try:
+        program = os.readlink(f"/proc/{pid}/exe").removesuffix(_GONE)
+    except PermissionError:
+        return _read(f"/proc/{pid}/comm").rstrip("\n") in _NAMES
+    return os.path.basename(program) in _NAMES and program.startswith(_PLACES)
 
 
 def _in_session_of_sshd(pid: int) -> bool:

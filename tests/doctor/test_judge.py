@@ -17,7 +17,7 @@ from proxyd.daemon.places import places_of
 from proxyd.doctor.findings import exit_status
 from proxyd.doctor.gather import judge
 from proxyd.doctor.report import report, report_json
-from proxyd.doctor.state import Answer, Mode, PolkitState, Process, SaslState, TlsState
+from proxyd.doctor.state import Answer, Mode, PolkitState, Process, Rules, SaslState, TlsState
 from proxyd.pki.problems import fatal, warning
 from tests.doctor.hosts import (
     C_PROXY,
@@ -57,6 +57,7 @@ NO_KEYTAB = f"{KEYTAB}: there is no such file; kadmin: ktadd -k {KEYTAB} libvirt
 
 HOME_KEYTAB = "/home/alice/krb5.tab"
 PKI = "/etc/pki/libvirt"
+RULES = "/etc/libvirt/proxyd-rules.conf"
 PRIVATE = f"{PKI}/private/serverkey.pem"
 CLOSED = {
     "units": units(MODULAR_UNITS, PROXY_UNITS, TLS_UNIT),
@@ -130,6 +131,54 @@ def may(*capabilities):
 HOSTS = [
     ("all_is_well", 0, host()),
     ("libvirtd_alone", 0, monolithic()),
+    (
+        "rules_in_force",
+        0,
+        host(
+            rules=Rules(
+                path=RULES,
+                count=2,
+                summary=("by tls: SASL user eve may read any URI", "everybody else is refused"),
+                files=(way(RULES, secret=False),),
+            )
+        ),
+    ),
+    (
+        "rules_that_are_hardly_meant_and_anybodys",
+        1,
+        host(
+            rules=Rules(
+                path=RULES,
+                count=1,
+                doubts=(f"{RULES}:1:1: the rule in line 1 ended on 2026-01-01",),
+                summary=("everybody is refused",),
+                files=(
+                    way(
+                        RULES,
+                        step("/etc/libvirt", "alice:alice"),
+                        step(RULES, mode=0o664, directory=False),
+                        secret=False,
+                    ),
+                ),
+            )
+        ),
+    ),
+    (
+        "rules_with_faults",
+        2,
+        host(
+            rules=Rules(
+                path=RULES,
+                faults=(f"{RULES}:1:12: expected what may be done", f"{RULES}:2:1: expected a way"),
+                files=(way(RULES, secret=False),),
+            )
+        ),
+    ),
+    (
+        "rules_that_are_not_there",
+        2,
+        host(rules=Rules(path=RULES, trouble=f"cannot load the rules: {RULES}: no such file")),
+    ),
     (
         "an_update_that_is_not_in_force",
         1,
