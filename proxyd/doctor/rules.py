@@ -58,7 +58,8 @@ def judge(state: HostState) -> Iterator[Finding]:
     if not rules.faults and not in_the_way(state, rules.files):
         told = "; ".join(rules.summary[:_MOST_TOLD])
         more = "; …" if rules.summary[_MOST_TOLD:] else ""
-        said = f"{rules.count} rules say who may do what ({rules.path}): {told}{more}."
+        count = "1 rule says" if rules.count == 1 else f"{rules.count} rules say"
+        said = f"{count} who may do what ({rules.path}): {told}{more}."
         yield fine("rules", said)
 
 

@@ -986,7 +986,9 @@ class Flow:
             if refused.type not in self._calling:
                 return  # nobody waits for an answer, and a daemon would not give one either
             self.forbidden += 1
-            said = what_is_forbidden(refused.program, refused.procedure)
+            key = refused.program, refused.procedure
+            by_flags = self._allowed is not None and self._allowed.looks_at_flags(*key)
+            said = what_is_forbidden(*key, by_flags=by_flags)
         else:
             self.refusals += 1
             if self.refusals > REFUSALS_LIMIT:

@@ -23,6 +23,7 @@ from proxyd.wire.failure import Failure
 from proxyd.wire.flags import SHAPES, flags_of
 from proxyd.wire.frame import HEADER, HEADER_SIZE, FrameType
 from proxyd.wire.names import NAMES
+from proxyd.wire.permissions import ALWAYS, SOMETIMES
 from proxyd.wire.programs import Keepalive, Program, Remote
 from proxyd.wire.xdr import MalformedFrame
 
@@ -101,10 +102,20 @@ def restricted(allowance: Allowance | None) -> Guards:
     return GUARDED if allowance is None else replace(GUARDED, allowance=allowance)
 
 
-def what_is_forbidden(program: int, procedure: int) -> Failure:
+def what_is_forbidden(program: int, procedure: int, *, by_flags: bool = False) -> Failure:
     """What the caller is told of a call that its allowance does not have."""
-    names = NAMES.get(program, ())
-    if program not in NAMES:
+    names = NAMES.get(program)
+    if names is None:
         return failure.access_denied(f"make calls of program {program:#x}")
     name = names[procedure] if 0 < procedure < len(names) else f"procedure {procedure}"
-    return failure.access_denied(f"call {name}")
+    if by_flags:
+        asked = SOMETIMES.get(program, {}).get(procedure, ())
+        words = tuple(dict.fromkeys(each.permission for each in asked))
+        name = f"{name} with these flags"
+    elif program == _REMOTE:
+        known = ALWAYS[program]
+        words = (known[procedure] if 0 < procedure < len(known) else None) or ()
+    else:
+        words = (f"{Program(program).name.lower()}:…",)
+    needs = f" ({', '.join(words)})" if words else ""
+    return failure.access_denied(f"call {name}{needs}")

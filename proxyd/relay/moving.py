@@ -55,7 +55,7 @@ _SIGNED: Final = 1 << 31  # a procedure or a type, as a header has it
 _LONGEST_TEXT: Final = 4096  # a reason beyond that is cut; paths and addresses are shorter
 _ONE_READ: Final = 1 << 16  # what may have come behind the last frame
 # Of our own error: its text is short.
-_LONGEST_REFUSALS: Final = (REFUSALS_LIMIT + 2) * 4096
+LONGEST_REFUSALS: Final = (REFUSALS_LIMIT + 2) * 4096
 # A call that was held until it was whole, or a pipe, and what came behind it.
 _MOST_UNSENT: Final = MAX_FRAME + (1 << 21)
 
@@ -117,7 +117,7 @@ FLOW: Final[Mapping[str, Check]] = {
     "ended": flag,
     "errors": whole(),
     "exhausted": flag,
-    "inserting": content(_LONGEST_REFUSALS),
+    "inserting": content(LONGEST_REFUSALS),
     "keepalives": whole(),
     "last": _place,
     "lost": words(_LONGEST_TEXT),
@@ -301,7 +301,7 @@ def pair_from(  # noqa: PLR0913 (made in one place, by keywords)
     found = taken(state, {**PAIR, **_PARTS})
     up, down = _taken_flow(found["up"], "up"), _taken_flow(found["down"], "down")
     stopwatch = _taken(found["stopwatch"], STOPWATCH, "stopwatch")
-    _check_up(up, guards)
+    _check_up(up)
     _check_down(down)
     carries = client.carries_descriptors and backend.carries_descriptors
     if found["readonly"] or not carries:
@@ -421,14 +421,11 @@ def _taken(state: object, table: Mapping[str, Check], what: str) -> dict[str, An
     return found
 
 
-def _check_up(up: dict[str, Any], guards: Guards) -> None:
+def _check_up(up: dict[str, Any]) -> None:
     """What cannot be at the same time: the flow would break over it, or never move again."""
     refused = up["_refused"]
     if up["_dropping"] and refused is None:
         raise ValueError("up: bytes are taken out of no call")
-    denied = refused is None or up["_denied"]
-    if not (denied or (refused.program, refused.procedure) in guards.refusals):
-        raise ValueError("up: a call is refused that is not refused here")
     held = up["_held"]
     if held is not None and not (held.missing or up["_due"]):
         raise ValueError("up: a frame is held that waits for nothing")

@@ -30,10 +30,12 @@ def _bytes_again(found):
 
 
 class Travelling(HandTurned):
-    """`move` takes its pair to the other one of its two loops. `trail` makes what records it."""
+    """`move` takes its pair to the other one of its two loops. `trail` makes what records it, and
+    `pace` is what it has after its first move."""
 
-    def __init__(self, *, trail=lambda: None, layer_from=FakeLayer.from_state, **kind):
+    def __init__(self, *, trail=lambda: None, layer_from=FakeLayer.from_state, pace=None, **kind):
         super().__init__(**kind)
+        self._pace = pace
         self._layer_from = layer_from
         self._trail = trail
         self.pair.record(trail())
@@ -63,6 +65,7 @@ class Travelling(HandTurned):
             clock=loop.clock,
             guards=self._guards,
             trail=self._trail(),
+            pace=self._pace,
         )
 
     def _end(self, state, sock, before):
@@ -123,7 +126,15 @@ class Travelling(HandTurned):
     @property
     def counted(self):
         return [
-            (flow.moved, flow.calls, flow.errors, flow.refusals, flow.denials, flow.keepalives)
+            (
+                flow.moved,
+                flow.calls,
+                flow.errors,
+                flow.refusals,
+                flow.denials,
+                flow.forbidden,
+                flow.keepalives,
+            )
             for flow in (self.up, self.down)
         ]
 

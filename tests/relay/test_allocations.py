@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from proxyd.relay.guards import GUARDED, restricted
+from proxyd.rules.permissions import allowance_of
 from tests.relay import frames
 
 CALLS = 2000
@@ -16,8 +18,9 @@ def nothing_of_others_to_collect():
     gc.collect()
 
 
-def test_calls_leave_no_object_behind_and_wake_no_collector(start):
-    session = start()
+@pytest.mark.parametrize("guards", [GUARDED, restricted(allowance_of(["read"]))])
+def test_calls_leave_no_object_behind_and_wake_no_collector(start, guards):
+    session = start(guards=guards)
     call, reply = frames.call(1), frames.reply(1)
     scratch = bytearray(len(call) + len(reply))
 
