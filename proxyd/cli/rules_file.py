@@ -9,7 +9,7 @@ from typing import Final
 
 from proxyd.config.settings import Settings
 from proxyd.daemon.load_config import source_of
-from proxyd.daemon.load_rules import read_rules
+from proxyd.daemon.load_rules import read_rules, rules_of
 from proxyd.daemon.places import Places
 from proxyd.process.exit_status import Exit, StartFailed
 from proxyd.rules.doubts import House
@@ -50,14 +50,14 @@ def rules_file(arguments: argparse.Namespace, places: Places) -> RulesFile:
         return RulesFile(read_rules(arguments.file), House(exists=_exists))
     source = source_of(arguments.config, places, os.environ)
     settings = source.load().settings
-    path = arguments.file or settings.proxyd_rules_file
-    if path is None:
+    parsed = rules_of(settings) if arguments.file is None else read_rules(arguments.file)
+    if parsed is None:
         raise StartFailed(
             Exit.FAILED,
             f"there are no rules: proxyd_rules_file is not set in {source.path}; set it, or name a"
             " file",
         )
-    return RulesFile(read_rules(path), house_of(settings))
+    return RulesFile(parsed, house_of(settings))
 
 
 def house_of(settings: Settings) -> House:

@@ -15,11 +15,10 @@ from proxyd.rules.table import RuleTable
 _KEY: Final = "proxyd_rules_file"
 
 
-def rules_path(settings: Settings, directory: str) -> str | None:
-    """Where the rules are, if there are any; `directory` is where relative paths start."""
-    if settings.proxyd_rules_file is None:
-        return None
-    return os.path.join(directory, settings.proxyd_rules_file)
+def rules_of(settings: Settings) -> Parsed | None:
+    """The rules that the settings name, None for no rules. Raises StartFailed; may block."""
+    path = settings.proxyd_rules_file
+    return None if path is None else read_rules(path)
 
 
 def read_rules(path: str) -> Parsed:
@@ -47,15 +46,15 @@ def read_rules(path: str) -> Parsed:
     return parse_rules(text, path, unfit=unfit, remarks=remarks)
 
 
-def load_rules(settings: Settings, directory: str) -> RuleTable | None:
-    """The rules to go by; None where there are none. Raises StartFailed; reads a file."""
-    path = rules_path(settings, directory)
-    if path is None:
+def load_rules(settings: Settings) -> RuleTable | None:
+    """The rules to go by; None where there are none. Raises StartFailed; may block."""
+    parsed = rules_of(settings)
+    if parsed is None:
         return None
-    parsed = read_rules(path)
     if parsed.faults:
         causes = [(_KEY, unloadable(each)) for each in parsed.faults]
-        more = f" (and {len(causes) - 1} more: proxyd rules check {path})" if causes[1:] else ""
+        count = len(causes) - 1
+        more = f" (and {count} more: proxyd rules check {parsed.path})" if count else ""
         raise StartFailed(Exit.FAILED, f"{causes[0][1]}{more}", key=_KEY, causes=causes)
     return RuleTable(parsed.rules)
 

@@ -184,8 +184,8 @@ def _try_audit(settings: Settings, options: Options) -> None:
         raise StartFailed(Exit.FAILED, text, key="proxyd_audit_output") from error
 
 
-def _try_rules(settings: Settings, options: Options) -> None:
-    load_rules(settings, options.directory)
+def _try_rules(settings: Settings, _: Options) -> None:
+    load_rules(settings)
 
 
 def _try_port(settings: Settings, transport: Transport) -> None:

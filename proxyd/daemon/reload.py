@@ -196,7 +196,7 @@ class Reloader:
         # What the sockets were opened with.
         kept = {key: getattr(in_force.settings, key) for key in FIXED_AT_START if key not in free}
         settings = replace(loaded.settings, **kept)
-        rules = load_rules(settings, self._options.directory)
+        rules = load_rules(settings)
         tls = attempted(lambda: load_tls_for(settings, places), Transport.TLS, Part.CERTIFICATES)
         offerings, troubles = load_offerings(settings, places)
         if isinstance(tls, Trouble):

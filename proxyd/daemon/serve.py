@@ -189,7 +189,7 @@ def _take_what_is_needed(
         lineage.pid_file.take()
     inherited = lineage.inherited
     raise_descriptor_limit()
-    rules = load_rules(settings, options.directory)
+    rules = load_rules(settings)
     troubles: list[Trouble] = []
     tls = attempted(lambda: load_tls_for(settings, places), Transport.TLS, Part.CERTIFICATES)
     if isinstance(tls, Trouble):

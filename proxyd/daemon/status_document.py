@@ -20,7 +20,6 @@ from proxyd.config.routes import Destination
 from proxyd.daemon.drain import Drain
 from proxyd.daemon.idle import IdleExit
 from proxyd.daemon.in_force import Current, Options
-from proxyd.daemon.load_rules import rules_path
 from proxyd.daemon.log_settings import LogSettings
 from proxyd.daemon.needs import Needs
 from proxyd.daemon.reload import Reloader
@@ -154,7 +153,7 @@ class Reporter:
 
     def _rules(self) -> document.Rules | None:
         now = self.current.now
-        path = rules_path(now.settings, self.options.directory)
+        path = now.settings.proxyd_rules_file
         if now.rules is None or path is None:
             return None
         return document.Rules(file=path, count=len(now.rules.rules))

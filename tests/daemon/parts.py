@@ -59,7 +59,7 @@ class Parts:
                 settings=loaded.settings,
                 at_start=loaded.settings,
                 routes=routing_table(loaded.settings, places),
-                rules=load_rules(loaded.settings, self.options.directory),
+                rules=load_rules(loaded.settings),
                 tls=load_tls_for(loaded.settings, places),
                 offerings=load_offerings(loaded.settings, places)[0],
                 descriptor_room=descriptor_room,

@@ -152,21 +152,21 @@ def test_this_passes(reading, wire):
 @pytest.mark.parametrize(
     ("wire", "what"),
     [
-        (destroy(1), "DOMAIN_DESTROY (domain:stop)"),
-        (xml_desc(1, 1), "DOMAIN_GET_XML_DESC with these flags (domain:read_secure)"),
-        (frames.call(1, procedure=11), "DOMAIN_DEFINE_XML (domain:write, domain:save)"),
-        (frames.call(1, procedure=318), "DOMAIN_EVENT_CALLBACK_LIFECYCLE"),
-        (frames.call(1, procedure=LATER), f"procedure {LATER}"),
-        (frames.call(1, procedure=3, program=Program.QEMU), "DOMAIN_AGENT_COMMAND (qemu:…)"),
-        (frames.call(1, procedure=99, program=Program.LXC), "procedure 99 (lxc:…)"),
-        (frames.call(1, program=77), "calls of program 0x4d"),
+        (destroy(1), "call DOMAIN_DESTROY (domain:stop)"),
+        (xml_desc(1, 1), "call DOMAIN_GET_XML_DESC with these flags (domain:read_secure)"),
+        (frames.call(1, procedure=11), "call DOMAIN_DEFINE_XML (domain:write, domain:save)"),
+        (frames.call(1, procedure=318), "call DOMAIN_EVENT_CALLBACK_LIFECYCLE"),
+        (frames.call(1, procedure=LATER), f"call procedure {LATER}"),
+        (frames.call(1, procedure=3, program=Program.QEMU), "call DOMAIN_AGENT_COMMAND (qemu:…)"),
+        (frames.call(1, procedure=99, program=Program.LXC), "call procedure 99 (lxc:…)"),
+        (frames.call(1, program=77), "make calls of program 0x4d"),
     ],
 )
 def test_the_caller_is_told_what_it_may_not_do(reading, wire, what):
     reading.send(reading.client, wire)
     (answer,) = reading.at_client.arrived
     said = Failure.unpack(answer.wire[HEADER_SIZE:])
-    beginning = "'proxyd' denied access: its rules do not let this client call"
+    beginning = "'proxyd' denied access: its rules do not let this client"
     assert said.message == f"access denied: {beginning} {what}"
 
 

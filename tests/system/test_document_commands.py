@@ -138,7 +138,8 @@ def unsaid(said, block):
     """The first of its lines that is none of the output's, or ""."""
     lines = [re.sub(" +", " ", line.rstrip()) for line in said.splitlines()]
     for wanted in block.text.splitlines():
-        pattern = re.compile(".*".join(map(re.escape, wanted.split("…"))))
+        parts = re.sub(" +", " ", wanted).split("…")
+        pattern = re.compile(".*".join(map(re.escape, parts)))
         if not any(map(pattern.search, lines)):
             return wanted
     return ""
