@@ -87,7 +87,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "uri": _text(512, "what it opened"),
     "daemon": _text(64, "the daemon behind"),
     "rule": _number("the line of the rules file that decides of the session"),
-    "may": _text(64, "and what it gives: `read`, `operate`, `write`, or the name of a set"),
+    "may": _text(32, "and what it gives: `read`, `operate`, `write`, or the name of a set"),
     "procedure": _text(
         64, "the call, by libvirt's name, or `PROGRAM/NUMBER` where it is not known"
     ),

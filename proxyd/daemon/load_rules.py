@@ -32,8 +32,7 @@ def read_rules(path: str) -> Parsed:
         reason = os.strerror(error.errno or 0)
         raise StartFailed(
             Exit.FAILED,
-            f"cannot load the rules: {path}: {reason}; without them nobody is let in. Write them"
-            f" (docs/rules.md), or take {_KEY} out of the configuration",
+            f"cannot load the rules: {path}: {reason}; mend that, or name another file in {_KEY}",
             key=_KEY,
         ) from error
     if found.st_mode & stat.S_IWOTH:

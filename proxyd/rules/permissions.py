@@ -4,9 +4,9 @@ The words, in any case:
 
 * `OBJECT:PERMISSION`, as libvirt's access control knows them: `domain:start`. Both sides may have
   globs: `domain:*`, `*:read`.
-* `remote:NAME`, `qemu:NAME`, `lxc:NAME`: calls of a program by the names of procedures.tsv,
-  whatever permissions they need: `remote:domain_reset`, `qemu:*`. `remote:455` is one by its
-  number, also of those that this table does not know yet.
+* `remote:NAME`, `qemu:NAME`, `lxc:NAME`: calls of a program by their names (those of
+  docs/protocol/procedures.tsv), whatever permissions they need: `remote:domain_reset`, `qemu:*`.
+  `remote:455` is one by its number, also of those that this table does not know yet.
 * `read`: getattr, read and search_… of all objects. It is what libvirt lets through on a read-only
   connection, but for what this asks a guest's agent for.
 * `operate`: what runs guests, and not what defines them (OPERATE).
