@@ -9,7 +9,7 @@ The words, in any case:
   `remote:455` is one by its number, also of those that this table does not know yet.
 * `read`: getattr, read and search_… of all objects. It is what libvirt lets through on a read-only
   connection, but for what this asks a guest's agent for.
-* `operate`: what runs guests, and not what defines them (OPERATE).
+* `operate`: what runs guests, and not what defines them (OPERATE, and DOMAIN_MANAGED_SAVE).
 
 A call of REMOTE is allowed if all is allowed that it needs. Other programs, whose calls go past
 libvirt's idea of a guest, are allowed where they are named and by no permission. What every open
@@ -61,10 +61,10 @@ READ: Final = frozenset(
 # interfaces, devices and filters nothing but reading: other guests hang on them. Of pools the
 # refresh alone, which only looks again at what is there.
 #
-# hibernate is in: whoever may stop a guest may as well keep what it was doing. DOMAIN_SAVE has the
-# daemon write that to whatever file it names; who is not to do that needs a set without it.
+# Not hibernate: with it DOMAIN_SAVE has the daemon write, as root, over whatever file it names. But
+# whoever may stop a guest may as well keep what it was doing, where libvirt keeps such things: these
+# two calls are in by their names.
 OPERATE: Final = READ | {
-    "domain:hibernate",
     "domain:init_control",
     "domain:inject_nmi",
     "domain:open_device",
@@ -80,6 +80,9 @@ OPERATE: Final = READ | {
     "storage_pool:refresh",
 }
 LEVELS: Final[Mapping[str, frozenset[str]]] = {"read": READ, "operate": OPERATE}
+_CALLS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "operate": ("domain_managed_save", "domain_managed_save_remove"),
+}
 
 _OF_EACH_CONNECTION: Final = frozenset({"connect:getattr"})
 
@@ -184,6 +187,8 @@ def _permissions_of(word: str) -> frozenset[str]:
 
 
 def _calls_of(word: str) -> Iterator[tuple[int, int]]:
+    for call in _CALLS_OF.get(word, ()):
+        yield from _calls_of(f"remote:{call}")
     prefix, colon, name = word.partition(":")
     program = _PROGRAMS.get(prefix)
     if program is None or not colon:

@@ -272,3 +272,12 @@ def test_there_is_nothing_to_remark_on(words):
 )
 def test_what_is_hardly_meant_is_remarked_on(words, said):
     assert remarks(words) == [said]
+
+
+def test_who_runs_guests_keeps_what_they_did_where_libvirt_does_and_writes_over_no_file():
+    plain = allowance_of(["operate"]).plain
+    names = {NAMES[Program.REMOTE][number] for _, number in plain}
+    assert {"DOMAIN_MANAGED_SAVE", "DOMAIN_MANAGED_SAVE_REMOVE"} <= names
+    assert not {name for name in names if name.startswith(("DOMAIN_SAVE", "DOMAIN_CORE_DUMP"))} - {
+        "DOMAIN_SAVE_IMAGE_GET_XML_DESC"
+    }
