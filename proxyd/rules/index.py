@@ -44,6 +44,11 @@ class Index:
             for together in rule.who:
                 self._add(number, rule, together)
 
+    @property
+    def scanned(self) -> int:
+        """Rules that are looked at each time."""
+        return len(self._scanned)
+
     def places(self, client: Client, uri: str) -> Iterator[Numbers]:
         """Numbers of rules, in order within each place; the same one may be in several."""
         if self._scanned:

@@ -62,8 +62,8 @@ READ: Final = frozenset(
 # refresh alone, which only looks again at what is there.
 #
 # Not hibernate: with it DOMAIN_SAVE has the daemon write, as root, over whatever file it names. But
-# whoever may stop a guest may as well keep what it was doing, where libvirt keeps such things: these
-# two calls are in by their names.
+# whoever may stop a guest may as well keep what it was doing, where libvirt keeps such things: two
+# calls are in by their names (_CALLS_OF).
 OPERATE: Final = READ | {
     "domain:init_control",
     "domain:inject_nmi",

@@ -1,6 +1,7 @@
 """The rules in force, and which of them decides."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from proxyd.rules.explanation import Explanation, Passed, passed_over, why_not
 from proxyd.rules.index import Index
@@ -9,17 +10,22 @@ from proxyd.rules.rule import Rule
 from proxyd.rules.subject import Subject, Way
 
 
+_SCANNED_AT_ONCE: Final = 200
+
+
 class RuleTable:
     """Rules in their order. The first one that fits decides; where none does, nobody is let in.
 
-    A table is never changed: any thread may ask it.
+    A table is never changed: any thread may ask it. One that `is_slow` takes milliseconds.
     """
 
-    __slots__ = ("_index", "needs_groups", "needs_ssh", "rules")
+    __slots__ = ("_index", "is_slow", "needs_groups", "needs_ssh", "rules")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self._index = Index(self.rules)
+        # A certificate with many names makes each of these rules dear.
+        self.is_slow = self._index.scanned > _SCANNED_AT_ONCE
         # Whether any rule asks for the groups of a client of this host, and whether it came by ssh.
         self.needs_groups = any(
             pattern.kind is Kind.GROUP

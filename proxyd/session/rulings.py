@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from weakref import WeakValueDictionary
 
+import trio
+
 from proxyd.admission.holder import site
 from proxyd.config.transports import Transport
 from proxyd.peer.credentials import Denied, ensure_it_is_there
@@ -20,6 +22,7 @@ from proxyd.relay.guards import GUARDED, Guards, restricted
 from proxyd.relay.pace import Pace
 from proxyd.rules.grant import Grant, Level
 from proxyd.rules.permissions import allowance_of
+from proxyd.rules.rule import Rule
 from proxyd.rules.ruling import Ruling
 from proxyd.rules.subject import Subject, Way
 from proxyd.rules.table import RuleTable
@@ -63,7 +66,8 @@ class Rulings:
             return None
         subject = await self._subject_of(client, table)
         denied = failure.access_denied(f"open {uri}")
-        rule = table.decide(subject, uri.partition("?")[0], time.time())
+        decide = functools.partial(table.decide, subject, uri.partition("?")[0], time.time())
+        rule = await _in_a_thread(decide) if table.is_slow else decide()
         if rule is None:
             raise Forbidden("no rule lets it in there", denied)
         if rule.grant.level is Level.DENY:
@@ -150,6 +154,15 @@ class Rulings:
         except Denied as error:
             told = failure.system_error(error.errno, str(error), Domain.NONE)
             raise Forbidden(str(error), told) from error
+
+
+async def _in_a_thread(decide: Callable[[], Rule | None]) -> Rule | None:
+    try:
+        return await trio.to_thread.run_sync(decide, abandon_on_cancel=True)
+    except RuntimeError as error:  # EAGAIN of clone(), as threading tells it
+        text = f"cannot look into the rules: {error}"
+        told = failure.system_error(errno.EAGAIN, text, Domain.NONE)
+        raise Forbidden(text, told) from error
 
 
 @functools.lru_cache(_MOST_SETS)

@@ -180,7 +180,7 @@ SHOWS = {
     "proxyd_sasl_mechanisms": lambda parts: proof(parts).offering.names,
     "proxyd_keytab": lambda parts: proof(parts).offering.keytab.path,
     "proxyd_passwords": lambda parts: proof(parts).offering.passwords.path,
-    "proxyd_rules_file": lambda parts: parts.in_force.settings.proxyd_rules_file,
+    "proxyd_rules_file": lambda parts: parts.in_force.rules and parts.in_force.rules.rules,
     "key_file": lambda parts: files(parts).pairs,
     "cert_file": lambda parts: files(parts).pairs,
     "ca_file": lambda parts: files(parts).ca,
