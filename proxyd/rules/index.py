@@ -45,9 +45,14 @@ class Index:
                 self._add(number, rule, together)
 
     @property
-    def scanned(self) -> int:
-        """Rules that are looked at each time."""
-        return len(self._scanned)
+    def largest(self) -> int:
+        """Rules in the place that has most of them: as many may be looked at for one name."""
+        places = [self._scanned, *self._exact.values()]
+        for by_length in (*self._begins.values(), *self._ends.values()):
+            places += (numbers for found in by_length.values() for numbers in found.values())
+        for by_free in self._blocks.values():
+            places += (numbers for found in by_free.values() for numbers in found.values())
+        return max(map(len, places))
 
     def places(self, client: Client, uri: str) -> Iterator[Numbers]:
         """Numbers of rules, in order within each place; the same one may be in several."""

@@ -9,8 +9,7 @@ from proxyd.rules.pattern import Client, Kind
 from proxyd.rules.rule import Rule
 from proxyd.rules.subject import Subject, Way
 
-
-_SCANNED_AT_ONCE: Final = 200
+_AT_ONCE: Final = 200  # rules that are looked at for one name of a client's
 
 
 class RuleTable:
@@ -25,7 +24,7 @@ class RuleTable:
         self.rules = tuple(rules)
         self._index = Index(self.rules)
         # A certificate with many names makes each of these rules dear.
-        self.is_slow = self._index.scanned > _SCANNED_AT_ONCE
+        self.is_slow = self._index.largest > _AT_ONCE
         # Whether any rule asks for the groups of a client of this host, and whether it came by ssh.
         self.needs_groups = any(
             pattern.kind is Kind.GROUP
