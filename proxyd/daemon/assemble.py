@@ -55,6 +55,7 @@ from proxyd.relay.pair import RelayedPair
 from proxyd.session.handover import Relay
 from proxyd.session.leaving import Leaving
 from proxyd.session.line import Caller
+from proxyd.session.opener import Opener
 from proxyd.session.opening import Services
 from proxyd.session.presence import Presence
 from proxyd.session.refusal import Refusals
@@ -143,7 +144,7 @@ def assemble(
         current=current,
         roster=roster,
         polkit=services.polkit,
-        can_start=services.starter.can_start,
+        can_start=services.opener.starter.can_start,
         audit=audit.audit,
     )
     reloader.on_reload.append(needs.remember)
@@ -178,7 +179,7 @@ def assemble(
         relay=relay,
         presence=services.presence,
         polkit=services.polkit,
-        starter=services.starter,
+        starter=services.opener.starter,
         entrances=Entrances(current, names),
         services=services,
         leaving=leaving,
@@ -254,11 +255,13 @@ def _services(
         relay=relay,
         presence=Presence(),
         polkit=polkit_for(current.now),
-        starter=Starter(
-            runtime_dir=options.places.runtime_dir, environ=os.environ, euid=os.geteuid()
+        opener=Opener(
+            routes=lambda: current.now.routes,
+            starter=Starter(
+                runtime_dir=options.places.runtime_dir, environ=os.environ, euid=os.geteuid()
+            ),
+            rulings=rulings,
         ),
-        rulings=rulings,
-        routes=lambda: current.now.routes,
         timeout_s=lambda: current.now.settings.proxyd_handshake_timeout,
         proof=prover(current),
         refusals=Refusals(roster.admission.capacity.turned_away, episodes, leaving.part),

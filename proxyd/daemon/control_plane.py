@@ -125,7 +125,7 @@ class Daemon:
                         self._parts.roster,
                         self._parts.roster.audit,
                         self._notifier,
-                        self._parts.services.rulings,
+                        self._parts.services.opener.rulings,
                     )
                     if await self.succession.take_over(self._nursery):
                         self._nursery.start_soon(self._keep_office)

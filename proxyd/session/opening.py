@@ -23,11 +23,10 @@ import trio
 from proxyd.admission.holder import NAMELESS_USERS, Holder
 from proxyd.admission.logins import TooManyFailures
 from proxyd.admission.place import Place
-from proxyd.autostart.starter import Starter
 from proxyd.config.addresses import daemon_at
 from proxyd.config.listeners import Door
 from proxyd.config.quoting import excerpt
-from proxyd.config.routes import Destination, RoutingTable, Unroutable
+from proxyd.config.routes import Unroutable
 from proxyd.endpoint.contract import Endpoint, HungUp
 from proxyd.endpoint.plain import PlainEndpoint
 from proxyd.endpoint.sasl import SaslEndpoint
@@ -42,23 +41,22 @@ from proxyd.negotiation.events import (
 )
 from proxyd.negotiation.server import ServerNegotiation
 from proxyd.peer.credentials import Denied
-from proxyd.rules.grant import Level
 from proxyd.sasl.mechanism import Challenge, LoginRefused
-from proxyd.session.backend import OpenFailed, open_backend
+from proxyd.session.backend import OpenFailed
 from proxyd.session.conversation import Conversation, SentDescriptors
 from proxyd.session.greeting import Greeting, Untrusted
 from proxyd.session.handover import Relay
 from proxyd.session.leaving import Part, part_at_once
+from proxyd.session.opener import Opener
 from proxyd.session.presence import Presence
 from proxyd.session.refusal import PATIENCE_S, Refusals
 from proxyd.session.roster import Client, Roster
-from proxyd.session.rulings import Forbidden, Rulings
+from proxyd.session.rulings import Forbidden
 from proxyd.session.sasl_exchange import Proof, SaslExchange
 from proxyd.session.tally import Refusal, Tally
 from proxyd.wire import failure
 from proxyd.wire.failure import Failure
 from proxyd.wire.programs import AuthMethod
-from proxyd.wire.remote import OPEN_READONLY
 
 _REFUSALS_LOGGED: Final = 3
 _PROMPTS: Final = 5
@@ -77,19 +75,17 @@ log = logging.getLogger("rpc.netserverclient")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What every session needs. `routes` and `timeout_s` give what is in force right now."""
+    """What every session needs. `timeout_s` gives what is in force right now."""
 
     roster: Roster
     relay: Relay
-    routes: Callable[[], RoutingTable]
     timeout_s: Callable[[], int]
     proof: Callable[[Door], Proof]  # for doors that ask for SASL
     refusals: Refusals
     episodes: Episodes
     presence: Presence
     polkit: "PolkitAuthority | None"  # for doors that ask for it
-    starter: Starter
-    rulings: Rulings
+    opener: Opener
     part: Part = part_at_once  # from whom no session came of
     trouble_of: Callable[[Door], str] = lambda _: ""  # why nobody can be let in by a door
 
@@ -409,33 +405,17 @@ class OpeningSession:
 
     async def _opened(self, machine: ServerNegotiation, wanted: WantsOpen) -> Endpoint | None:
         """The daemon's connection; None when the client was told why there is none."""
-        arguments, client = wanted.arguments, self.client
-        readonly = bool(arguments.flags & OPEN_READONLY)
         began_ns = time.monotonic_ns()
         try:
-            destination = self._route(arguments.name, readonly=readonly)
-            ruling = await self.services.rulings.decide(client, destination.name)
-            self.services.rulings.demand_room(client, ruling)
-            if ruling is not None and ruling.grant.level is Level.READ and not readonly:
-                # Whatever it has asked for: then the daemon sees to it, too.
-                readonly = True
-                destination = self._route(destination.name, readonly=True)
-            client.ruling, client.readonly = ruling, readonly
-            client.uri, client.backend = destination.name, destination.path
-            backend = await open_backend(
-                destination,
-                arguments.flags | (OPEN_READONLY if readonly else 0),
-                client.identity,
-                keepalive=wanted.keepalive,
-                starter=self.services.starter,
-            )
+            backend = await self.services.opener.open(self.client, wanted)
         except (Unroutable, Forbidden, OpenFailed) as error:
-            client.ruling = None
+            self.client.ruling = None
             self.tally.refused[_KIND_OF[type(error)]] += 1
-            self._log_refusal(f"cannot open {excerpt(arguments.name or '')}: {error}")
+            name = excerpt(wanted.arguments.name or "")
+            self._log_refusal(f"cannot open {name}: {error}")
             await self.conversation.send(machine.refused(error.failure))
             return None
-        self.tally.opening(daemon_at(destination.path), time.monotonic_ns() - began_ns)
+        self.tally.opening(daemon_at(self.client.backend), time.monotonic_ns() - began_ns)
         return backend
 
     async def _hand_over(self, machine: ServerNegotiation, backend: Endpoint) -> None:
@@ -456,8 +436,8 @@ class OpeningSession:
                 owner=self._place.holder.name,
                 daemon=self.client.backend,
                 readonly=self.client.readonly,
-                guards=self.services.rulings.guards_of(self.client.ruling),
-                pace=self.services.rulings.pace_of(self.client.ruling),
+                guards=self.services.opener.rulings.guards_of(self.client.ruling),
+                pace=self.services.opener.rulings.pace_of(self.client.ruling),
                 trail=self.services.roster.audit.trail(self.client.recorded),
             )
         except BaseException:
@@ -482,23 +462,6 @@ class OpeningSession:
             what,
             " (further attempts are not logged)" if self._refusals == _REFUSALS_LOGGED else "",
         )
-
-    def _route(self, name: str | None, *, readonly: bool) -> Destination:
-        table = self.services.routes()
-        if not name:
-            name = self._probe(table, readonly=readonly)
-        return table.resolve(name, readonly=readonly)
-
-    def _probe(self, table: RoutingTable, *, readonly: bool) -> str:
-        """An empty name: the first daemon whose socket is there, or that could be started."""
-        probed = list(table.probed(readonly=readonly))
-        for path, name in probed:
-            if os.path.exists(path):
-                return name
-        for _, name in probed:
-            if self.services.starter.can_start(table.resolve(name, readonly=readonly)):
-                return name
-        raise Unroutable(failure.not_open())
 
 
 def _told(refusal: LoginRefused) -> str:

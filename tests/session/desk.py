@@ -18,6 +18,7 @@ from proxyd.endpoint.couriers import COURIERS
 from proxyd.log.episodes import Episodes
 from proxyd.session.entrance import Entrance
 from proxyd.session.handover import Relay
+from proxyd.session.opener import Opener
 from proxyd.session.opening import OpeningSession, Services, serve_client
 from proxyd.session.presence import Presence
 from proxyd.session.reception import Reception
@@ -181,17 +182,19 @@ class Desk:
         self.services = Services(
             roster=self.roster,
             relay=self.relay,
-            routes=lambda: RoutingTable(
-                privileged=True, system_dir=directory, session_dir=directory, routes=self.routes
-            ),
             timeout_s=lambda: self.timeout_s,
             proof=lambda _: self.proof,
             refusals=Refusals(8, episodes),
             episodes=episodes,
             presence=self.presence,
             polkit=self.polkit,
-            starter=NO_STARTER,
-            rulings=Rulings(lambda: self.rules, names, self.roster.clients),
+            opener=Opener(
+                routes=lambda: RoutingTable(
+                    privileged=True, system_dir=directory, session_dir=directory, routes=self.routes
+                ),
+                starter=NO_STARTER,
+                rulings=Rulings(lambda: self.rules, names, self.roster.clients),
+            ),
         )
         self.proof = None  # for a door that asks for SASL
         self.reception = Reception(self.services, nursery)

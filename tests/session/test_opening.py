@@ -1056,7 +1056,7 @@ async def test_a_close_in_the_very_turn_of_the_hand_over_is_not_lost(
         if moment == "adopt":
             patched.setattr(desk.relay, "adopt", adopts_then)
         else:
-            patched.setattr("proxyd.session.opening.open_backend", opens_then)
+            patched.setattr("proxyd.session.opener.open_backend", opens_then)
         caller.send(caller.opening())
         with trio.fail_after(DEADLINE_S):
             while await caller.receive() is not None:
