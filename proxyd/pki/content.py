@@ -22,7 +22,6 @@ _LONGEST_REASON: Final = 150
 _CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _EC_PUBLIC_KEY: Final = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01"  # as DER
 _SEQUENCE: Final = b"\x30"
-_MOST_NAMES: Final = 64
 _KINDS_OF_NAME: Final[dict[type[x509.GeneralName], str]] = {
     x509.DNSName: "dns",
     x509.RFC822Name: "email",
@@ -104,9 +103,10 @@ def extension_of(
 
 
 def alternative_names(certificate: x509.Certificate) -> tuple[San, ...]:
-    """Its names in subjectAltName that a rule may ask for: of DNS, e-mail and URI, at most 64.
+    """Its names in subjectAltName that a rule may ask for: of DNS, e-mail and URI.
 
-    None of one whose extensions cannot be read, nor one that could deceive who reads it.
+    As many as its size allows (bounds.py). None of one whose extensions cannot be read; what could
+    deceive who reads a name is spelled out.
     """
     if malformation(certificate):
         return ()
@@ -114,9 +114,9 @@ def alternative_names(certificate: x509.Certificate) -> tuple[San, ...]:
     found = []
     for each in () if names is None else names.value:
         kind = _KINDS_OF_NAME.get(type(each))
-        if kind is not None and isinstance(each.value, str) and each.value.isprintable():
-            found.append(San(kind, each.value))
-    return tuple(found[:_MOST_NAMES])
+        if kind is not None and isinstance(each.value, str):
+            found.append(San(kind, one_line(each.value)))
+    return tuple(found)
 
 
 def spells_out_curve(certificate: x509.Certificate) -> bool:

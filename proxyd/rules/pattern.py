@@ -1,12 +1,17 @@
 """One condition of a rule's second column, as `user:alice`, and what of a client it looks at."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from proxyd.rules.glob import Glob
 from proxyd.rules.subject import Subject
+
+_ESCAPED: Final = re.compile(r"\\([^*?])", re.DOTALL)
+_PRIVATE: Final = 0xF0000  # where no character is anybody's
+_PLANE: Final = 0x10000
 
 UID_BITS: Final = 33  # no address has as many, so that numbers of both kinds are told apart
 
@@ -83,7 +88,7 @@ class Client:
             Kind.USER: () if subject.user is None else (subject.user,),
             Kind.GROUP: tuple(subject.groups),
             Kind.SASL: () if subject.sasl is None else (subject.sasl,),
-            Kind.DN: () if subject.dn is None else (subject.dn,),
+            Kind.DN: () if subject.dn is None else (spelled(Kind.DN, subject.dn),),
             Kind.SAN: tuple(spelled_san(san.kind, san.value) for san in subject.sans),
         }
         self.numbers: dict[int, int] = {}
@@ -93,6 +98,17 @@ class Client:
             address = address_of(subject.address)
             if address is not None:
                 self.numbers[address.max_prefixlen] = int(address)
+
+
+def spelled(kind: Kind, text: str) -> str:
+    """A name, or a pattern of one, as they are compared with each other.
+
+    What is escaped in a certificate's subject is made unlike what parts it: else `CN=*,O=Example`
+    would fit somebody whose CN is `joe,O=Example` and who has no O at all.
+    """
+    if kind is not Kind.DN:
+        return text
+    return _ESCAPED.sub(lambda found: chr(_PRIVATE + ord(found[1]) % _PLANE), text)
 
 
 def spelled_san(kind: str, value: str) -> str:

@@ -10,11 +10,12 @@ from proxyd.config.routes import Unroutable, parse_name
 from proxyd.rules.field import Field, Piece, Unclear, alternatives, together
 from proxyd.rules.glob import Glob
 from proxyd.rules.nearest import found, unknown
-from proxyd.rules.pattern import EVERYBODY, UID_BITS, Kind, Pattern, spelled_san
+from proxyd.rules.pattern import EVERYBODY, UID_BITS, Kind, Pattern, spelled, spelled_san
 from proxyd.rules.rule import Together
 from proxyd.rules.subject import San, Way
 
 _REMEMBERED: Final = 1024  # URIs: rules of one host name the same few
+_NAMES_REMEMBERED: Final = 64  # of clients, who choose how long they are
 _LAST_UID: Final = 2**32 - 2  # the one behind it stands for nobody
 _ALL: Final = "all"
 _WAYS: Final = (*(way.value for way in Way), _ALL)
@@ -51,6 +52,8 @@ _UIDS: Final = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 _OCTETS: Final = re.compile(r"((?:[0-9]{1,3}\.){1,3})\*")
 _LIKE_ADDRESS: Final = re.compile(r"[0-9a-fA-F.:]+(?:/[0-9.]+)?")
 _SAN_TYPES: Final = ("dns", "email", "uri")
+_STEPS: Final = frozenset({".", ".."})
+_SLASHES: Final = re.compile(r"//+")
 _ENDLESS: Final = re.compile(r"\\*$")
 # A name with a transport or a host, which no daemon is ever given.
 _FOREIGN: Final = re.compile(r"([^:/?*]+?)(?:\+[^:/?*]*)?:(?://([^/?*]*))?(/.*)?")
@@ -127,7 +130,7 @@ def _pattern_of(piece: Piece) -> Pattern:
             text = _san(value, piece)
             return Pattern(Kind.SAN, text, Glob(text))
         case known:
-            return Pattern(known, value, Glob(value))
+            return Pattern(known, value, Glob(spelled(known, value)))
 
 
 def _no_kind(piece: Piece) -> Unclear:
@@ -281,13 +284,17 @@ def _name_meant(glob: Glob) -> str | None:
     return None
 
 
+@functools.lru_cache(_NAMES_REMEMBERED)
 def name_matched(name: str) -> str | None:
-    """How a client's name is compared with the third column; None for one that goes nowhere.
+    """How a client's name is compared with the third column; None for one that no rule fits.
 
-    It is the name that goes to the daemon (docs/protocol/routing.md), without its query.
+    It is the name that goes to the daemon (docs/protocol/routing.md), without its query. Some
+    drivers take a path for a file's: slashes in a row are one, and none goes a step back.
     """
     try:
         uri = parse_name(name)
     except Unroutable:
         return None
-    return str(uri._replace(query=()))
+    if not _STEPS.isdisjoint(uri.path.split("/")):
+        return None
+    return str(uri._replace(path=_SLASHES.sub("/", uri.path), query=()))

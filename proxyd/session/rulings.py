@@ -22,6 +22,7 @@ from proxyd.relay.guards import GUARDED, Guards, restricted
 from proxyd.relay.pace import Pace
 from proxyd.rules.grant import Grant, Level
 from proxyd.rules.permissions import allowance_of
+from proxyd.rules.reading import name_matched
 from proxyd.rules.rule import Rule
 from proxyd.rules.ruling import Ruling
 from proxyd.rules.subject import Subject, Way
@@ -30,6 +31,7 @@ from proxyd.session.roster import Client
 from proxyd.wire import failure
 from proxyd.wire.failure import Domain, Failure
 
+_FEW_NAMES: Final = 16  # in a certificate; each is compared with up to 200 patterns
 _MOST_SETS: Final = 256  # beyond it a session's table is made anew
 _NETWORK: Final = {Transport.TCP: Way.TCP, Transport.TLS: Way.TLS}
 
@@ -64,10 +66,14 @@ class Rulings:
         table = self._table()
         if table is None:
             return None
-        subject = await self._subject_of(client, table)
         denied = failure.access_denied(f"open {uri}")
-        decide = functools.partial(table.decide, subject, uri.partition("?")[0], time.time())
-        rule = await _in_a_thread(decide) if table.is_slow else decide()
+        name = name_matched(uri)
+        if name is None:
+            raise Forbidden("no rule fits a name with . or .. in its path", denied)
+        subject = await self._subject_of(client, table)
+        decide = functools.partial(table.decide, subject, name, time.time())
+        is_slow = table.is_slow or len(subject.sans) > _FEW_NAMES
+        rule = await _in_a_thread(decide) if is_slow else decide()
         if rule is None:
             raise Forbidden("no rule lets it in there", denied)
         if rule.grant.level is Level.DENY:

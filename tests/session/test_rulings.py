@@ -203,3 +203,47 @@ async def test_what_a_client_may_call_is_one_table_for_all_of_its_kind(deciding)
 )
 def test_the_host_of_an_address(address, host):
     assert host_of(address) == host
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("test:///srv/a", 1),
+        ("test:////srv//a", 1),
+        ("test:///srv/../etc/a", 0),
+        ("test:///srv/%2e%2e/etc/a", 0),
+        ("test:///srv/./a", 0),
+        ("test:///srv/..a", 1),
+        ("test:///etc/a", 2),
+    ],
+)
+async def test_a_path_that_goes_back_fits_no_rule(deciding, uri, line):
+    rules = deciding.by("all all test:///srv/* write", "all all * read")
+    assert await decided(rules, Client(), uri) == line
+
+
+@pytest.mark.parametrize(
+    ("dn", "line"),
+    [
+        ("CN=joe,O=Example", 1),
+        ("CN=joe,OU=unit,O=Example", 1),
+        (r"CN=joe\,O=Example", 0),
+        (r"CN=joe,O=y\,O=Example", 0),
+        (r"CN=joe\\,O=Example", 1),
+        (r"CN=joe\\\,O=Example", 0),
+        (r"CN=a\+b,O=Example", 1),
+        (r"CN=odd\,name,O=Other", 2),
+        ("CN=odd,name,O=Other", 0),
+    ],
+)
+async def test_what_is_escaped_in_a_subject_is_no_separator(deciding, dn, line):
+    rules = deciding.by('tls dn:"CN=*,O=Example" * write', r'tls dn:"CN=odd\,name,O=*" * read')
+    assert await decided(rules, Client(Transport.TLS, x509_dname=dn)) == line
+
+
+async def test_a_name_behind_hundreds_of_others_counts_as_they_do(deciding):
+    rules = deciding.by("tls san:*.bad.example * deny", "tls all * write")
+    names = [San("dns", f"n{each}.example.org") for each in range(600)]
+    assert await decided(rules, Client(Transport.TLS, names=tuple(names))) == 2
+    names.append(San("dns", "x.bad.example"))
+    assert await decided(rules, Client(Transport.TLS, names=tuple(names))) == 0
