@@ -48,7 +48,13 @@ from typing import Final, NoReturn
 from proxyd.endpoint.contract import DESCRIPTOR, NOTHING, Endpoint, HungUp
 from proxyd.endpoint.errands import Errand
 from proxyd.relay.figures import KNOWN, NO_STOPWATCH, DirectionFigures, Stopwatch
-from proxyd.relay.guards import GUARDED, NOTHING_GUARDED, Guards, what_is_forbidden
+from proxyd.relay.guards import (
+    GUARDED,
+    NOTHING_GUARDED,
+    Guards,
+    together,
+    what_is_forbidden,
+)
 from proxyd.relay.ledger import LOOKED_AT, Ledger
 from proxyd.relay.pipes import Pipe, PipeShare
 from proxyd.relay.trail import Trail
@@ -281,13 +287,14 @@ class Flow:
         """Which calls go no further from the next frame on. After `guard`."""
         self._guards = guards.refusals
         self._allowed = None if guards.allowance is None else guards
-        self._guarded = guards.procedures
+        numbers = [guards.procedures]
         if self._ledger is not None:
-            self._guarded |= LOOKED_AT
+            numbers.append(LOOKED_AT)
         if self.carries:
-            self._guarded |= RETURNING_DESCRIPTORS
+            numbers.append(RETURNING_DESCRIPTORS)
         if self._trail is not None:
-            self._guarded |= self._trail.procedures
+            numbers.append(self._trail.procedures)
+        self._guarded = together(*numbers)
 
     def pace(self, *, paced: bool) -> None:
         """Whether the loop counts calls by time, from the next read on."""
@@ -301,7 +308,7 @@ class Flow:
         """How calls are recorded from the next frame on. After `guard`."""
         self._trail = trail
         if trail is not None:
-            self._guarded |= trail.procedures
+            self._guarded = together(self._guarded, trail.procedures)
 
     def pump(self, scratch: memoryview) -> None:
         """Takes once from src, which is readable. Raises HungUp and MalformedFrame.
@@ -850,7 +857,12 @@ class Flow:
         calls, trail = kind in self._calling, self._trail
         if calls and (program, procedure) in self._guards:
             return True
-        if self._allowed is not None and self._forbids(frame):
+        allowed = self._allowed
+        if (
+            allowed is not None
+            and (program, procedure) not in allowed.plain
+            and self._forbids(frame)
+        ):
             return True
         if trail is None or not (calls if self._whole else kind in _REPLIES):
             return self._stops_by_itself(program, procedure, kind, serial, status)

@@ -14,6 +14,7 @@ call that some flags make another one is looked at when it is whole.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from proxyd.relay.figures import KNOWN
@@ -48,18 +49,22 @@ class Guards:
     refusals: Mapping[tuple[int, int], Failure]
     allowance: Allowance | None = None
     procedures: frozenset[int] = field(init=False)
+    plain: frozenset[tuple[int, int]] = field(init=False)  # of the allowance
 
     def __post_init__(self) -> None:
         numbers = frozenset(procedure for _, procedure in self.refusals)
+        plain_calls: frozenset[tuple[int, int]] = frozenset()
         if self.allowance is not None:
-            plain = {number for program, number in self.allowance.plain if program == _REMOTE}
+            plain_calls = self.allowance.plain
+            plain = {number for program, number in plain_calls if program == _REMOTE}
             numbers |= frozenset(range(KNOWN)) - plain
+        object.__setattr__(self, "plain", plain_calls)
         object.__setattr__(self, "procedures", numbers)
 
     def forbids(self, program: int, procedure: int, kind: int) -> bool:
         """Whether a frame with this header goes no further by the allowance, whatever follows."""
         allowed, key = self.allowance, (program, procedure)
-        if allowed is None or key in allowed.plain:
+        if allowed is None or key in self.plain:
             return False
         if program == _KEEPALIVE:
             return kind != _MESSAGE or procedure not in _SIGNS_OF_LIFE
@@ -68,7 +73,7 @@ class Guards:
     def looks_at_flags(self, program: int, procedure: int) -> bool:
         """Whether it takes more than the header of a call to know if it is allowed."""
         allowed, key = self.allowance, (program, procedure)
-        return allowed is not None and key in allowed.conditional and key not in allowed.plain
+        return allowed is not None and key in allowed.conditional and key not in self.plain
 
     def forbids_flags(self, frame: memoryview) -> bool:
         """The same of a frame that is there whole and that `forbids` lets pass: by its flags."""
@@ -100,6 +105,12 @@ GUARDED: Final = Guards(
 def restricted(allowance: Allowance | None) -> Guards:
     """What every session has, and an allowance; None for everything. To be made once for all."""
     return GUARDED if allowance is None else replace(GUARDED, allowance=allowance)
+
+
+@lru_cache(maxsize=256)
+def together(*numbers: frozenset[int]) -> frozenset[int]:
+    """All of them; of equal ones the same set, for any number of sessions."""
+    return frozenset().union(*numbers)
 
 
 def what_is_forbidden(program: int, procedure: int, *, by_flags: bool = False) -> Failure:

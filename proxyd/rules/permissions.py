@@ -4,8 +4,8 @@ The words, in any case:
 
 * `OBJECT:PERMISSION`, as libvirt's access control knows them: `domain:start`. Both sides may have
   globs: `domain:*`, `*:read`.
-* `remote:NAME`, `qemu:NAME`, `lxc:NAME`: calls of a program by their names (those of
-  docs/protocol/procedures.tsv), whatever permissions they need: `remote:domain_reset`, `qemu:*`.
+* `remote:NAME`, `qemu:NAME`, `lxc:NAME`: calls of a program, by the names that they have in
+  docs/protocol/procedures.tsv, whatever permissions they need: `remote:domain_reset`, `qemu:*`.
   `remote:455` is one by its number, also of those that this table does not know yet.
 * `read`: getattr, read and search_… of all objects. It is what libvirt lets through on a read-only
   connection, but for what this asks a guest's agent for.
@@ -14,6 +14,9 @@ The words, in any case:
 A call of REMOTE is allowed if all is allowed that it needs. Other programs, whose calls go past
 libvirt's idea of a guest, are allowed where they are named and by no permission. What every open
 connection needs is always allowed. Events cannot be called.
+
+It is never less than libvirt asks for, and in places more, where what libvirt does cannot be done
+from outside (_NEEDED_BESIDES, _SEARCHING).
 """
 
 import re
@@ -89,7 +92,13 @@ _OF_EACH_CONNECTION: Final = frozenset({"connect:getattr"})
 # What the table asks too little for. DOMAIN_SET_MAX_MEMORY: the QEMU driver asks for domain:save as
 # well. DOMAIN_SET_SCHEDULER_PARAMETERS, for which libvirt asks for domain:read: whoever may only
 # read is kept from it there by the connection's own flag, which a set does not have.
-_NEEDED_BESIDES: Final = {30: ("domain:save",), 58: ("domain:write",)}
+# CONNECT_GET_ALL_DOMAIN_STATS: libvirt leaves out whatever its caller may not read.
+_NEEDED_BESIDES: Final = {30: ("domain:save",), 58: ("domain:write",), 344: ("domain:read",)}
+
+# Of a list, too, libvirt leaves out what its caller has no getattr for. A list cannot be looked
+# into here, so all of it takes that.
+_SEARCHING: Final = re.compile(r".*:search_(.*)s")
+_LISTED: Final = {"port": "network_port"}  # others are called what they are
 
 
 def allowance_of(words: Iterable[str]) -> Allowance:
@@ -217,7 +226,14 @@ def _needed(number: int) -> frozenset[str]:
     always = ALWAYS[Program.REMOTE][number]
     if always is None:
         return frozenset({""})
-    return frozenset((*always, *_NEEDED_BESIDES.get(number, ())))
+    return frozenset((*always, *_NEEDED_BESIDES.get(number, ()), *_listed(always)))
+
+
+def _listed(always: Iterable[str]) -> Iterator[str]:
+    for each in always:
+        if found := _SEARCHING.fullmatch(each):
+            kind = found[1]
+            yield f"{_LISTED.get(kind, kind)}:getattr"
 
 
 def _condition(asked: Iterable[Asked]) -> Condition:

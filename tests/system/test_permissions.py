@@ -1,11 +1,14 @@
 """The table of permissions, against what a real libvirtd asks polkit about real clients' calls."""
 
+import ast
+import pwd
 import subprocess
 from collections import defaultdict, deque
 
 import pytest
 
 from proxyd.rules.permissions import PERMISSIONS
+from proxyd.wire import failure
 from proxyd.wire.flags import SHAPES, flags_of
 from proxyd.wire.frame import HEADER, HEADER_SIZE, FrameType
 from proxyd.wire.names import NAMES
@@ -137,3 +140,51 @@ def test_both_with_the_flags_and_without_them_were_seen(compared):
 
 def test_every_permission_that_is_asked_for_is_in_the_table(compared):
     assert {each for call, _ in compared for each in call.asked} <= PERMISSIONS
+
+
+# polkit lets root do everything, so it is somebody else who is denied.
+SOMEBODY = "games"
+DENIES = """
+polkit.addRule(function (action, subject) {
+    var denied = ["org.libvirt.api.domain.start", "org.libvirt.api.connect.write"];
+    return denied.indexOf(action.id) < 0 ? polkit.Result.YES : polkit.Result.NO;
+});
+"""
+ASKS = """
+import libvirt, sys
+libvirt.registerErrorHandler(lambda *_: None, None)
+connection = libvirt.open(sys.argv[1])
+for call in (connection.lookupByName("made").create, connection.getDomainCapabilities):
+    try:
+        call()
+    except libvirt.libvirtError as error:
+        print(error.err)
+"""
+
+
+def test_a_denial_is_what_proxyd_answers():
+    """But for its text, which names the driver there."""
+    user = pwd.getpwnam(SOMEBODY).pw_uid
+    own = failure.access_denied("anything")
+    with short_directory(0o711) as directory, guarded_libvirtd(directory, DENIES) as daemon:
+        definition = directory / "made.xml"
+        definition.write_text(FILES["made.xml"].replace("{dir}", str(directory)))
+        uri = unix_uri("qemu:///system", daemon.sock)
+        assert virsh(uri, "define", str(definition)).status == 0
+
+        said = run_script(ASKS, uri, user=user, environment={"HOME": "/nonexistent"}).succeeded()
+        found = [ast.literal_eval(line) for line in said.splitlines()]
+        assert len(found) == 2
+        for code, domain, text, level, first, second, third, *numbers in found:
+            assert (code, domain, level) == (own.code, own.domain, own.level)
+            assert (third, numbers) == (own.str3, [own.int1, own.int2])
+            assert text == f"access denied: {second}" == "access denied: 'QEMU' denied access"
+            assert first.replace("%1$s", "%s") == own.str1.replace("%1$s", "%s")
+            assert own.message.startswith("access denied: 'proxyd' denied access")
+
+        done = virsh(uri, "start", "made", user=user, environment={"HOME": "/nonexistent"})
+        assert done.status == 1
+        assert done.stderr == (
+            "error: Failed to start domain 'made'\nerror: access denied: 'QEMU' denied access\n"
+        )
+        virsh(uri, "undefine", "made")
