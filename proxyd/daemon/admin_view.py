@@ -102,6 +102,7 @@ class LiveView:
         stop: Callable[[str], None],
         upgrade: Callable[[], Awaitable[Outcome]],
         revision: Revision,
+        why_not_now: Callable[[], str],
     ) -> None:
         self._servers: tuple[Server, Server] = (server, admin)
         self._reporter = reporter
@@ -113,6 +114,7 @@ class LiveView:
         self._stop = stop
         self._upgrade = upgrade
         self._revision = revision
+        self._why_not_now = why_not_now  # sessions are on their way between two processes
 
     def servers(self) -> Sequence[Server]:
         return self._servers
@@ -167,9 +169,14 @@ class LiveView:
         return document.Drained(changed=changed, drain=drain.told)
 
     async def apply_rules(self, *, now: bool) -> document.Applied:
+        if now and (why := self._why_not_now()):
+            raise CallRefused(failure.system_error(0, f"nothing was changed: {why}", Domain.NONE))
         said = await self.reload()
         table = self._reporter.current.now.rules
         found = await self._revision.revise(act=now)
+        if now and (why := self._why_not_now()):
+            text = f"not to all open sessions: {why}; do it again then"
+            raise CallRefused(failure.system_error(0, text, Domain.NONE))
         return document.Applied(
             reloaded=said,
             rules=None if table is None else len(table.rules),

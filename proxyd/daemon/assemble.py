@@ -95,7 +95,7 @@ class Parts:
     processes: Processes
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 (made in one place, by keywords)
     current: Current,
     options: Options,
     logs: LogSettings,
@@ -105,6 +105,7 @@ def assemble(
     end: Callable[[], None],
     audit: AuditSettings | None = None,
     upgrade: Callable[[], Awaitable[Outcome]],
+    why_not_now: Callable[[], str],
 ) -> Parts:
     """Makes all parts, within trio.
 
@@ -171,6 +172,7 @@ def assemble(
         stop=stop,
         upgrade=upgrade,
         revision=Revision(roster, relay, rulings, tenures, recorded),
+        why_not_now=why_not_now,
     )
     return Parts(
         current=current,

@@ -90,6 +90,7 @@ class Daemon:
             end=self._deserted,
             audit=audit,
             upgrade=self._upgrade,
+            why_not_now=self._why_not_now,
         )
         self.succession = Succession(
             self._parts, self._doors, notifier, lineage, self._office.cancel, self._stop_as_well
@@ -330,6 +331,9 @@ class Daemon:
         for each in ports:
             self._serve(each)
             log.warning("%s is served from now on", each.door.name)
+
+    def _why_not_now(self) -> str:
+        return self.succession.why_not_now()
 
     async def _upgrade(self) -> Outcome:
         """Raises UpgradeFailed. This process lives on for those who cannot move."""

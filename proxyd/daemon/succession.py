@@ -119,7 +119,7 @@ class Succession:
 
     async def upgrade(self) -> Outcome:
         """Raises UpgradeFailed, and then this process goes on to serve."""
-        if refusal := self._why_not_now():
+        if refusal := self.why_not_now():
             log.warning("not upgraded: %s", refusal)
             raise UpgradeFailed(refusal)
         async with self._one_at_a_time:
@@ -150,7 +150,8 @@ class Succession:
         self._record("ok", {"successor": outcome.pid})
         return outcome
 
-    def _why_not_now(self) -> str:
+    def why_not_now(self) -> str:
+        """Why sessions cannot move from here, or be told anything; "" where they can."""
         if self._one_at_a_time.locked():
             return "an upgrade is under way already"
         if self.successor:

@@ -147,6 +147,7 @@ class OpeningSession:
         self.timeout_s = services.timeout_s()
         self.deadline = trio.CancelScope(relative_deadline=self.timeout_s)
         self._prompts = 0
+        self._applied = 0  # how often rules had been applied when its session was decided about
         self.cut, self.level = "", logging.INFO  # why somebody ended it before its time
 
     @property
@@ -282,8 +283,7 @@ class OpeningSession:
                 with self.services.presence.watched(self.endpoint.fileno(), self._has_gone):
                     backend = await self._opened(machine, event)
                 if backend is not None:
-                    await self._hand_over(machine, backend)
-                    return "", logging.INFO
+                    return await self._hand_over(machine, backend)
         return None
 
     def told(self, reason: str, level: int) -> tuple[str, int]:
@@ -405,6 +405,8 @@ class OpeningSession:
 
     async def _opened(self, machine: ServerNegotiation, wanted: WantsOpen) -> Endpoint | None:
         """The daemon's connection; None when the client was told why there is none."""
+        rulings = self.services.opener.rulings
+        self._applied = rulings.applied
         began_ns = time.monotonic_ns()
         try:
             backend = await self.services.opener.open(self.client, wanted)
@@ -415,10 +417,13 @@ class OpeningSession:
             self._log_refusal(f"cannot open {name}: {error}")
             await self.conversation.send(machine.refused(error.failure))
             return None
+        if self._applied != rulings.applied:
+            backend.close()
+            return await self._opened(machine, wanted)  # by the rules of now
         self.tally.opening(daemon_at(self.client.backend), time.monotonic_ns() - began_ns)
         return backend
 
-    async def _hand_over(self, machine: ServerNegotiation, backend: Endpoint) -> None:
+    async def _hand_over(self, machine: ServerNegotiation, backend: Endpoint) -> tuple[str, int]:
         try:
             if self.endpoint.carries_descriptors and not self.client.readonly:
                 # A client may send some as soon as it knows that it is open.
@@ -426,6 +431,9 @@ class OpeningSession:
             await self.conversation.send(machine.opened())
             # Whoever was closed in this very turn of the loop has met no checkpoint since.
             await trio.lowlevel.checkpoint_if_cancelled()
+            if self._applied != self.services.opener.rulings.applied:
+                backend.close()
+                return "the rules changed while it was opened; it may come again", logging.WARNING
             # From here to the end of the task nothing waits: the session is in one plane or the
             # other.
             pair = self.services.relay.adopt(
@@ -448,6 +456,7 @@ class OpeningSession:
             pair,
             end=functools.partial(self.services.relay.drop, pair.number),
         )
+        return "", logging.INFO
 
     def _log_refusal(self, what: str) -> None:
         """One line for a client's first attempts; one that goes on trying must not fill the log."""

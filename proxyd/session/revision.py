@@ -55,17 +55,25 @@ class Revision:
         self._rulings = rulings
         self._tenures = tenures
         self._recorded = recorded
+        self._one_at_a_time = trio.Lock()
 
     async def revise(self, *, act: bool) -> list[Revised]:
-        """Looks at all open sessions, and with `act` does what it finds."""
+        """Looks at all open sessions, and with `act` does what it finds: to those that are being
+        opened as well, about which is decided anew."""
         found = []
-        for client in list(self._roster.clients.values()):
-            if client.pair is None:
-                continue  # it is decided of it when it opens
-            revised = await self._revised(client, act=act)
-            if revised is not None:
-                found.append(revised)
-            await trio.lowlevel.checkpoint()
+        async with self._one_at_a_time:
+            if act:
+                self._rulings.applied += 1
+            for client in list(self._roster.clients.values()):
+                if client.pair is None:
+                    if act and client.process:
+                        client.end("the rules changed: an older process may decide by others")
+                    continue
+                revised = await self._revised(client, act=act)
+                # Not of one that has ended meanwhile, which is harmless.
+                if revised is not None and self._roster.clients.get(client.number) is client:
+                    found.append(revised)
+                await trio.lowlevel.checkpoint()
         return found
 
     async def _revised(self, client: Client, *, act: bool) -> Revised | None:

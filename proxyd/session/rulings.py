@@ -57,6 +57,9 @@ class Rulings:
         self._names = names
         self._clients = clients
         self._paces = WeakValueDictionary[tuple[str, str], Pace]()
+        # How often open sessions were held to the rules. What was decided before the last time is
+        # not to be opened any more.
+        self.applied = 0
 
     async def decide(self, client: Client, uri: str) -> Ruling | None:
         """The ruling for a session of this client's; None where there are no rules.

@@ -69,6 +69,7 @@ class Parts:
             Logs(places=LogPlaces(journal=str(directory / "no-journal"))), self.options
         )
         self.stopped = []
+        self.why_not_now = ""  # what the succession says of that
         made = assemble(
             self.current,
             self.options,
@@ -77,6 +78,7 @@ class Parts:
             stop=self.stopped.append,
             end=lambda: self.stopped.append("idle"),
             upgrade=_never,
+            why_not_now=lambda: self.why_not_now,
         )
         self.made = made
         self.admission, self.roster, self.relay = made.admission, made.roster, made.relay

@@ -122,6 +122,28 @@ async def test_certificates_are_loaded_by_the_reloader_and_its_refusal_is_told(p
     assert refused(caught) == (ErrorCode.SYSTEM_ERROR, Domain.RPC)
 
 
+async def test_rules_are_not_applied_while_sessions_are_on_their_way(parts):
+    parts.configure("")
+    parts.why_not_now = "an upgrade is under way"
+    with pytest.raises(CallRefused, match="nothing was changed: an upgrade is under way"):
+        await parts.host.apply_rules(now=True)
+    assert parts.reloader.last is None
+    assert not (await parts.host.apply_rules(now=False)).done
+
+
+async def test_whoever_applies_rules_is_told_when_some_sessions_left_in_the_midst(
+    parts, monkeypatch
+):
+    async def revise(**_):
+        parts.why_not_now = "process 7 has taken over: ask that one"
+        return []
+
+    parts.configure("")
+    monkeypatch.setattr(parts.host._revision, "revise", revise)
+    with pytest.raises(CallRefused, match="not to all open sessions: process 7 has taken over"):
+        await parts.host.apply_rules(now=True)
+
+
 async def test_log_settings_are_shown_and_changed(parts, tmp_path):
     await parts.host.set_log_filters(parse_filters("1:rpc"))
     await parts.host.set_log_outputs([LogOutput(1, "file", "relative")])

@@ -18,7 +18,12 @@ from proxyd.config.priority import parse_priority
 from proxyd.config.transports import Transport
 from proxyd.endpoint import ancillary
 from proxyd.endpoint.couriers import COURIERS
-from proxyd.negotiation.server import CALL_LIMIT, FRAME_LIMIT, UNCALLED_LIMIT
+from proxyd.negotiation.server import (
+    CALL_LIMIT,
+    FRAME_LIMIT,
+    UNCALLED_LIMIT,
+    ServerNegotiation,
+)
 from proxyd.pki.certificates import load_credentials
 from proxyd.pki.files import CertificateFiles
 from proxyd.session.backend import open_backend
@@ -1117,4 +1122,23 @@ async def test_who_breaks_the_protocol_waits_before_he_is_heard_again(desk):
     assert succeeded(await desk.connect(uid=1).call(Remote.AUTH_LIST))
     assert trio.current_time() - began >= 0.2
 
+    await desk.is_as_before()
+
+
+async def test_a_client_that_takes_its_time_with_the_answer_gets_past_no_rules_of_meanwhile(
+    desk, monkeypatch, log
+):
+    """The last moment in which rules can be applied to it where it is."""
+    machines = ServerNegotiation.opened
+
+    def opened(machine):
+        desk.services.rulings.applied += 1
+        return machines(machine)
+
+    monkeypatch.setattr(ServerNegotiation, "opened", opened)
+    caller = desk.connect()
+    await caller.open()
+    assert await caller.ended()
+    assert lines(log, "the rules changed while it was opened; it may come again")
+    monkeypatch.undo()
     await desk.is_as_before()

@@ -6,6 +6,8 @@ call in tests/relay; real virsh under each level is in test_rules_virsh.py.
 
 import datetime as dt
 import json
+import os
+import signal
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -16,13 +18,13 @@ from proxyd.wire.failure import ErrorCode, Failure
 from proxyd.wire.frame import Status
 from proxyd.wire.names import NAMES
 from proxyd.wire.programs import Program, Remote
-from proxyd.wire.remote import OPEN_READONLY
+from proxyd.wire.remote import OPEN_READONLY, OpenArguments
 from proxyd.wire.xdr import Writer
 from tests.bed.command import held_open, run_to_end
 from tests.bed.upgrading import upgrading
 from tests.bed.virsh import unix_uri
 from tests.bed.waiting import wait_until
-from tests.system.rpc import RpcClient, opened
+from tests.system.rpc import RpcClient, opened, rpc_client
 
 URI = "test:///default"
 # Debian's own users and groups, which every tree has.
@@ -302,6 +304,61 @@ def test_who_may_do_more_than_before_may_do_so_at_once(make_front):
         front.write("unix all * write")
         front.apply("--now")
         assert destroy_a_network(client).code != ErrorCode.ACCESS_DENIED
+
+
+@contextmanager
+def opening(front, daemon, client):
+    """Its session is being opened as long as the block runs: the daemon stands still."""
+    client.call(Remote.AUTH_LIST)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        client.send(client.frame(Remote.CONNECT_OPEN, OpenArguments(URI, 0).pack()))
+        wait_until(lambda: front.client()["uri"], SOON_S, "its session is being opened")
+        yield
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("rules", "may"),
+    [
+        (["unix uid:0 * write"], None),
+        (["unix uid:0 * write", "unix all * operate"], "operate"),
+        (["unix all * read"], "read"),
+        (["unix all * write sessions=1"], "write"),
+    ],
+)
+def test_a_session_that_is_being_opened_is_held_to_the_rules_as_well(
+    make_front, make_libvirtd, rules, may
+):
+    own = make_libvirtd()
+    front = make_front("unix all * write", proxyd_routes=[f"test={own.sock}"])
+    with rpc_client(front.sock, user=JOE) as joe:
+        with opening(front, own, joe):
+            front.write(*rules)
+            front.apply("--now")
+        joe.reply = joe.receive()
+        if may is None:
+            assert error(joe.reply).code == ErrorCode.ACCESS_DENIED
+            return
+        assert is_open(joe)
+        told = front.client()
+        assert (told["rule"]["may"], told["rule"]["text"]) == (may, rules[-1])
+        assert told["readonly"] == (may == "read")
+        assert works(joe)
+
+
+def test_one_that_is_being_opened_goes_on_as_it_began_unless_rules_are_applied(
+    make_front, make_libvirtd
+):
+    own = make_libvirtd()
+    front = make_front("unix all * write", proxyd_routes=[f"test={own.sock}"])
+    with rpc_client(front.sock, user=JOE) as joe:
+        with opening(front, own, joe):
+            front.write("unix uid:0 * write")
+            front.apply()
+        joe.reply = joe.receive()
+        assert is_open(joe)
 
 
 def test_a_read_only_connection_stays_one_until_the_next(make_front):
