@@ -92,16 +92,20 @@ class Pki:
     def client(
         self,
         *subject: tuple[str, str],
+        names: Sequence[x509.GeneralName] = (),
         begins: dt.timedelta = -DAY,
         ends: dt.timedelta = 60 * DAY,
     ) -> Path:
-        """A client's certificate, in a directory for ?pkipath=."""
+        """A client's certificate, with other names if given, in a directory for ?pkipath=."""
         directory = self._next_directory("client")
         self._issue(
             name_of(*(subject or (("CN", "joe"),))),
             new_key(),
             (begins, ends),
-            (ExtendedKeyUsageOID.CLIENT_AUTH, None),
+            (
+                ExtendedKeyUsageOID.CLIENT_AUTH,
+                x509.SubjectAlternativeName(names) if names else None,
+            ),
             directory,
         )
         write_certificates(directory / "cacert.pem", self.certificate)
@@ -164,7 +168,7 @@ class Pki:
         if alternatives is not None:
             builder = builder.add_extension(alternatives, critical=False)
         certificate = builder.sign(self.key, hashes.SHA256())
-        kind = "server" if alternatives is not None else "client"
+        kind = "server" if purpose == ExtendedKeyUsageOID.SERVER_AUTH else "client"
         issued = Issued(
             certificate, key, directory / f"{kind}cert.pem", directory / f"{kind}key.pem"
         )
