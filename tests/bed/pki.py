@@ -93,13 +93,17 @@ class Pki:
         self,
         *subject: tuple[str, str],
         names: Sequence[x509.GeneralName] = (),
+        nameless: bool = False,
         begins: dt.timedelta = -DAY,
         ends: dt.timedelta = 60 * DAY,
     ) -> Path:
-        """A client's certificate, with other names if given, in a directory for ?pkipath=."""
+        """A client's certificate, with other names if given, in a directory for ?pkipath=.
+
+        A `nameless` one has no subject.
+        """
         directory = self._next_directory("client")
         self._issue(
-            name_of(*(subject or (("CN", "joe"),))),
+            name_of(*(() if nameless else subject or (("CN", "joe"),))),
             new_key(),
             (begins, ends),
             (
