@@ -93,6 +93,16 @@ class Sshd:
         assert self._process is not None
         end_process(self._process)
 
+    @property
+    def pid(self) -> int:
+        """Of the one that listens, in its mount namespace."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def port(self) -> int:
+        return self._port
+
     def add_key(self, name: str, options: str = "") -> Path:
         """Make another key that lets anybody in, with the options of its line (command= …)."""
         made = self.directory / name
@@ -146,7 +156,7 @@ class Sshd:
             shadow.writelines(f"{each[0]}:*:::::::\n" for each in accounts)
 
     def _configure(self) -> None:
-        self._port = _free_port()
+        self._port = free_port()
         text = SSHD_CONF.format(port=self._port, address=ADDRESS, directory=self.directory)
         (self.directory / "conf").write_text(text)
         host = (self.directory / "host.pub").read_text()
@@ -183,7 +193,8 @@ def new_key(path: Path) -> str:
     return path.with_suffix(".pub").read_text()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One of ADDRESS, which somebody else may take before it is used."""
     with socket.socket() as probe:
         probe.bind((ADDRESS, 0))
         return int(probe.getsockname()[1])
