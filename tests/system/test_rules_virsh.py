@@ -165,7 +165,7 @@ def check_records(name, level, records, found):
 @pytest.mark.parametrize("name", KINDS)
 def test_who_is_denied_everything_is_told_so_and_never_gets_to_the_daemon(name, place):
     place.enforce("deny")
-    position = place.daemon.position()
+    position, before = place.daemon.position(), len(place.records(name))
 
     done = place.ways[name].virsh("list")
 
@@ -176,6 +176,15 @@ def test_who_is_denied_everything_is_told_so_and_never_gets_to_the_daemon(name, 
     rule = list(KINDS.values())[LINES[name] - 1].rule
     line = log_line(place.fronts[name], f"rule {LINES[name]} denies it: ")
     assert f'cannot open "{NAME}": rule {LINES[name]} denies it: {rule}' in line
+    denied = wait_until(
+        lambda: [
+            each for each in place.records(name)[before:] if each["event"] == "session_denied"
+        ],
+        20,
+        "it is recorded",
+    )
+    assert KINDS[name].record.items() <= denied[0].items()
+    assert f"rule {LINES[name]} denies it: {rule}" in denied[0]["reason"]
 
 
 @pytest.mark.parametrize("level", ["read", "operate"])

@@ -3,6 +3,7 @@
 import ipaddress
 import itertools
 import re
+import socket
 
 import pytest
 from cryptography import x509
@@ -10,13 +11,14 @@ from cryptography import x509
 from proxyd.sasl.passwords import PasswordFile
 from proxyd.wire.frame import Status
 from proxyd.wire.xdr import Reader
+from tests.bed.network import CLIENT, SERVER, two_hosts
 from tests.bed.pki import Pki
 from tests.bed.proxyd_log import reload
 from tests.bed.sasl import SERVICE, auth_file, tcp_uri, with_tickets
 from tests.bed.virsh import tls_uri, virsh
 from tests.bed.waiting import wait_until
 from tests.system.rpc import RpcClient, rpc_client
-from tests.system.tls_client import LET_IN, tls_connected
+from tests.system.tls_client import LET_IN, client_context, tls_connected
 
 pytestmark = pytest.mark.system
 
@@ -264,6 +266,46 @@ def test_subjects_are_compared_as_a_whole(lines_by_tls, pki):
     found = lines_by_tls(SUBJECTS, [pki.client(*subject) for subject, _ in ODD_SUBJECTS])
 
     assert list(zip([subject for subject, _ in ODD_SUBJECTS], found, strict=True)) == ODD_SUBJECTS
+
+
+# Addresses
+
+NETWORKS = """\
+tls addr:10.78.1.7,addr:10.78.2.0/30 * write
+tls addr:10.78.2.0/24&dn:CN=ann * write
+tls addr:::/0,addr:127.0.0.1 * write
+"""
+FROM = {
+    "10.78.1.7": 1,
+    "10.78.1.70": 0,
+    "10.78.2.3": 1,
+    "10.78.2.4": 0,
+    "10.79.0.1": 0,
+}
+
+
+def test_a_client_of_another_host_is_known_by_its_address(ruled, pki, monkeypatch):
+    with two_hosts([each for each in FROM if each != CLIENT]) as (server, others):
+        monkeypatch.setattr("tests.bed.proxyd.WRAPPER", server.command)
+        listens = {"listen_tls": 1, "listen_addr": SERVER, "tls_port": "0"}
+        front = ruled(NETWORKS, {**listens, **pki.settings(pki.server([SERVER]))})
+        port = int(front.tls_address(SERVER).rpartition(":")[2])
+        joe, ann = pki.client(("CN", "joe")), pki.client(("CN", "ann"))
+
+        def lines(client):
+            return {each: others.run(lambda each=each: line(each, client)) for each in FROM}
+
+        def line(source, client):
+            plain = socket.create_connection((SERVER, port), 20, (source, 0))
+            with client_context(client).wrap_socket(plain) as sock:
+                assert sock.recv(1) == LET_IN
+                opened = front.log_text().count(" opened: ")
+                reply = RpcClient(sock).open(TEST)
+                return rule_of(front, opened) if reply.header.status == Status.OK else 0
+
+        assert lines(joe) == FROM
+        assert lines(ann) == {**FROM, "10.78.2.4": 2}
+        front.stop()
 
 
 # SASL
