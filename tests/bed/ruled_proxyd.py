@@ -6,6 +6,7 @@ has the same line at every level.
 
 import json
 import pwd
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from cryptography import x509
 
 from proxyd.sasl.passwords import PasswordFile
@@ -31,6 +33,7 @@ from tests.bed.virsh import tls_uri, unix_uri
 from tests.bed.waiting import wait_until
 
 NAME: Final = "test:///default"
+DENIED: Final = f"denied access: its rules do not let this client open {NAME}"
 DEADLINE_S: Final = 20.0
 PASSWORD: Final = "correct horse, battery"
 # Accounts and a group that every Debian has, by what a rule says of them.
@@ -266,3 +269,26 @@ def house(directory: Path, kdc: Kdc) -> Iterator[House]:
         }
         fronts = {name: with_password if name == "password" else usual for name in ways}
         yield House(daemon, rules, audit, fronts, ways)
+
+
+@pytest.fixture
+def ruled(make_proxyd: Any, tmp_path: Path) -> Any:
+    """Makes a proxyd that goes by these rules; settings add to that."""
+
+    def ruled(text: str, config: Any = None, **options: Any) -> Any:
+        rules = tmp_path / "rules"
+        rules.write_text(text)
+        made = make_proxyd({"proxyd_rules_file": str(rules), **(config or {})}, **options)
+        made.rules = rules
+        return made
+
+    return ruled
+
+
+def rule_of(front: Proxyd, number: int) -> int:
+    """The line by which the session was opened that is the log's one of this number, from 0."""
+    found = re.compile(r" opened: .*, by rule (\d+) ")
+    opened = wait_until(
+        lambda: found.findall(front.log_text())[number:], DEADLINE_S, "the session is open"
+    )
+    return int(opened[0])

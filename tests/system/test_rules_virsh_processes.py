@@ -17,7 +17,7 @@ from tests.bed.command import clean_environment, end_process, run_to_end
 from tests.bed.daemon import short_directory
 from tests.bed.proxyd import Proxyd
 from tests.bed.proxyd_log import log_line, reload
-from tests.bed.ruled_proxyd import GROUP, GROUP_ID, other_user
+from tests.bed.ruled_proxyd import DENIED, GROUP, GROUP_ID, NAME, other_user
 from tests.bed.side_by_side import Way
 from tests.bed.sshd import ADDRESS, Sshd, free_port, new_key
 from tests.bed.virsh import unix_uri
@@ -25,10 +25,8 @@ from tests.bed.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-TEST = "test:///default"
 USER = "games"
 DEADLINE_S = 20
-DENIED = f"denied access: its rules do not let this client open {TEST}"
 
 # Connects, becomes somebody else, and opens; prints whether it may.
 CHANGES = """
@@ -156,7 +154,7 @@ def test_names_are_compared_as_a_whole_whatever_is_in_them(kind, named):
             name
             for number, name in enumerate(NAMES, FIRST_UID)
             if run_to_end(
-                ["virsh", "-q", "-c", unix_uri(TEST, named.sock), "list"],
+                ["virsh", "-q", "-c", unix_uri(NAME, named.sock), "list"],
                 deadline_s=DEADLINE_S,
                 user=number,
             ).status
@@ -226,12 +224,12 @@ def by_ssh(sshd, port, user, command):
 
 def test_an_sshd_that_a_user_runs_is_no_way_in_by_ssh(place, sshd):
     enforce(place, f"ssh user:{USER} * write\n")
-    command = f"virsh -q -c '{unix_uri(TEST, place.sock)}' list"
+    command = f"virsh -q -c '{unix_uri(NAME, place.sock)}' list"
 
     by_roots = by_ssh(sshd, sshd.port, USER, command)
     with sshd_of(USER, sshd) as port:
         by_own = by_ssh(sshd, port, USER, command)
-    locally = Way(unix_uri(TEST, place.sock), wrapper=other_user(USER)).virsh("list")
+    locally = Way(unix_uri(NAME, place.sock), wrapper=other_user(USER)).virsh("list")
 
     by_roots.succeeded()
     for refused in (by_own, locally):
@@ -241,7 +239,7 @@ def test_an_sshd_that_a_user_runs_is_no_way_in_by_ssh(place, sshd):
 
 def test_who_leaves_the_login_is_a_local_user_like_any_other(place, sshd):
     """So a rule for ssh that is missed has to end in a refusal."""
-    uri = unix_uri(TEST, place.sock)
+    uri = unix_uri(NAME, place.sock)
     with short_directory(0o777) as directory:
         script = directory / "leaves"
         script.write_text(
