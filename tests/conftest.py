@@ -143,6 +143,8 @@ DISTRIBUTION = (
     "system/test_parting.py",
     "system/test_readme_commands.py",
     "system/test_routing.py",
+    "system/test_rules_virsh.py",
+    "system/test_rules_virsh_polkit.py",
     "system/test_same_as_direct.py",
     "system/test_session_mode.py",
     "system/test_upgrade.py",
@@ -151,6 +153,7 @@ DISTRIBUTION = (
     "certs/test_revoking.py",
     "pki/test_dname.py",
     "system/test_certificate_matrix.py",
+    "system/test_rules_virsh_names.py",
     "system/test_tls.py",
     "system/test_tls_post_quantum.py",
     # Kerberos, cyrus-sasl
