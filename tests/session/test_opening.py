@@ -1132,7 +1132,7 @@ async def test_a_client_that_takes_its_time_with_the_answer_gets_past_no_rules_o
     machines = ServerNegotiation.opened
 
     def opened(machine):
-        desk.services.rulings.applied += 1
+        desk.services.opener.rulings.applied += 1
         return machines(machine)
 
     monkeypatch.setattr(ServerNegotiation, "opened", opened)
