@@ -35,14 +35,15 @@ class Opener:
         arguments = wanted.arguments
         readonly = bool(arguments.flags & OPEN_READONLY)
         destination = self._route(arguments.name, readonly=readonly)
+        client.uri, client.backend = destination.name, destination.path
         ruling = await self.rulings.decide(client, destination.name)
         self.rulings.demand_room(client, ruling)
         if ruling is not None and ruling.grant.level is Level.READ and not readonly:
             # Whatever it has asked for: then the daemon sees to it, too.
             readonly = True
             destination = self._route(destination.name, readonly=True)
+            client.backend = destination.path
         client.ruling, client.readonly = ruling, readonly
-        client.uri, client.backend = destination.name, destination.path
         return await open_backend(
             destination,
             arguments.flags | (OPEN_READONLY if readonly else 0),

@@ -411,10 +411,12 @@ class OpeningSession:
         try:
             backend = await self.services.opener.open(self.client, wanted)
         except (Unroutable, Forbidden, OpenFailed) as error:
-            self.client.ruling = None
             self.tally.refused[_KIND_OF[type(error)]] += 1
             name = excerpt(wanted.arguments.name or "")
+            # It is under the rule that refuses it for as long as that is recorded.
+            self.client.ruling = error.ruling if isinstance(error, Forbidden) else None
             self._log_refusal(f"cannot open {name}: {error}")
+            self.client.ruling = None
             await self.conversation.send(machine.refused(error.failure))
             return None
         if self._applied != rulings.applied:

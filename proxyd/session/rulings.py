@@ -37,11 +37,15 @@ _NETWORK: Final = {Transport.TCP: Way.TCP, Transport.TLS: Way.TLS}
 
 
 class Forbidden(Exception):
-    """No session comes of it. `failure` is for the client, the text for the log."""
+    """No session comes of it. `failure` is for the client, the text for the log.
 
-    def __init__(self, reason: str, told: Failure) -> None:
+    `ruling` is the rule that has decided so, where one has.
+    """
+
+    def __init__(self, reason: str, told: Failure, ruling: Ruling | None = None) -> None:
         super().__init__(reason)
         self.failure = told
+        self.ruling = ruling
 
 
 class Rulings:
@@ -79,15 +83,16 @@ class Rulings:
         rule = await _in_a_thread(decide) if is_slow else decide()
         if rule is None:
             raise Forbidden("no rule lets it in there", denied)
-        if rule.grant.level is Level.DENY:
-            raise Forbidden(f"rule {rule.line} denies it: {rule.text}", denied)
-        return Ruling(
+        ruling = Ruling(
             line=rule.line,
             text=rule.text,
             grant=rule.grant,
             holder=_holder(subject),
             by_ssh=Way.SSH in subject.ways,
         )
+        if rule.grant.level is Level.DENY:
+            raise Forbidden(f"rule {rule.line} denies it: {rule.text}", denied, ruling)
+        return ruling
 
     def demand_room(self, client: Client, ruling: Ruling | None) -> None:
         """Raises Forbidden where its rule allows no more sessions of this identity."""
@@ -100,7 +105,8 @@ class Rulings:
         )
         if held >= most:
             text = f"rule {ruling.line} allows {most} sessions of one client at a time"
-            raise Forbidden(text, failure.too_many_sessions(f"{text}, and as many are open"))
+            told = failure.too_many_sessions(f"{text}, and as many are open")
+            raise Forbidden(text, told, ruling)
 
     @staticmethod
     def guards_of(ruling: Ruling | None) -> Guards:

@@ -441,6 +441,7 @@ def test_what_is_recorded_says_which_rule(make_front, tmp_path):
     records = tmp_path / "records"
     front = make_front(
         "unix uid:0 * operate",
+        f"unix uid:{JOE} * deny",
         proxyd_audit=["sessions", "changes"],
         proxyd_audit_output=f"file:{records}",
     )
@@ -459,8 +460,8 @@ def test_what_is_recorded_says_which_rule(make_front, tmp_path):
     assert (call["procedure"], call["outcome"]) == ("NETWORK_DESTROY", "refused")
     assert (call["rule"], call["may"]) == (1, "operate")
     denied = next(row for row in rows if row["event"] == "session_denied")
-    assert "no rule lets it in there" in denied["reason"]
-    assert "rule" not in denied
+    assert f"rule 2 denies it: unix uid:{JOE} * deny" in denied["reason"]
+    assert (denied["rule"], denied["may"], denied["uri"]) == (2, "deny", URI)
 
 
 def test_the_log_says_by_which_rule_a_session_was_opened(make_front):

@@ -190,14 +190,3 @@ def test_a_client_by_ipv4_of_a_socket_for_both_is_one_of_ipv4(ruled, pki):
     assert rule_of(front, 0) == 3
     assert DENIED in denied.stderr
     assert log_line(front, "rule 1 denies it")
-
-
-def test_a_glob_of_a_subject_takes_no_escaped_comma_for_its_own(lines_by_tls, pki):
-    subjects = [
-        [("CN", "x"), ("O", "Example")],
-        [("CN", "x,O=Example")],
-        [("CN", "a"), ("OU", "b"), ("O", "Example")],
-        [("CN", "x"), ("O", "y,O=Example")],
-    ]
-    clients = [pki.client(*each) for each in subjects]
-    assert lines_by_tls('tls dn:"CN=*,O=Example" * write\n', clients) == [1, 0, 1, 0]

@@ -223,3 +223,14 @@ def test_names_of_tickets_are_compared_as_a_whole(principal, rule, opens, ruled,
 
     assert (done.status == 0) is opens
     assert (DENIED in done.stderr) is not opens
+
+
+def test_a_glob_of_a_subject_takes_no_escaped_comma_for_its_own(lines_by_tls, pki):
+    subjects = [
+        [("CN", "x"), ("O", "Example")],
+        [("CN", "x,O=Example")],
+        [("CN", "a"), ("OU", "b"), ("O", "Example")],
+        [("CN", "x"), ("O", "y,O=Example")],
+    ]
+    clients = [pki.client(*each) for each in subjects]
+    assert lines_by_tls('tls dn:"CN=*,O=Example" * write\n', clients) == [1, 0, 1, 0]
