@@ -39,6 +39,7 @@ def observed(reporter: Reporter, roster: Roster, relay: Relay, turned_away: Refu
                 for reason in Refusal
             },
             login_delay_s=roster.admission.logins.delayed_s,
+            denied_calls=roster.forbidden,
             session_time=_times(tally.session_time),
             opening_time=_times(tally.opening_time),
             handshake_time=_times(tally.handshake_time),

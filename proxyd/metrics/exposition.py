@@ -152,6 +152,11 @@ def _of_sessions(reading: Reading) -> Iterator[Metric]:
         "Waits of clients for logins that had failed, all together.",
         reading.login_delay_s,
     )
+    yield _counter(
+        "proxyd_denied_calls_total",
+        "Calls of open sessions that the rules do not allow.",
+        reading.denied_calls,
+    )
     yield _histograms(
         "proxyd_session_seconds",
         "How long sessions lasted that have ended.",

@@ -65,6 +65,7 @@ class Reading:
     opened: Mapping[tuple[str, str], int]  # by (listener, daemon)
     refused: Mapping[str, int]
     login_delay_s: float
+    denied_calls: int
     session_time: Mapping[str, Times]
     opening_time: Mapping[str, Times]
     handshake_time: Mapping[str, Times]

@@ -124,7 +124,7 @@ class Roster:
         self.backends: set[str] = set()  # where sessions were opened, by the sockets' paths
         self.on_change: Callable[[Client], None] = nobody_listens  # it came, is open, or is gone
         self.on_session: Callable[[Client], None] = nobody_listens  # one is open in this process
-        self._calls_over = 0  # of sessions that have ended
+        self._calls_over = self._forbidden_over = 0  # of sessions that have ended
         self.last = 0  # the highest number that was given
 
     @property
@@ -133,6 +133,12 @@ class Roster:
         neither keepalive nor a packet of a stream."""
         pairs = [client.pair for client in self.clients.values()]
         return self._calls_over + sum(pair.up.calls for pair in pairs if pair is not None)
+
+    @property
+    def forbidden(self) -> int:
+        """Calls that no rule allowed, of all sessions since the start."""
+        pairs = [client.pair for client in self.clients.values()]
+        return self._forbidden_over + sum(pair.up.forbidden for pair in pairs if pair is not None)
 
     def arrived(self, door: Door, place: Place, *, end: Callable[[str], None]) -> Client:
         self.last += 1
@@ -240,6 +246,7 @@ class Roster:
             )
         else:
             self._calls_over += pair.up.calls
+            self._forbidden_over += pair.up.forbidden
             self.tally.session_ended(daemon_at(client.backend), lasted_ns)
             self.audit.put(
                 Event.ENDED,
@@ -251,6 +258,7 @@ class Roster:
                 if pair.up.refusals
                 else ""
             )
+            denied = f", {pair.up.forbidden} calls denied by rule" if pair.up.forbidden else ""
             log.log(
                 logging.WARNING if refused else level,
                 "session %d ended: %s, %s at %s: %s; %.3f s, %d bytes up, %d bytes down,"
@@ -265,7 +273,7 @@ class Roster:
                 pair.down.moved,
                 pair.up.calls,
                 pair.down.errors,
-                refused,
+                denied + refused,
             )
 
     def relay_ended(self, pair: RelayedPair) -> None:

@@ -64,6 +64,7 @@ def reading(**changes):
         "opened": {("libvirt-sock", "virtqemud"): 5},
         "refused": {"tls": 4, "no_place": 0},
         "login_delay_s": 2.5,
+        "denied_calls": 11,
         "session_time": {"virtqemud": TIMES},
         "opening_time": {"virtqemud": TIMES},
         "handshake_time": {"tls [::1]:1": TIMES},
