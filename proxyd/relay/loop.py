@@ -378,8 +378,12 @@ class RelayLoop:
         if calls == pair.charged:
             return
         taken, pair.charged = calls - pair.charged, calls
+        self._await_turn(pair, pace, taken)
+
+    def _await_turn(self, pair: RelayedPair, pace: Pace, calls: int = 0) -> None:
+        """It is not read before these are paid for, and what its identity owes already."""
         now_ns = time.monotonic_ns()
-        pair.paid_ns = pace.charge(taken, now_ns)
+        pair.paid_ns = pace.charge(calls, now_ns)
         if pair.paid_ns > now_ns and not pair.up.unpaid:
             pair.up.unpaid = True
             heapq.heappush(self._unpaid, (pair.paid_ns, pair.number))
@@ -461,6 +465,8 @@ class RelayLoop:
             self._ends[end.endpoint.fileno()] = end
         if pair.up.unpaid:
             heapq.heappush(self._unpaid, (pair.paid_ns, pair.number))
+        elif pair.pace is not None:
+            self._await_turn(pair, pair.pace)
         self._settle(pair)
 
     def _resume(self, pair: RelayedPair) -> None:

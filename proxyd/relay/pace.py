@@ -1,7 +1,8 @@
 """How many calls a second the sessions of one client identity may make together. Pure.
 
 A bucket of a second's calls: who has been quiet may make so many at once. What one read brings
-beyond that is a debt, and whoever has one is not read until it is paid. Nothing is refused. In any
+beyond that is a debt, and whoever has one is not read until it is paid, nor is who comes anew.
+Nothing is refused. As long as nobody owes more than ten minutes, which is the longest debt, in any
 time no more calls go on than the rate allows, a second's, and those of one read of each session.
 """
 
@@ -29,6 +30,10 @@ class Pace:
     def change(self, calls_per_s: float) -> None:
         """Another rate from now on. What is owed stays, in time."""
         self._call_ns = max(1, round(_SECOND_NS / calls_per_s))
+
+    def is_full(self, now_ns: int) -> bool:
+        """Whether nothing of it is owed: as good as a new one."""
+        return self._full_ns <= now_ns
 
     def charge(self, calls: int, now_ns: int) -> int:
         """Takes so many calls; returns when whoever made them may be read again: now, or later."""

@@ -33,6 +33,7 @@ from proxyd.wire.failure import Domain, Failure
 
 _FEW_NAMES: Final = 16  # in a certificate; each is compared with up to 200 patterns
 _MOST_SETS: Final = 256  # beyond it a session's table is made anew
+_MOST_KEPT: Final = 4096  # paces of client identities; beyond it half of those that owe stay
 _NETWORK: Final = {Transport.TCP: Way.TCP, Transport.TLS: Way.TLS}
 
 
@@ -61,6 +62,8 @@ class Rulings:
         self._names = names
         self._clients = clients
         self._paces = WeakValueDictionary[tuple[str, str], Pace]()
+        # Who owes calls goes on to do so when the last of his sessions has ended.
+        self._kept: dict[tuple[str, str], Pace] = {}
         # How often open sessions were held to the rules. What was decided before the last time is
         # not to be opened any more.
         self.applied = 0
@@ -123,7 +126,18 @@ class Rulings:
         pace = self._paces.get(ruling.purse)
         if pace is None:
             pace = self._paces[ruling.purse] = Pace(ruling.grant.calls_per_s)
+        self._keep(ruling.purse, pace)
         return pace
+
+    def _keep(self, purse: tuple[str, str], pace: Pace) -> None:
+        """Until nothing is owed, and there is somebody to keep in its place."""
+        if len(self._kept) >= _MOST_KEPT and purse not in self._kept:
+            now_ns = time.monotonic_ns()
+            owing = {key: each for key, each in self._kept.items() if not each.is_full(now_ns)}
+            while len(owing) > _MOST_KEPT // 2:
+                del owing[next(iter(owing))]
+            self._kept = owing
+        self._kept[purse] = pace
 
     async def _subject_of(self, client: Client, table: RuleTable) -> Subject:
         """Raises Forbidden where it cannot be found out what a rule asks for."""

@@ -169,6 +169,20 @@ def test_sessions_of_one_identity_share_it(walk):
     assert second.up.unpaid
 
 
+def test_who_comes_anew_is_not_read_before_what_is_owed_is_paid(walk, start_travel):
+    pace = Pace(3)
+    first = walk(pace)
+    first.send(first.client, b"".join(frames.call(serial) for serial in range(1, 6)))
+    first.close()
+    again = start_travel(pace=pace)
+    assert again.move()
+    assert again.up.unpaid
+    began = time.monotonic()
+    again.client.send(frames.call(1))
+    assert until(again, 5, lambda: again.at_daemon.serials == [1])
+    assert time.monotonic() - began > 0.5
+
+
 def test_calls_that_are_refused_are_paid_for_too(walk):
     session = walk(Pace(1), guards=restricted(allowance_of([])))
     session.send(session.client, frames.call(1) + frames.call(2) + frames.call(3))

@@ -1,5 +1,8 @@
 """What is asked of the rules for a client, and what comes of it."""
 
+import gc
+import time
+
 import pytest
 
 from proxyd.config.listeners import Door
@@ -190,6 +193,35 @@ async def test_what_a_client_may_call_is_one_table_for_all_of_its_kind(deciding)
     pace = rules.pace_of(first)
     assert rules.pace_of(again) is pace
     assert rules.pace_of(other) is not pace
+
+
+async def test_who_owes_calls_owes_them_when_he_comes_again(deciding):
+    rules = deciding.by("unix all * write calls=6/min")
+    ruling = await rules.decide(Client(uid=1000), URI)
+    owed = rules.pace_of(ruling).charge(10, 0)
+    gc.collect()
+    assert rules.pace_of(ruling).charge(0, 0) == owed
+
+
+async def test_of_many_who_come_those_are_forgotten_that_owe_nothing(deciding, monkeypatch):
+    monkeypatch.setattr(rulings, "_MOST_KEPT", 10)
+    rules = deciding.by("unix all * write calls=6/min")
+    owing = [await rules.decide(Client(uid=uid), URI) for uid in (1, 2)]
+    now_ns = time.monotonic_ns()
+    dues = [rules.pace_of(each).charge(30, now_ns) for each in owing]
+    for uid in range(1000, 1100):
+        rules.pace_of(await rules.decide(Client(uid=uid), URI))
+    assert [rules.pace_of(each).charge(0, now_ns) for each in owing] == dues
+    assert len(rules._kept) <= 10
+
+
+async def test_of_too_many_who_owe_some_are_forgotten(deciding, monkeypatch):
+    monkeypatch.setattr(rulings, "_MOST_KEPT", 10)
+    rules = deciding.by("unix all * write calls=6/min")
+    for uid in range(100):
+        pace = rules.pace_of(await rules.decide(Client(uid=uid), URI))
+        pace.charge(30, time.monotonic_ns())
+    assert len(rules._kept) <= 10
 
 
 @pytest.mark.parametrize(

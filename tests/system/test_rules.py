@@ -7,6 +7,7 @@ call in tests/relay; real virsh under each level is in test_rules_virsh.py.
 import datetime as dt
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -274,6 +275,19 @@ def test_calls_come_no_faster_than_the_rule_says_and_all_are_answered(make_front
         # A second's calls at once, and the rest at the rate: together, since it is one client.
         assert time.monotonic() - began > (2 * CALLS - 40) / 40 - 1
     assert all(sorted(each) == list(range(2, CALLS + 2)) for each in serials)
+
+
+def test_who_comes_again_and_again_makes_no_more_calls_than_one_who_stays(make_front):
+    front = make_front("unix all * write calls=20/min")
+    answered, ended_at = 0, time.monotonic() + 3
+    while time.monotonic() < ended_at:
+        with session(front) as client:
+            client.send(
+                b"".join(client.frame(Remote.CONNECT_GET_LIB_VERSION) for _ in range(CALLS))
+            )
+            while select.select([client.sock], [], [], 0.2)[0] and client.receive():
+                answered += 1
+    assert 1 <= answered <= 18  # of one read, which nobody had paid for before
 
 
 def test_a_new_file_is_for_new_sessions_until_somebody_says_otherwise(make_front):
