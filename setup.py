@@ -7,6 +7,7 @@ Kerberos' library, which that extra brings, has no wheels for Linux. Its build, 
 ends in a traceback where a compiler or krb5-config is missing; so that is looked at here, before.
 """
 
+import json
 import os
 import re
 import shlex
@@ -30,6 +31,18 @@ class BuildFromNothing(build_py):
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
+        if not self.editable_mode and (commit := commit_of_this()):
+            Path(self.build_lib, "proxyd", "build.json").write_text(json.dumps({"commit": commit}))
+
+
+def commit_of_this() -> str:
+    """For `proxyd --version`; "" where this is no checkout or there is no git."""
+    if not Path(__file__).with_name(".git").exists() or shutil.which("git") is None:
+        return ""
+    asked = ["git", "rev-parse", "--short=12", "HEAD"]
+    here = Path(__file__).parent
+    done = subprocess.run(asked, cwd=here, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 MISSING = """

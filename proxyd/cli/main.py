@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from proxyd import __version__
 from proxyd.cli.commands import Command, add_commands
 from proxyd.cli.parser import Ended, Parser, complain
+from proxyd.cli.version import ShowVersion
 from proxyd.config.report import report, report_json
 from proxyd.daemon.load_config import Source, source_of
 from proxyd.daemon.places import Places, places_of
@@ -180,7 +180,11 @@ def build_parser(places: Places, *, whole: bool = False) -> Parser:
         action="store_true",
         help="with --check-config: for machines",
     )
-    version = f"proxyd {__version__} (in the role of libvirt's virtproxyd 11.3.0)"
-    add("-V", "--version", action="version", version=version)
+    add(
+        "-V",
+        "--version",
+        action=ShowVersion,
+        help="print the version, the build and the OpenSSL in use, then exit",
+    )
     add_commands(parser, places, whole=whole)
     return parser

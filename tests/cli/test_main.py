@@ -1,6 +1,7 @@
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from proxyd.cli.commands import COMMANDS
 from proxyd.cli.main import DAEMONS_OWN, main
 from proxyd.config.settings import SPECS
 from proxyd.daemon.places import places_of
+from proxyd.deploy.build import Build
 from tests.bed.command import clean_environment
 
 
@@ -51,9 +53,10 @@ def test_help_names_every_option_and_exit_status(option, capsys):
 @pytest.mark.parametrize("option", ["--version", "-V"])
 def test_the_version_is_printed(option, capsys):
     assert main([option]) == 0
-    assert capsys.readouterr().out == (
-        f"proxyd {__version__} (in the role of libvirt's virtproxyd 11.3.0)\n"
-    )
+    first, build, tls = capsys.readouterr().out.splitlines()
+    assert first == f"proxyd {__version__} (in the role of libvirt's virtproxyd 11.3.0)"
+    assert build == f"build: {Build.this().told()}"
+    assert re.fullmatch(r"TLS: OpenSSL [3-9]\.\S+ .*, with cryptography \S+ and pyOpenSSL \S+", tls)
 
 
 @pytest.mark.parametrize(
