@@ -33,6 +33,9 @@ OUR_LICENCE: Final = "Apache-2.0"
 COMMON: Final = {
     "Apache-2.0": "On Debian systems the text is in /usr/share/common-licenses/Apache-2.0.",
 }
+# How projects name the address of theirs that tells who they are.
+HOMES: Final = ("homepage", "home", "source", "source code", "repository", "documentation", "changelog")
+APACHE_LENGTH: Final = 8000  # characters; a mere notice is shorter
 CLASSIFIER: Final = "License :: OSI Approved :: "
 # What older metadata says, as SPDX has it.
 SPDX: Final = {
@@ -43,6 +46,7 @@ SPDX: Final = {
     "Apache Software License": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache 2": "Apache-2.0",
+    "Apache License, Version 2.0": "Apache-2.0",
 }
 
 
@@ -93,9 +97,9 @@ def library(found: importlib.metadata.Distribution, environment: Path) -> Librar
     licence = said.get("License-Expression") or named_licence(said)
     if not licence or not texts:
         raise SystemExit(f"{found.name}: which licence it has, and its text, cannot be seen")
-    home = said.get("Home-page") or next(
-        (each.partition(",")[2].strip() for each in said.get_all("Project-URL") or ()), ""
-    )
+    urls = [each.partition(",") for each in said.get_all("Project-URL") or ()]
+    named = {name.strip().lower(): url.strip() for name, _, url in urls}
+    home = said.get("Home-page") or next((named[each] for each in HOMES if each in named), "")
     authors = said.get("Author") or said.get("Author-email") or f"the authors of {found.name}"
     return Library(
         name=found.name,
@@ -161,7 +165,7 @@ def own_name(each: Library) -> str:
 
 def quoted(each: Library) -> Iterator[str]:
     for text in each.texts:
-        if len(text) > 8000 and "Apache License" in text and each.licence.count(OUR_LICENCE):
+        if len(text) > APACHE_LENGTH and "Apache License" in text:
             yield from textwrap.wrap(COMMON[OUR_LICENCE], 78)
         else:
             yield from (line.rstrip() or "." for line in text.splitlines())

@@ -1,12 +1,13 @@
 """A virtual environment for a Debian package: what a lock file names, proxyd, and no pip.
 
-    python script/package_environment.py --root DIRECTORY --path /usr/lib/NAME --sources DIRECTORY
-        --wheels DIRECTORY --lock FILE [--without-loadtest]
+    python script/package_environment.py wheels --sources DIRECTORY --wheels DIRECTORY --lock FILE
+    python script/package_environment.py environment --wheels DIRECTORY --lock FILE
+        --root DIRECTORY --path /usr/lib/NAME [--without-loadtest]
 
 Run by the Python of an environment that has what debian/lock/build.txt names, in the checkout that
 is packaged. `--sources` has the locked files, with the hashes of which they are compared; what is a
-source is built into `--wheels` first, where proxyd's own wheel comes to lie as well. No network is
-asked. The interpreter is the distribution's, which the package depends on.
+source is built, and proxyd's own wheel comes to lie beside them in `--wheels`. No network is asked.
+The interpreter is the distribution's, which the package depends on.
 
 The same sources make the same bytes: paths of the build, times, what pip notes down and its
 programs are taken out, and byte code is found by its source's name and not by its time
@@ -27,24 +28,27 @@ CHECKOUT: Final = Path(__file__).resolve().parents[1]
 VERSION: Final = "{}.{}".format(*sys.version_info[:2])
 # What pip writes for itself; RECORD has the digests of programs with paths of the build.
 PIPS_OWN: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-# Of libraries: their tests, and what is compiled here from.
-NOT_NEEDED: Final = ("gssapi/tests", "cffi/_imp_emulation.py")
+# Of libraries: their tests, and what is compiled from.
+TESTS: Final = ("tests", "_tests")
 SOURCES: Final = {".pyx", ".pxd", ".c", ".h"}
 
 
 def main(arguments: list[str]) -> int:
     """Raises CalledProcessError, whose command has said what was wrong."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["wheels", "environment"])
     for name in ("--root", "--sources", "--wheels", "--lock"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--path", required=True)
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--path")
     parser.add_argument("--without-loadtest", action="store_true")
     given = parser.parse_args(arguments)
+    if given.what == "wheels":
+        make_wheels(given.sources, given.lock, given.wheels)
+        return 0
     environment = given.root / given.path.removeprefix("/")
-    make_wheels(given.sources, given.lock, given.wheels)
-    make_environment(environment, given.path)
-    install(environment, given.wheels, given.lock)
     packages = environment / "lib" / f"python{VERSION}" / "site-packages"
+    make_environment(environment, packages, given.path)
+    install(environment, given.wheels, given.lock)
     prune(environment, packages)
     if given.without_loadtest:
         shutil.rmtree(packages / "proxyd" / "loadtest")
@@ -66,13 +70,13 @@ def make_wheels(sources: Path, lock: Path, wheels: Path) -> None:
     pip("wheel", *alone, CHECKOUT)
 
 
-def make_environment(environment: Path, path: str) -> None:
+def make_environment(environment: Path, packages: Path, path: str) -> None:
     """With the interpreter in /usr/bin, wherever this one is."""
     programs = environment / "bin"
     programs.mkdir(parents=True)
     (programs / "python3").symlink_to(f"/usr/bin/python{VERSION}")
     (programs / "python").symlink_to("python3")
-    (environment / "lib" / f"python{VERSION}" / "site-packages").mkdir(parents=True)
+    packages.mkdir(parents=True)
     said = {
         "home": "/usr/bin",
         "include-system-site-packages": "false",
@@ -86,10 +90,8 @@ def make_environment(environment: Path, path: str) -> None:
 
 def install(environment: Path, wheels: Path, lock: Path) -> None:
     """The wheels of what is locked and of proxyd; into the prefix, as a venv has it."""
-    wanted = [line.split()[0] for line in lock.read_text().splitlines() if "==" in line]
-    markers = [line for line in lock.read_text().splitlines() if "==" in line and ";" in line]
-    conditions = {line.split()[0]: line.partition(";")[2].rstrip(" \\") for line in markers}
-    names = [f"{each} ; {conditions[each]}" if each in conditions else each for each in wanted]
+    lines = lock.read_text().splitlines()
+    names = [line.rstrip(" \\") for line in lines if "==" in line and line[0].isalnum()]
     offline = ("--no-index", "--no-deps", "--no-compile", "--find-links", wheels)
     python = environment / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", str(python), "install"]
@@ -108,13 +110,14 @@ def prune(environment: Path, packages: Path) -> None:
     for name in PIPS_OWN:
         for file in packages.glob(f"*.dist-info/{name}"):
             file.unlink()
-    for name in NOT_NEEDED:
-        shutil.rmtree(packages / name, ignore_errors=True)
-    for file in packages.rglob("*"):
-        if file.suffix in SOURCES and file.is_file():
+    for directory in [each for name in TESTS for each in packages.rglob(name) if each.is_dir()]:
+        shutil.rmtree(directory)
+    for file in [each for each in packages.rglob("*") if each.is_file()]:
+        if file.suffix in SOURCES:
             file.unlink()
-    for left in ("include", "lib64"):
-        shutil.rmtree(environment / left, ignore_errors=True)
+        elif file.suffix == ".py" and (text := file.read_bytes()).startswith(b"#!"):
+            file.write_bytes(b"#" + text[text.index(b"\n") :])  # of programs, which these are not
+    shutil.rmtree(environment / "include", ignore_errors=True)
 
 
 def build() -> dict[str, str]:
