@@ -34,7 +34,15 @@ COMMON: Final = {
     "Apache-2.0": "On Debian systems the text is in /usr/share/common-licenses/Apache-2.0.",
 }
 # How projects name the address of theirs that tells who they are.
-HOMES: Final = ("homepage", "home", "source", "source code", "repository", "documentation", "changelog")
+HOMES: Final = (
+    "homepage",
+    "home",
+    "source",
+    "source code",
+    "repository",
+    "documentation",
+    "changelog",
+)
 APACHE_LENGTH: Final = 8000  # characters; a mere notice is shorter
 CLASSIFIER: Final = "License :: OSI Approved :: "
 # What older metadata says, as SPDX has it.

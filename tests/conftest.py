@@ -249,6 +249,9 @@ def pytest_unconfigure(config):
 def pytest_addoption(parser):
     parser.addoption("--run-long", action="store_true", help="also run the tests marked long")
     parser.addoption(
+        "--packages", metavar="DIRECTORY", help="what script/package has built: run tests/package"
+    )
+    parser.addoption(
         "--unit", action="store_true", help="only tests that need no package of the system"
     )
     parser.addoption(
@@ -319,6 +322,8 @@ def _turn(item):
 
 def _is_asked_for(config, item):
     if item.get_closest_marker("long") and not config.getoption("--run-long"):
+        return False
+    if item.get_closest_marker("package") and not config.getoption("--packages"):
         return False
     if config.getoption("--unit") and item.get_closest_marker("system"):
         return False

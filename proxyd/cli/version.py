@@ -34,8 +34,8 @@ def _tls() -> str:
     try:
         load_openssl()
         import cryptography  # noqa: PLC0415 (what they are in is loaded in a certain way)
-        from OpenSSL.version import __version__ as pyopenssl  # noqa: PLC0415
         from OpenSSL.SSL import OPENSSL_VERSION, OpenSSL_version  # noqa: PLC0415
+        from OpenSSL.version import __version__ as pyopenssl  # noqa: PLC0415
     except ImportError as error:
         return f"not to be had: {error}"
     openssl = OpenSSL_version(OPENSSL_VERSION).decode()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from proxyd.deploy.build import Build
+
 # Runs a command to its end; returns what it complained of, or None when it has succeeded.
 Run = Callable[[Sequence[str]], str | None]
 
@@ -19,7 +21,8 @@ _VERSION: Final = re.compile(r"systemd ([0-9]+)")
 class Host:
     """`systemd` is its version, None where there is none; `booted` whether it runs the host.
 
-    `root` is where its files are. `next_lines` says what to do with the service once its files are
+    `root` is where its files are. `package` is the version of the Debian package that this program
+    is of, "" if it is of none. `next_lines` says what to do with the service once its files are
     there, in lines for root's bash: that depends on who serves on this host now.
     """
 
@@ -28,6 +31,7 @@ class Host:
     booted: bool
     run: Run
     root: Path = Path("/")
+    package: str = ""
     next_lines: Callable[[], list[str]] = list
 
 
@@ -38,6 +42,7 @@ def this_host(next_lines: Callable[[], list[str]] = list) -> Host:
         systemd=_systemd_version(),
         booted=os.path.isdir("/run/systemd/system"),  # sd_booted(3)
         run=run_command,
+        package=Build.this().package,
         next_lines=next_lines,
     )
 

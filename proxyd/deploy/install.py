@@ -33,6 +33,7 @@ _PREFIX: Final = "/usr/local"
 # systemd takes a unit from the first of these that has it.
 _BEFORE_OURS: Final = ("/etc/systemd/system", "/run/systemd/system")
 _BEHIND_OURS: Final = ("/usr/lib/systemd/system", "/lib/systemd/system")
+_ALSO_OF_THE_PACKAGE: Final = ("/etc/default/", "/etc/libvirt/", "/etc/logrotate.d/")
 _DAEMON_RELOAD: Final = ("systemctl", "daemon-reload")
 
 INSTALL_DESCRIPTION: Final = (
@@ -125,6 +126,9 @@ def _told(arguments: argparse.Namespace, do: Callable[[], Account]) -> int:
 
 def _install(arguments: argparse.Namespace, whole: argparse.ArgumentParser, host: Host) -> Account:
     root, elsewhere = _root(arguments, host)
+    if host.package and not elsewhere:
+        done = f"the package proxyd {host.package} has put all of it in place (dpkg -L proxyd)"
+        return Account(notes=[done], then=_next(host, elsewhere=False))
     prefix = _prefix(arguments.prefix)
     program = named_program(arguments.program) if arguments.program else this_program()
     manifest = Manifest.load(root)
@@ -159,8 +163,15 @@ def _uninstall(arguments: argparse.Namespace, host: Host) -> Account:
     root, elsewhere = _root(arguments, host)
     manifest = Manifest.load(root)
     if not manifest.files:
-        return Account(notes=["nothing is there that proxyd install has put in place"])
+        notes = ["nothing is there that proxyd install has put in place"]
+        if host.package:
+            notes.append(
+                "what the package proxyd has put there goes with it (apt-get remove proxyd)"
+            )
+        return Account(notes=notes)
     steps = uninstalling(manifest, root)
+    if host.package and not elsewhere:
+        steps = [_left_to_the_package(step) for step in steps]
     units = [name for name in layout.SYSTEM_UNITS if any(_is_unit(step, name) for step in steps)]
     stop = ("systemctl", "disable", "--now", *units)
     account = Account(steps=steps)
@@ -179,6 +190,13 @@ def _uninstall(arguments: argparse.Namespace, host: Host) -> Account:
     carry_out_removal(steps, manifest, root)
     _run_all(account.commands[1:], account, host)
     return account
+
+
+def _left_to_the_package(step: Step) -> Step:
+    """The same, but for what the package has in /etc under the same name."""
+    if step.action is Action.REMOVE and step.path.startswith(_ALSO_OF_THE_PACKAGE):
+        return Step(Action.KEEP, step.path, "it is the package's as well")
+    return step
 
 
 def _root(arguments: argparse.Namespace, host: Host) -> tuple[Path, bool]:
