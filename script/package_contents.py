@@ -5,7 +5,7 @@
 DIRECTORY is where the package's files lie while it is made. Below its /usr/share/doc/PACKAGE:
 
 copyright      Debian's: each library's licence, in its own words
-bundled.md     a list: name, version, licence, home
+bundled.txt     a list: name, version, licence, home
 sbom.cdx.json  CycloneDX, validated; with the OpenSSL that cryptography's wheel has in itself
 
 Raises SystemExit where a library does not say its licence or has brought no text of it.
@@ -78,7 +78,7 @@ def main(root: Path, package: str) -> int:
     openssl = told_by(python, OPENSSL_QUESTION)
     documents.mkdir(parents=True, exist_ok=True)
     (documents / "copyright").write_text("\n".join(copyright_lines(libraries, package)) + "\n")
-    (documents / "bundled.md").write_text("\n".join(list_lines(libraries, openssl)) + "\n")
+    (documents / "bundled.txt").write_text("\n".join(list_lines(libraries, openssl)) + "\n")
     (documents / "sbom.cdx.json").write_text(bill_of_materials(python, openssl, package))
     return 0
 

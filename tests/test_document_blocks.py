@@ -33,6 +33,11 @@ NOT_RUN = {
     ("docs/deployment/systemd.md", "proxyd switch --to monolithic"): (
         "tests/system/test_systemd_doctor.py"
     ),
+    ("docs/deployment/debian.md", "apt install ./proxyd_"): "tests/package/test_packages.py",
+    ("docs/deployment/debian.md", "cp /usr/share/proxyd/behind"): "tests/package/test_packages.py",
+    ("docs/deployment/debian.md", "script/package  "): (
+        "they build packages, which .ci/run does for one release and script/release for both"
+    ),
     ("docs/recipes.md", "proxyd switch --to monolithic"): "tests/system/test_systemd_install.py",
     ("docs/ssh.md", "virsh -c 'qemu+ssh:"): "tests/system/test_ssh.py",
     ("docs/metrics.md", "proxyd metrics --output"): "tests/system/test_metrics.py",

@@ -10,6 +10,7 @@ from proxyd.deploy.layout import SYSTEM_UNITS, shipped_directory
 from proxyd.deploy.unitfile import fitted
 from proxyd.log.line import LogEntry
 from proxyd.log.outputs import FileOutput
+from tests.bed.blocks import blocks
 from tests.bed.command import run_to_end
 from tests.deploy.installing import UNITS, run_install
 
@@ -152,7 +153,8 @@ def test_the_service_is_bound_to_its_sockets_as_libvirts():
 
 def test_no_socket_has_another_name_than_that_of_its_unit():
     # The daemon is given it in LISTEN_FDNAMES.
-    texts = [path.read_text() for path in SHIPPED.rglob("*.socket")]
+    ours = [path for path in SHIPPED.rglob("*.socket") if path.parent.name != "behind"]
+    texts = [path.read_text() for path in ours]
     assert len(texts) == 7
     assert not any("FileDescriptorName" in text for text in texts)
 
@@ -232,3 +234,10 @@ def test_logrotate_takes_the_log_away_and_nobody_has_to_tell_the_daemon(tmp_path
 
 def entry(text):
     return LogEntry(when=0.0, tid=11, level=LogLevel.INFO, category="daemon", text=text)
+
+
+@pytest.mark.parametrize("name", ["virtqemud.service", "virtqemud.socket", "virtqemud-ro.socket"])
+def test_what_a_package_has_for_libvirtd_behind_proxyd_is_what_the_page_says(name):
+    shown = [each for each in blocks(ROOT / "docs/deployment/debian.md") if each.option("file")]
+    (text,) = (each.text for each in shown if each.option("file").endswith(f"/{name}"))
+    assert (ROOT / "units" / "behind" / name).read_text().strip() == text.strip()

@@ -46,7 +46,7 @@ systemctl enable --now {SOCKETS}
 # What a page takes for granted.
 AN_OPEN_SESSION = f"systemd-run --unit=joe.service virsh -c '{JOE}' event --all --loop"
 GIVEN = {
-    ("docs/deployment/debian.md", ""): "proxyd switch --to monolithic --yes",
+    ("docs/deployment/debian.md", "libvirtd behind it"): "proxyd switch --to monolithic --yes",
     ("docs/recipes.md", "Lock somebody out"): AN_OPEN_SESSION,
 }
 # Of "proxyd certs init" for a host that has none.
