@@ -1,5 +1,6 @@
 """What the load tool needs beyond the daemon: its extras, and what to type where one is missing."""
 
+import importlib.util
 import shlex
 import sys
 from types import ModuleType
@@ -25,7 +26,12 @@ REQUIREMENTS: Final = {
 
 
 def remedy(extra: str) -> str:
-    """The command that installs what an extra needs into the place where this runs."""
+    """The command that installs what an extra needs into the place where this runs.
+
+    Debian's package of the load tool has no pip, and no place for more.
+    """
+    if importlib.util.find_spec("pip") is None:
+        return f"install proxyd[loadtest,{extra}] with pip into a virtual environment of its own"
     return shlex.join([sys.executable, "-m", "pip", "install", REQUIREMENTS[extra]])
 
 
