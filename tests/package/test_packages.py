@@ -253,9 +253,10 @@ def test_units_of_libvirts_own_proxy_make_room_and_come_back(host, packages):
     host.shell("systemctl enable --now virtproxyd.socket virtproxyd.service")
     pid = host.show(SERVICE, "MainPID")
     (here,) = host.shell("dpkg -L made-up-virtproxyd | grep 'virtproxyd.service$'").split()
-    host.install(packages.daemon)
-    assert host.show(SERVICE, "MainPID") == pid
-    assert host.show(SOCKET, "ActiveState") == "active"
+    for options in ("", "--reinstall"):
+        host.install(packages.daemon, options)
+        assert host.show(SERVICE, "MainPID") == pid
+        assert host.show(SOCKET, "ActiveState") == "active"
     assert "proxyd" in host.show(SERVICE, "ExecStart")
     assert exists(host, f"{here}.libvirt")
     # Its settings are ours: the file is read by both.
