@@ -312,6 +312,18 @@ def test_a_host_that_was_switched_has_its_libvirtd_back(libvirt, packages):
     assert enabled == set()
 
 
+def test_a_host_that_was_switched_back_stays_so(libvirt, packages):
+    libvirt.install(packages.daemon)
+    switched(libvirt)
+    libvirt.shell("proxyd switch --to monolithic --yes")
+    libvirt.shell("virsh list")
+    pid = libvirt.show("libvirtd.service", "MainPID")
+    libvirt.apt("purge proxyd")
+    assert libvirt.show("libvirtd.service", "MainPID") == pid
+    libvirt.shell("virsh list")
+    assert not exists(libvirt, "/var/lib/proxyd")
+
+
 def test_nothing_is_left_after_a_purge_and_it_can_come_again(host, packages, capsys):
     depends = field(packages.daemon, "Depends")
     host.apt(f"satisfy '{depends}'")
