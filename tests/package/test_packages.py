@@ -41,6 +41,7 @@ STAYS = (
     "/var/lib/ucf",
     "/etc/ld.so.cache",
     "/var/lib/dpkg",
+    "/etc/rc",  # links of System V's init, which systemctl has others rewrite where it enables
 )
 
 
