@@ -8,7 +8,7 @@ from proxyd.admin.procedures import answer
 from proxyd.admin.view import CallRefused
 from proxyd.wire import proxyd_program
 from proxyd.wire.programs import Own
-from proxyd.wire.proxyd_program import LONGEST_PAGE, AskDrain, AskPage, AskStatus
+from proxyd.wire.proxyd_program import LONGEST_PAGE, AskDrain, AskPage, AskRules, AskStatus
 from tests.fakes.admin import FakeView
 from tests.fakes.documents import STATUS
 
@@ -103,6 +103,21 @@ async def test_it_is_drained_or_lets_in_again(host, flags, on):
 @pytest.mark.parametrize("flags", [2, 3, 1 << 31])
 async def test_a_drain_of_a_kind_that_is_not_known_changes_nothing(host, flags):
     said = await refused(host, Own.DRAIN, AskDrain(flags).pack())
+    assert said.message.startswith("unsupported flags")
+    assert host.told == []
+
+
+@pytest.mark.parametrize(("flags", "now"), [(0, False), (1, True)])
+async def test_open_sessions_are_held_to_the_rules_if_the_flag_says_so(host, flags, now):
+    said = await answer(host, Own.RULES, AskRules(flags).pack())
+    found = json.loads(proxyd_program.unpack_text(said))
+    assert (found["rules"], found["done"]) == (2, now)
+    assert host.told == [("rules", now)]
+
+
+@pytest.mark.parametrize("flags", [2, 3, 1 << 31])
+async def test_what_else_might_be_done_with_rules_is_not(host, flags):
+    said = await refused(host, Own.RULES, AskRules(flags).pack())
     assert said.message.startswith("unsupported flags")
     assert host.told == []
 

@@ -132,6 +132,10 @@ class FakeView:
         drain = document.Drain(since=1.7e9, left=3, negotiating=1)
         return document.Drained(changed=True, drain=drain)
 
+    async def apply_rules(self, *, now):
+        self.told.append(("rules", now))
+        return document.Applied(reloaded="", rules=2, open=1, count=0, done=now, sessions=())
+
     def close_client(self, number):
         if number not in {each["id"] for each in self.listed}:
             raise CallRefused(failure.no_client(f"there is no client {number}", Domain.ADMIN))
