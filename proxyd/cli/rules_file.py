@@ -47,10 +47,13 @@ def add_file(parser: argparse.ArgumentParser, places: Places) -> None:
 def rules_file(arguments: argparse.Namespace, places: Places) -> RulesFile:
     """Raises StartFailed. Of a file that was named, the configuration has to be named as well."""
     if arguments.file is not None and arguments.config is None:
-        return RulesFile(read_rules(arguments.file), House(exists=_exists))
+        return RulesFile(read_rules(arguments.file, piped=True), House(exists=_exists))
     source = source_of(arguments.config, places, os.environ)
     settings = source.load().settings
-    parsed = rules_of(settings) if arguments.file is None else read_rules(arguments.file)
+    if arguments.file is None:
+        parsed = rules_of(settings)
+    else:
+        parsed = read_rules(arguments.file, piped=True)
     if parsed is None:
         raise StartFailed(
             Exit.FAILED,

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from pathlib import Path
 from typing import Final
 
 from proxyd.config.grammar import ConfigError
@@ -21,12 +20,22 @@ def rules_of(settings: Settings) -> Parsed | None:
     return None if path is None else read_rules(path)
 
 
-def read_rules(path: str) -> Parsed:
+def read_rules(path: str, *, piped: bool = False) -> Parsed:
     """What a file says, with all its faults. Raises StartFailed where it cannot be read, or where
-    anybody could have written it."""
+    anybody could have written it.
+
+    `piped`: it may be no regular file as well, which is read for as long as that takes.
+    """
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=None if piped else _open_at_once) as file:
             found = os.fstat(file.fileno())
+            if not (piped or stat.S_ISREG(found.st_mode)):
+                raise StartFailed(
+                    Exit.FAILED,
+                    f"cannot load the rules: {path} is not a regular file; name another one in"
+                    f" {_KEY}",
+                    key=_KEY,
+                )
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
@@ -35,7 +44,7 @@ def read_rules(path: str) -> Parsed:
             f"cannot load the rules: {path}: {reason}; mend that, or name another file in {_KEY}",
             key=_KEY,
         ) from error
-    if found.st_mode & stat.S_IWOTH:
+    if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
         raise StartFailed(
             Exit.FAILED,
             f"cannot load the rules: everybody may write {path}; run: chmod o-w {path}",
@@ -43,6 +52,11 @@ def read_rules(path: str) -> Parsed:
         )
     text = raw.decode("utf-8", "surrogateescape")
     return parse_rules(text, path, unfit=unfit, remarks=remarks)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe that nobody writes to would hold up a reload, and with it all later ones."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def load_rules(settings: Settings) -> RuleTable | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import subprocess
 import sys
 import time
 
@@ -200,6 +201,16 @@ def test_a_configuration_says_who_proves_sasl_names(said, conf, rules):
     assert said("check", rules)[0] == 0
     conf.write_text(conf.read_text() + 'auth_tls = "sasl"\n')
     assert said("check", "-f", conf)[0] == 0
+
+
+def test_a_file_may_come_through_a_pipe(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "proxyd", "rules", "check"]
+    with subprocess.Popen([*command, fifo], stdout=subprocess.PIPE, text=True) as check:
+        fifo.write_text("unix user:root * write\n")
+        assert check.communicate()[0].startswith(f"{fifo}: 1 rule\n")
+    assert check.returncode == 0
 
 
 @pytest.mark.parametrize("verb", ["check", "explain"])

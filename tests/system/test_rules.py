@@ -426,6 +426,19 @@ def test_a_file_that_is_gone_changes_nothing(make_front):
         assert not is_open(joe)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_holds_up_nothing(make_front, make):
+    front = make_front("unix uid:0 * write")
+    front.rules.unlink()
+    make(front.rules)
+    assert f"cannot load the rules: {front.rules}" in front.tries_to_apply().stderr
+    front.rules.rename(front.rules.with_name("elsewhere"))
+    front.write(f"unix uid:{JOE} * write")
+    assert front.apply()["rules"] == 1
+    with session(front, user=JOE) as joe:
+        assert is_open(joe)
+
+
 def test_a_file_that_everybody_may_write_is_not_obeyed(make_front):
     front = make_front("unix uid:0 * write")
     front.rules.chmod(0o666)
