@@ -93,16 +93,28 @@ class NameService:
             else:
                 unknown.append(gid)
         if unknown:
-            try:
-                for each, named in await trio.to_thread.run_sync(
-                    _each_named, unknown, abandon_on_cancel=True, limiter=self._limiter
-                ):
-                    _bound(self._groups)
-                    self._groups[each] = (trio.current_time() + _KEPT_S, named)
-                    found.append(named)
-            except RuntimeError as error:  # EAGAIN of clone(), as threading tells it
-                raise Denied(f"cannot ask for the names of groups: {error}", errno.EAGAIN) from None
+            found += await self._ask_for_groups(unknown)
         return frozenset().union(*found)
+
+    async def _ask_for_groups(self, gids: list[int]) -> list[frozenset[str]]:
+        """Raises Denied."""
+        answers = [(gid, self._groups[gid][1]) for gid in gids if gid in self._groups]
+        known, keeps_s = len(answers) == len(gids), _STILL_S
+        try:
+            with trio.move_on_after(_PATIENCE_S if known else math.inf):
+                answers = await trio.to_thread.run_sync(
+                    _each_named,
+                    gids,
+                    abandon_on_cancel=True,
+                    limiter=self._limiter_of_known if known else self._limiter,
+                )
+                keeps_s = _KEPT_S
+        except RuntimeError as error:  # EAGAIN of clone(), as threading tells it
+            raise Denied(f"cannot ask for the names of groups: {error}", errno.EAGAIN) from None
+        for gid, named in answers:
+            _bound(self._groups)
+            self._groups[gid] = (trio.current_time() + keeps_s, named)
+        return [named for _, named in answers]
 
 
 def _each_named(gids: list[int]) -> list[tuple[int, frozenset[str]]]:

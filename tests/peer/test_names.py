@@ -286,3 +286,28 @@ async def test_of_a_process_in_more_groups_than_anybody_none_is_asked_for(groups
     with pytest.raises(Denied, match="it is in 1025 groups, 1024 are looked up"):
         await NameService().group_names_of(range(1025))
     assert groups.asked == []
+
+
+async def test_groups_that_were_named_before_wait_for_no_name_service_that_hangs(
+    groups, autojump_clock, monkeypatch
+):
+    names = NameService()
+    await names.group_names_of([2, 3])
+    await trio.sleep(61)
+    run_sync, hung = trio.to_thread.run_sync, []
+
+    async def hang(*asked, **_):
+        hung.append(asked)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", hang)
+    began = trio.current_time()
+    for _ in range(10):
+        assert await names.group_names_of([2, 3]) == {"group2", "group3"}
+    assert trio.current_time() - began < 0.5
+    assert len(hung) == 1
+    with trio.move_on_after(20) as waiting:  # of one of whom nothing is known
+        await names.group_names_of([2, 5])
+    assert waiting.cancelled_caught
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+    assert await names.group_names_of([2, 5]) == {"group2", "group5"}
