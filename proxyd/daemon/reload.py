@@ -83,6 +83,7 @@ class Reloader:
         announced: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.last: document.Reload | None = None
+        self.begun = 0  # how many
         self.opened: Callable[[Sequence[Listener], ExitStack], None] = _nobody_serves
         self.on_change: Callable[[], None] = lambda: None
         self.on_reload: list[Callable[[], None]] = []
@@ -136,6 +137,7 @@ class Reloader:
                 await self._reload_tls()
 
     async def _reload(self) -> document.Reload:
+        self.begun += 1
         with ExitStack() as given_back:
             try:
                 # A file system or a name service that hangs does not keep the daemon from ending.

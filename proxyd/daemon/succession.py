@@ -6,6 +6,7 @@ pid file, and who systemd takes for the service.
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -122,7 +123,9 @@ class Succession:
         if refusal := self.why_not_now():
             log.warning("not upgraded: %s", refusal)
             raise UpgradeFailed(refusal)
+        reloader = self._parts.reloader
         async with self._one_at_a_time:
+            begun = reloader.begun
             self._hand_over = HandOver(
                 self,
                 self._lineage.relaunch,
@@ -140,6 +143,8 @@ class Succession:
                 self._hand_over = None
             if self._is_ending():  # since then
                 await self.retirement.say("stop", {"reason": "it was to end when it handed over"})
+            elif reloader.begun != begun:  # and the other one may have read its files before
+                await self.retirement.say("signal", {"number": int(signal.SIGHUP)})
         log.info(
             "process %d has taken over after %.3f s, with %d sessions; %d stay here",
             outcome.pid,

@@ -9,9 +9,11 @@ import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -462,6 +464,60 @@ def test_a_session_is_under_its_rule_in_the_next_process_too(make_front):
         front.write("unix uid:1 * write")
         assert front.apply("--now")["sessions"][0]["change"] == "refused"
         assert client.ended()
+
+
+def test_who_is_being_opened_in_the_process_before_is_ended_when_rules_are_applied(
+    make_front, make_libvirtd
+):
+    own = make_libvirtd()
+    front = make_front("unix all * write", proxyd_routes=[f"test={own.sock}"])
+    with rpc_client(front.sock, user=JOE) as joe, opening(front, own, joe):
+        front.made.upgrade()
+        front.apply("--now")
+        assert joe.receive() is None
+    front.logs("the rules changed: an older process may decide by others")
+
+
+def children_of(pid):
+    return [
+        int(child)
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+
+
+def read_by(pid):
+    """Bytes that it has read so far."""
+    try:
+        return int(Path(f"/proc/{pid}/io").read_text().split()[1])
+    except OSError:  # gone
+        return 0
+
+
+def test_rules_that_are_read_while_another_process_starts_are_in_force_there_too(make_front):
+    # More than all else that it reads, and the reading of it takes seconds.
+    front = make_front("unix all * write", *["#########"] * 1_000_000)
+    size = front.rules.stat().st_size
+    with subprocess.Popen(
+        front.made.words("upgrade", "--json"),
+        stdout=subprocess.PIPE,
+        env={**os.environ, **front.made.environment},
+    ) as upgrade:
+        wait_until(
+            lambda: any(read_by(pid) > size for pid in children_of(front.proxyd.pid)),
+            SOON_S,
+            "the other one has the file",
+        )
+        front.write("unix uid:0 * write")
+        assert front.apply()["rules"] == 1
+        assert upgrade.poll() is None
+        front.made.took_over(json.loads(upgrade.communicate()[0])["pid"])
+
+    def is_refused():
+        with session(front, user=JOE) as joe:
+            return not is_open(joe)
+
+    wait_until(is_refused, SOON_S, "the rules of now are in force")
 
 
 def test_what_is_recorded_says_which_rule(make_front, tmp_path):
