@@ -4,6 +4,8 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+import trio
+
 from proxyd.admin import document
 from proxyd.admin.pool import check_unchanged, fixed_pool
 from proxyd.admin.view import CallRefused, Client, Limits, Pool, PoolBounds, Server
@@ -16,7 +18,7 @@ from proxyd.log.outputs import LogOutputError
 from proxyd.metrics.service import MetricsService
 from proxyd.process.exit_status import StartFailed
 from proxyd.session.handover import Relay
-from proxyd.session.revision import Revised, Revision
+from proxyd.session.revision import DECIDES_S, Revised, Revision
 from proxyd.session.roster import Roster
 from proxyd.upgrade.outgoing import Outcome, UpgradeFailed
 from proxyd.wire import failure
@@ -173,7 +175,14 @@ class LiveView:
             raise CallRefused(failure.system_error(0, f"nothing was changed: {why}", Domain.NONE))
         said = await self.reload()
         table = self._reporter.current.now.rules
-        found = await self._revision.revise(act=now)
+        try:
+            found = await self._revision.revise(act=now)
+        except trio.TooSlowError as error:
+            text = (
+                f"not to all open sessions: the name service has not answered within {DECIDES_S:g}"
+                " s; do it again when it does"
+            )
+            raise CallRefused(failure.system_error(0, text, Domain.NONE)) from error
         if now and (why := self._why_not_now()):
             text = f"not to all open sessions: {why}; do it again then"
             raise CallRefused(failure.system_error(0, text, Domain.NONE))

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import trio
 
@@ -19,6 +20,8 @@ from proxyd.session.handover import Relay
 from proxyd.session.roster import Client, Roster
 from proxyd.session.rulings import Forbidden, Rulings
 from proxyd.session.tenures import Tenures
+
+DECIDES_S: Final = 10.0  # about one session
 
 
 class Change(StrEnum):
@@ -59,7 +62,11 @@ class Revision:
 
     async def revise(self, *, act: bool) -> list[Revised]:
         """Looks at all open sessions, and with `act` does what it finds: to those that are being
-        opened as well, about which is decided anew."""
+        opened as well, about which is decided anew.
+
+        Raises trio.TooSlowError where a name service does not answer; others may be held to the
+        rules by then.
+        """
         found = []
         async with self._one_at_a_time:
             if act:
@@ -80,7 +87,8 @@ class Revision:
         before = client.ruling
         revised = functools.partial(Revised, client=client, before=_in_words(before))
         try:
-            ruling = await self._rulings.decide(client, client.uri)
+            with trio.fail_after(DECIDES_S):
+                ruling = await self._rulings.decide(client, client.uri)
         except Forbidden as error:
             if act:
                 client.end(f"the rules changed: {error}")

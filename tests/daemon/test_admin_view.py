@@ -4,6 +4,7 @@ import errno
 import socket
 
 import pytest
+import trio
 
 from proxyd.admin.view import CallRefused, Limits, PoolBounds
 from proxyd.config.logstrings import LogOutput, parse_filters
@@ -142,6 +143,23 @@ async def test_whoever_applies_rules_is_told_when_some_sessions_left_in_the_mids
     monkeypatch.setattr(parts.host._revision, "revise", revise)
     with pytest.raises(CallRefused, match="not to all open sessions: process 7 has taken over"):
         await parts.host.apply_rules(now=True)
+
+
+async def test_rules_are_applied_as_long_as_names_are_told(parts, monkeypatch, autojump_clock):
+    """A name service that hangs holds up nobody who applies rules when it is back."""
+    client = parts.arrive()
+    client.pair = object()  # its session is open
+
+    async def decide(*_):
+        await trio.sleep_forever()
+
+    parts.configure("")
+    monkeypatch.setattr(parts.host._revision._rulings, "decide", decide)
+    with pytest.raises(CallRefused, match="the name service has not answered within 10 s"):
+        await parts.host.apply_rules(now=True)
+    monkeypatch.undo()
+    assert (await parts.host.apply_rules(now=True)).done
+    assert client.number in parts.roster.clients
 
 
 async def test_log_settings_are_shown_and_changed(parts, tmp_path):
