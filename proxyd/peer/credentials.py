@@ -134,6 +134,14 @@ def names_of(uid: int, gid: int) -> tuple[str, str]:
         raise _nameless("group", "gid", gid) from None
 
 
+def gids_of(sock: socket.socket) -> tuple[int, ...] | None:
+    """All groups that the peer of a UNIX socket was in; None where the kernel does not tell."""
+    try:
+        return _groups(sock, _ucred(sock)[2])
+    except OSError:
+        return None
+
+
 def group_names_of(gids: Iterable[int]) -> frozenset[str]:
     """The names of groups; those that have none are left out. Asks the name service, may block."""
     names = set()

@@ -3,6 +3,7 @@
 A field that has a default need not be there: the other process may be of an older release.
 """
 
+import socket
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from proxyd.config.listeners import Door
 from proxyd.config.transports import Transport
 from proxyd.negotiation.identity import ClientIdentity
 from proxyd.negotiation.terms import TlsTerms
+from proxyd.peer.credentials import gids_of
 from proxyd.rules.grant import Grant, Level
 from proxyd.rules.ruling import Ruling
 from proxyd.rules.subject import San
@@ -223,6 +225,12 @@ class ClientTold:
             ruling=None if self.ruling is None else self.ruling.ruling(),
             end=place.end,
         )
+
+
+def learn_groups(client: Client, sock: socket.socket) -> None:
+    """Of a client of this host, by its socket, if a release that knew no rules has not told."""
+    if client.gids is None and not client.door.transport.traits.by_network:
+        client.gids = gids_of(sock)
 
 
 def figures_of(client: Client) -> FiguresTold | None:

@@ -27,7 +27,13 @@ from proxyd.session.handover import Relay
 from proxyd.session.roster import Client, Roster
 from proxyd.session.rulings import Rulings
 from proxyd.upgrade.channel import Channel, ChannelBroken, Gone, Message
-from proxyd.upgrade.documents import ClientTold, FiguresTold, client_told, figures_told
+from proxyd.upgrade.documents import (
+    ClientTold,
+    FiguresTold,
+    client_told,
+    figures_told,
+    learn_groups,
+)
 from proxyd.upgrade.format import Unreadable
 
 _SAID_S: Final = 2.0  # to say what is to be said before it is handed on
@@ -331,6 +337,7 @@ class Process:
                 socks.append(socket.socket(fileno=message.descriptors[0]))
                 message.descriptors.pop(0)
                 unless_it_goes_on.callback(socks[-1].close)
+            learn_groups(client, socks[0])
             rulings = self._all.rulings
             pair = self._all.relay.restored(
                 state,

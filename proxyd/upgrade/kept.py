@@ -33,7 +33,7 @@ from proxyd.relay.moving import Frozen
 from proxyd.session.handover import Relay
 from proxyd.session.roster import Client, Roster
 from proxyd.session.rulings import Rulings
-from proxyd.upgrade.documents import ClientTold, client_told
+from proxyd.upgrade.documents import ClientTold, client_told, learn_groups
 from proxyd.upgrade.format import FORMAT, READS, Unreadable, check_lengths, packed, unpacked
 
 _SOCKETS: Final = 2  # the client's, the daemon's
@@ -222,6 +222,7 @@ def _goes_on(
         document = client_told(told)
         _demand_new(document.number, roster)
         client = document.client(roster.admission)
+        learn_groups(client, socks[0])
     except (ValueError, OSError) as error:
         _give_up(socks, error)
         return False

@@ -147,6 +147,18 @@ async def test_sessions_go_on_as_who_they_were(planes, systemd, sockets):
     assert after.roster.admission.clients == 0
 
 
+async def test_the_groups_of_who_came_before_there_were_rules_are_learned(planes, systemd, sockets):
+    """A release that knew none has not told of them; a rule may ask for them now."""
+    before, after = planes
+    before.open(sockets)
+    await before.leave(systemd)
+
+    after.go_on(systemd)
+
+    (client,) = after.roster.clients.values()
+    assert os.getgid() in client.gids
+
+
 async def test_where_systemd_keeps_nothing_they_go_on_here(planes, systemd, sockets):
     before, _ = planes
     systemd.keeps = False
