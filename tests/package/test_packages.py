@@ -202,15 +202,27 @@ def test_an_upgrade_and_a_downgrade_lose_no_session(libvirt, packages):
     libvirt.shell(LIST)
 
 
-def test_an_upgrade_that_cannot_hand_over_restarts(libvirt, packages):
-    """A configuration with a fault keeps the new program from starting, and the upgrade goes on."""
+def test_an_upgrade_that_could_not_start_leaves_the_old_program(libvirt, packages):
     libvirt.install(packages.before)
     switched(libvirt)
+    pid = libvirt.show(SERVICE, "MainPID")
     libvirt.shell(f"cp {CONF} /root/conf; echo 'max_clients = many' >>{CONF}")
+    with in_use(libvirt):
+        libvirt.install(packages.daemon)
+        assert installed(libvirt).startswith("ii")
+        assert libvirt.show(SERVICE, "MainPID") == pid
+        libvirt.shell(f"cp /root/conf {CONF}")
+        libvirt.shell("proxyd upgrade")
+        assert libvirt.show(SERVICE, "MainPID") not in {pid, "0"}
+
+
+def test_who_cannot_be_asked_to_hand_over_is_restarted(libvirt, packages):
+    libvirt.install(packages.before)
+    switched(libvirt)
+    pid = libvirt.show(SERVICE, "MainPID")
+    libvirt.shell("rm /run/libvirt/libvirt-admin-sock /run/libvirt/virtproxyd-admin-sock")
     libvirt.install(packages.daemon)
-    assert installed(libvirt).startswith("ii")
-    libvirt.shell(f"cp /root/conf {CONF}; systemctl reset-failed 'virtproxyd*'")
-    libvirt.shell("systemctl start virtproxyd{,-ro,-admin}.socket")
+    assert libvirt.show(SERVICE, "MainPID") not in {pid, "0"}
     libvirt.shell(LIST)
 
 
