@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import closing
-from itertools import islice
 from typing import Final
 
 from proxyd.audit.outputs import AuditPlaces, Output, open_output
@@ -193,7 +192,8 @@ class Audit:
     def _write_all(self) -> None:
         sink = self._sink
         while self._waiting and sink is not None:
-            batch = list(islice(self._waiting, sink.together))
+            # By their places: one that is iterated over may not grow, and others put records there.
+            batch = [self._waiting[at] for at in range(min(len(self._waiting), sink.together))]
             now, now_ns = time.time(), time.monotonic_ns()
             try:
                 records = [

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,14 @@ SOCKET_PATH_LIMIT: Final = 107  # sun_path of sockaddr_un, without the final NUL
 STARTED: Final[list["Daemon"]] = []
 
 ConfigValue = int | str | Sequence[str]
+
+
+def open_ways(directory: Path) -> None:
+    """Everybody may go to it, whichever directories of this run it lies in."""
+    for each in (directory, *directory.parents):
+        if each.stat().st_mode & stat.S_ISVTX or each == Path("/"):  # /tmp
+            return
+        each.chmod(each.stat().st_mode | 0o011)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import pytest
 
+from proxyd.invocation import own_command
 from tests.deploy.installing import UNITS, Commands, a_host, run_install, run_uninstall, snapshot
 
 VERSION = "0.1.0+deb12"
@@ -18,7 +19,7 @@ def test_an_installation_is_done_already(packaged, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"note    the package proxyd {VERSION} has put all of it in place (dpkg -L proxyd)",
-        "then    proxyd doctor",
+        f"then    {own_command()} doctor",
     ]
     assert snapshot(packaged.root) == {}
     assert packaged.run.run == []
@@ -29,7 +30,7 @@ def test_it_says_what_comes_next_on_this_host(tmp_path, capsys):
         root=tmp_path, package=VERSION, booted=True, next_lines=lambda: ["proxyd switch …"]
     )
     assert run_install(host=host) == 0
-    assert "then    proxyd switch …" in capsys.readouterr().out
+    assert f"then    {own_command()} switch …" in capsys.readouterr().out
 
 
 def test_another_place_gets_its_files_as_ever(packaged, tmp_path):

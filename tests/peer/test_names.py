@@ -274,10 +274,10 @@ async def test_each_group_is_asked_for_once_and_one_without_a_name_has_none(grou
     assert groups.asked == [2, 3, WITHOUT_NAME, 5]
 
 
-async def test_a_group_that_was_renamed_is_seen_after_a_minute(groups, autojump_clock):
+async def test_a_group_that_was_renamed_is_seen_after_a_minute(groups, mock_clock):
     names = NameService()
     await names.group_names_of([2])
-    await trio.sleep(61)
+    mock_clock.jump(61)
     await names.group_names_of([2])
     assert groups.asked == [2, 2]
 

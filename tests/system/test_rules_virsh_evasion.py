@@ -20,7 +20,7 @@ __all__ = ["ruled"]
 
 pytestmark = pytest.mark.system
 
-GET_URI = 110  # CONNECT_GET_URI of procedures.tsv
+GET_URI = 110  # CONNECT_GET_URI
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from tests.bed.daemon import short_directory
+from tests.bed.daemon import open_ways, short_directory
 from tests.bed.guarded_libvirtd import guarded_libvirtd
 from tests.bed.libvirtd import Libvirtd
 from tests.bed.proxyd import Proxyd
@@ -98,8 +98,7 @@ def files(tmp_path_factory):
     directory = tmp_path_factory.mktemp("files")
     for name, text in {**FILES, "filter.xml": FILTER}.items():
         (directory / name).write_text(text)
-    for each in (directory, *directory.parents[:2]):
-        each.chmod(each.stat().st_mode | 0o011)
+    open_ways(directory)
     return directory
 
 
