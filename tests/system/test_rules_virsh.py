@@ -103,7 +103,7 @@ def test_it_has_all_there_is_to_tell_apart():
     assert {level: sum(each) for level, each in allowed.items()} == {
         "deny": 0,
         "read": 22,
-        "operate": 40,
+        "operate": 39,
         "write": len(TEST_ROWS),
         "power": 26,
         "upkeep": 32,
