@@ -17,7 +17,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from itertools import islice
 from typing import Final
 
 from proxyd.audit.outputs import AuditPlaces, Output, open_output
@@ -192,8 +193,7 @@ class Audit:
     def _write_all(self) -> None:
         sink = self._sink
         while self._waiting and sink is not None:
-            # By their places: one that is iterated over may not grow, and others put records there.
-            batch = [self._waiting[at] for at in range(min(len(self._waiting), sink.together))]
+            batch = self._first(sink.together)
             now, now_ns = time.time(), time.monotonic_ns()
             try:
                 records = [
@@ -215,6 +215,13 @@ class Audit:
                 self._waiting.popleft()
             if self._failing or self._full:
                 self._recover()
+
+    def _first(self, most: int) -> list[Call | Record]:
+        """So many of those that wait. Others put some there at any moment, and then it begins anew:
+        what is iterated over may not grow."""
+        while True:
+            with suppress(RuntimeError):
+                return list(islice(self._waiting, most))
 
     def _tell_gap(self, sink: Output) -> None:
         lost = self.lost - self._lost_told
