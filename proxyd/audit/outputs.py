@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from proxyd.audit.record import Record, journal_datagram, json_line, syslog_priority
+from proxyd.audit.record import AnyRecord, journal_datagram, json_line, syslog_priority
 from proxyd.config.auditing import AuditOutput
 from proxyd.config.shortage import remedy
 from proxyd.log.journal import JOURNAL_SOCKET, datagram_socket
@@ -44,7 +44,7 @@ class Output(Protocol):
     name: str
     together: int
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[AnyRecord]) -> None:
         """Takes all of them, or raises OSError."""
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class FileOutput:
             if named and error.errno not in SHORT:
                 raise unwritable(self._path, error) from error
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[AnyRecord]) -> None:
         if self._fd < 0 or self._moved_away():
             self._open()
         wire = b"".join(map(json_line, records))
@@ -145,7 +145,7 @@ class JournalOutput:
         self._path = path
         self._socket = datagram_socket(STALL_S)
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[AnyRecord]) -> None:
         for record in records:
             self._socket.sendto(journal_datagram(record), self._path)
 
@@ -164,7 +164,7 @@ class SyslogOutput:
         self._path = path
         self._socket = datagram_socket(STALL_S)
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[AnyRecord]) -> None:
         for record in records:
             when = time.strftime("%b %e %H:%M:%S", time.localtime(record.at))
             head = f"<{syslog_priority(record)}>{when} {self._ident}: "

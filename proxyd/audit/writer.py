@@ -4,7 +4,8 @@ What must stay true:
 
 * Nobody who puts a record waits: neither for a disk, nor for the thread that writes. So that a
   relay thread does not even wake it for each record, it gathers for GATHER_S before it writes, and
-  between two writes it lets others run.
+  between two writes it pauses. A write alone is no pause: it is over before whoever waits for the
+  interpreter has noticed, and a small call of a session has six occasions to wait for it.
 * A record that cannot be written stays in the queue and is tried again each RETRY_S, in its order.
   The queue is bounded; what finds it full is lost and counted, reads at half of it, and the first
   record that can be written again says how many are.
@@ -34,6 +35,7 @@ from proxyd.relay.trail import Call, Trail, is_change
 
 QUEUE_LIMIT: Final = 50_000  # some 50 MB at worst
 GATHER_S: Final = 0.02
+PAUSE_S: Final = 50e-6
 RETRY_S: Final = 1.0
 
 log = logging.getLogger("proxyd.audit")
@@ -215,6 +217,7 @@ class Audit:
                 self._waiting.popleft()
             if self._failing or self._full:
                 self._recover()
+            self._stopping.wait(PAUSE_S)
 
     def _first(self, most: int) -> list[Call | Record]:
         """So many of those that wait. Others put some there at any moment, and then it begins anew:

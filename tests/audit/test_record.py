@@ -120,6 +120,7 @@ def test_any_name_of_an_object_is_recorded(name, parent):
     about = Named("snapshot", name, b"", parent, UUID.bytes)
     record = record_of(DESTROY._replace(about=about), now=9.0, now_ns=9_000_000_000)
     read = json.loads(json_line(record))
+    assert read == record.fields
     assert read["parent_uuid"] == str(UUID)
     assert ("name" in read, "parent" in read) == (bool(name), bool(parent))
 
