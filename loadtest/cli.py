@@ -9,6 +9,7 @@ from dataclasses import replace
 from . import options, statuses
 from .document import as_json
 from .failures import NotKept, TargetFailure, UsageError
+from .limit import cli as limit
 from .machine import this_machine
 from .options import Parser
 from .progress import progress
@@ -55,7 +56,7 @@ def command_line() -> Parser:
     )
     scenarios = parser.add_subparsers(metavar="SCENARIO", required=True)
     options.add_parser(scenarios).set_defaults(act=_compare)
-    for others in (running, soaking, showing):
+    for others in (limit, running, soaking, showing):
         others.add_parsers(scenarios)
     return parser
 

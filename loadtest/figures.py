@@ -268,10 +268,15 @@ def against(mine: TargetFigures, first: TargetFigures) -> Against:
     """Rounds are compared one by one: what disturbed both in one round cancels out."""
     return Against(
         _pairwise(lambda one, two: one.p50_ns / two.p50_ns, mine, first),
-        _pairwise(lambda one, two: one.p50_ns - two.p50_ns, mine, first),
+        added_p50(mine, first),
         _pairwise(lambda one, two: (one.p50_ns - two.p50_ns) / two.p50_ns, mine, first),
         _pairwise(_rate_ratio, mine, first),
     )
+
+
+def added_p50(mine: TargetFigures, first: TargetFigures) -> Figure | None:
+    """Nanoseconds."""
+    return _pairwise(lambda one, two: one.p50_ns - two.p50_ns, mine, first)
 
 
 def _rate_ratio(one: Round, two: Round) -> float:

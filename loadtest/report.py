@@ -59,7 +59,8 @@ def as_text(report: Report) -> str:
         own, beside = _transfer_table(report, report.plan), _transfer_against_table(report)
     else:
         own, beside = _latency_table(report), _against_table(report)
-    parts = [_heading(report), own, beside, _process_table(report), _footnotes(report)]
+    head = heading(f"compare {_work(report.plan)} per target", report.machine)
+    parts = [head, own, beside, _process_table(report), _footnotes(report)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -94,10 +95,10 @@ def _limits(target: Target, work: Work, cores: int) -> list[str]:
     return found
 
 
-def _heading(report: Report) -> str:
-    machine = report.machine
+def heading(title: str, machine: Machine) -> str:
+    """What a report begins with."""
     lines = [
-        f"compare {_work(report.plan)} per target",
+        title,
         f"on {machine.cores} × {machine.cpu_model}, {machine.kernel}, Python {machine.python}",
         f"proxyd-loadtest {machine.tool_version}, commit {machine.commit or 'unknown'}",
         f"load of the machine before: {machine.load:.2f}",

@@ -141,7 +141,7 @@ def keep(text: str, path: Path | None) -> None:
 
 
 def comparison_in(path: Path) -> dict[str, Any] | None:
-    """What `compare` has written; None for anything else, of which `load` says what it is."""
+    """What `compare` or `limit` has written; None for all else, of which `load` says what it is."""
     try:
         if path.stat().st_size > LARGEST_FILE:
             return None
@@ -149,7 +149,7 @@ def comparison_in(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     match found:
-        case {"scenario": "compare", "text": str(), "targets": list()}:
+        case {"scenario": "compare" | "limit", "text": str(), "targets": list()}:
             return dict(found)
         case _:
             return None

@@ -79,7 +79,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="what --out of run, soak or compare has written (of compare one)",
+        help="what --out of run, soak, compare or limit has written (of the last two one)",
     )
 
 
@@ -110,7 +110,7 @@ def _shown_comparison(options: argparse.Namespace, document: dict[str, Any]) -> 
     shape = options.format or _ENDINGS.get(options.output.suffix.lower(), "text")
     shapes = {"text": f"{document['text']}\n", "json": f"{json.dumps(document, indent=2)}\n"}
     if shape not in shapes:
-        raise UsageError("what compare has written is shown as text or as json")
+        raise UsageError(f"what {document['scenario']} has written is shown as text or as json")
     try:
         _write(options.output, shapes[shape])
     except BrokenPipeError:
