@@ -329,6 +329,25 @@ class Flow:
             self._pump_special(scratch)
             return
         got = self.src.read_into(scratch)
+        if got >= HEADER_SIZE and not (self._left or self._due):
+            length, program, _, procedure, kind, serial, status = _unpack(scratch)
+            if (
+                length == got
+                and kind == self._counted
+                and program == _REMOTE
+                and 0 < procedure < KNOWN
+                and procedure not in self._guarded
+            ):
+                # Nearly every frame: a call or its reply, alone. Somebody waits for it: it goes on
+                # before it is counted (docs/performance.md, "At the limit: warm and cold turns").
+                view = scratch[:got]
+                try:
+                    sent = self.dst.write(view)
+                finally:  # a reply that nobody takes any more has come all the same
+                    self._count_one(got, procedure, serial, status)
+                if sent != got:
+                    self._keep(view[sent:])
+                return
         if got > 0:
             self.moved += got
             cut = self._walk(scratch, got)
@@ -343,6 +362,23 @@ class Flow:
                 self._sort_out(view, cut)
         else:
             self._got_no_bytes(got)
+
+    def _count_one(self, size: int, procedure: int, serial: int, status: int) -> None:
+        """What `_walk` does of a small call or reply."""
+        self.moved += size
+        self._frames[procedure] += 1
+        self._bytes[procedure] += size
+        self.calls += 1
+        self._by_procedure[procedure] += 1
+        self.last = procedure
+        if self._whole:
+            if self._stopwatch.serial < 0:
+                self._stopwatch.start(serial, procedure)
+        elif serial == self._stopwatch.serial:
+            self._stopwatch.stop()
+        if status == _ERROR:
+            self.errors += 1
+            self._errors[procedure] += 1
 
     def _pump_special(self, scratch: memoryview) -> None:
         """A pump while something is held back, about to be inserted or being taken out, and each

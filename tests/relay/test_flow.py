@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from proxyd.endpoint.contract import HungUp
 from proxyd.relay.figures import DirectionFigures
 from proxyd.relay.flow import SPLICE_ABOVE, Flow
 from proxyd.relay.loop import SCRATCH_SIZE
@@ -66,6 +67,29 @@ def test_frames_in_one_chunk_cost_one_read_and_one_write(guarded, count):
     scripted.pump()
     assert (scripted.src.reads, scripted.dst.writes) == (1, 1)
     assert scripted.written == chunk
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=DIRECTIONS)
+def test_a_small_frame_that_came_alone_goes_on_before_it_is_counted(guarded):
+    frame = frames.call(1) if guarded else frames.reply(1)
+    scripted = Scripted(frame, guarded=guarded)
+    write, counted = scripted.dst.write, []
+    scripted.dst.write = lambda view: (counted.append(scripted.flow.calls), write(view))[1]
+    scripted.pump()
+    assert (counted, scripted.flow.calls, scripted.flow.moved) == ([0], 1, len(frame))
+    assert scripted.written == frame
+
+
+def test_a_reply_that_nobody_takes_any_more_is_counted():
+    scripted = Scripted(frames.reply(1), guarded=False)
+
+    def gone(view):
+        raise HungUp("gone", while_writing=True)
+
+    scripted.dst.write = gone
+    with pytest.raises(HungUp):
+        scripted.pump()
+    assert (scripted.flow.calls, scripted.flow.moved) == (1, len(frames.reply(1)))
 
 
 def test_what_the_destination_does_not_take_costs_one_more_write_later():
