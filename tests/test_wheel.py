@@ -20,7 +20,7 @@ from tests.bed.daemon import short_directory
 ROOT = Path(__file__).parent.parent
 SOURCES = ("certs", "loadtest", "proxyd", "units")
 BESIDE = ("LICENSE", "README.md", "pyproject.toml", "setup.py")
-SHIPPED = {".py", ".cnf", ".css", ".js"}
+SHIPPED = {".py", ".c", ".cnf", ".css", ".js"}
 # The modules of the extras, as they are called in an environment; and what is proxyd itself.
 EXTRAS = re.compile(r"(gssapi|k5test|hdrh|pyhdrh|matplotlib)\b")
 OURS = re.compile(r"(__editable__|_?proxyd\b)")

@@ -107,7 +107,10 @@ static ssize_t give(struct end *end, const char *bytes, size_t count)
 #ifdef WITH_TLS
     if (end->tls) {
         sent = SSL_write(end->tls, bytes, (int)count);
-        return sent > 0 ? sent : why_no_tls(end, (int)sent);
+        if (sent > 0)
+            return sent;
+        /* Of who said that nothing follows, OpenSSL says so of a write that failed, too. */
+        return why_no_tls(end, (int)sent) == NOTHING ? NOTHING : BROKEN;
     }
 #endif
     sent = send(end->fd, bytes, count, MSG_NOSIGNAL);

@@ -12,7 +12,7 @@ README = (ROOT / "loadtest" / "README.md").read_text()
 # Blocks that are indented are to be typed, fenced ones are what came of it.
 TYPED = re.sub(r"^```.*?^```$", "", README, flags=re.DOTALL | re.MULTILINE).replace("\\\n", " ")
 COMMANDS = re.findall(r"^    proxyd-loadtest (.*)$", TYPED, re.MULTILINE)
-SCENARIOS = ("compare", "run", "soak", "report", "plot")
+SCENARIOS = ("compare", "limit", "run", "soak", "report", "plot")
 
 
 def parsed(command):
