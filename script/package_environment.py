@@ -113,7 +113,7 @@ def prune(environment: Path, packages: Path) -> None:
     for directory in [each for name in TESTS for each in packages.rglob(name) if each.is_dir()]:
         shutil.rmtree(directory)
     for file in [each for each in packages.rglob("*") if each.is_file()]:
-        if file.suffix in SOURCES:
+        if file.suffix in SOURCES and packages / "proxyd" not in file.parents:
             file.unlink()
         elif file.suffix == ".py" and (text := file.read_bytes()).startswith(b"#!"):
             file.write_bytes(b"#" + text[text.index(b"\n") :])  # of programs, which these are not

@@ -72,9 +72,12 @@ def test_what_it_keeps_is_shown_again_by_report(limit, capsys, tmp_path):
     assert capsys.readouterr().out == told
 
 
-def test_a_threshold_that_is_missed_is_status_99(limit):
+def test_a_threshold_that_is_missed_is_status_99(start_fake, capsys):
+    (_, direct), (_, slow) = start_fake(), start_fake(burn_s=0.002)
     missed = "proxyd:cold<0.000001"
-    document = json.loads(limit("--threshold", missed, "--json", status=MISSED).out)
+    words = ["limit", f"direct={direct}", f"proxyd={slow}", *QUICK]
+    assert main([*words, "--json", "--threshold", missed]) == MISSED
+    document = json.loads(capsys.readouterr().out)
     (verdict,) = document["verdicts"]
     assert (verdict["text"], verdict["target"], verdict["met"]) == (missed, "proxyd", False)
     assert f"✗ {missed}" in document["text"]
