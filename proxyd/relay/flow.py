@@ -3,7 +3,8 @@
 The path, and its budget. A small frame costs one receive and one send, no allocation that
 lives longer than the call, and one header unpacked to know where the frame ends:
 
-    pump ── read_into(scratch) ── _walk ── dst.write            a frame, or several at once
+    pump ── read_into(scratch) ── dst.write ── _count_one       a call or its reply, alone
+      ├──── read_into(scratch) ── _walk ── dst.write            other frames, or several at once
       └──── splice_to(pipe) ── splice_from(pipe)                the remainder of a long frame,
                                                                 and after it whole long frames:
                                                                 reads then stop at a header
