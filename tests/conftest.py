@@ -156,6 +156,8 @@ DISTRIBUTION = (
     "system/test_rules_virsh_names.py",
     "system/test_tls.py",
     "system/test_tls_post_quantum.py",
+    # the compiler, OpenSSL as it is built with
+    "loadtest/test_limit_re",
     # Kerberos, cyrus-sasl
     "sasl/test_gssapi.py",
     "sasl/test_gssapi_moving.py",
@@ -181,6 +183,7 @@ NOT_DISTRIBUTION = (
 )
 
 COMMANDS = {
+    "cc": "gcc",
     "certtool": "gnutls-bin",
     "chromium": "chromium",
     "dbus-daemon": "dbus-daemon",
