@@ -109,7 +109,14 @@ def _add_work(add: Callable[..., object]) -> None:
         help="which calls, in which proportion (default small); events=N and idle=N are so many"
         f" connections more, which hold. Known are {KNOWN}",
     )
-    add("--volume", metavar="PATH", help="of download and upload: in a running pool")
+    add(
+        "--volume",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="of download and upload: in a running pool. More than one: each of --workers has one,"
+        " as uploads at once need it",
+    )
     add(
         *("-C", "--new-sessions"),
         action="store_true",
@@ -192,7 +199,7 @@ def _load(options: argparse.Namespace) -> Load:
         poisson=options.arrivals == "poisson",
         warmup_s=options.warmup,
         interval_s=options.interval,
-        volume=options.volume,
+        volumes=tuple(options.volume),
     )
 
 
@@ -217,9 +224,9 @@ def _mix(options: argparse.Namespace) -> Mix:
     mix: Mix = options.mix
     if not mix.work:
         raise UsageError("--mix: give at least one call beside events and idle")
-    if mix.needs_volume and options.volume is None:
+    if mix.needs_volume and not options.volume:
         raise UsageError("transfers need --volume PATH; virsh vol-list POOL shows what there is")
-    if options.volume is not None and not mix.needs_volume:
+    if options.volume and not mix.needs_volume:
         raise UsageError("--volume is for download and upload, and the mix has none")
     return mix
 
@@ -244,7 +251,7 @@ def _told(
         "arrivals": options.arrivals,
         "warmup_s": load.warmup_s,
         "mix": mix,
-        "volume": load.volume,
+        "volume": load.volumes[0] if len(load.volumes) == 1 else list(load.volumes) or None,
         "interval_s": load.interval_s,
         "timeout_s": options.timeout,
         "thresholds": [threshold.text for threshold in options.threshold],

@@ -60,7 +60,7 @@ class Engine:
         self._epoll, self._alarm = select.epoll(), Alarm()
         self._epoll.register(self._alarm, select.EPOLLIN | select.EPOLLET)
         self._tally = Tally([array("q") for _ in order.load.mix.work])
-        self._requests = Requests(order.load.mix, order.load.volume)
+        self._requests = Requests(order.load.mix, order.part.one_of(order.load.volumes))
         self._places = order.load.mix.endless(seed=order.part.place)
         self._free: deque[Line] = deque()
         self._crew = Crew(

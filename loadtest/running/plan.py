@@ -23,7 +23,7 @@ class Load:
     poisson: bool = False  # arrivals at random, at that rate in the mean
     warmup_s: float = 0.0
     interval_s: float = 1.0
-    volume: str | None = None
+    volumes: tuple[str, ...] = ()  # of transfers; each worker has one of them
 
     @property
     def intervals(self) -> int:
@@ -41,6 +41,10 @@ class Part:
     def share(self, number: int) -> int:
         """Of things that cannot be cut; all shares together are all of them."""
         return (number + self.workers - 1 - self.place) // self.workers
+
+    def one_of(self, volumes: tuple[str, ...]) -> str | None:
+        """Whose transfers this worker makes; libvirt lets one client at a time write to each."""
+        return volumes[self.place % len(volumes)] if volumes else None
 
     def counts(self, poisson: bool) -> Iterator[float]:
         """Which of a target's arrivals are ours, counted from 0 at the beginning."""

@@ -138,7 +138,7 @@ def test_the_closed_model_does_not_see_a_stall_but_once_per_connection(drive_hos
 
 
 def test_the_whole_mix_is_done_in_its_proportion(drive_host):
-    host, told = drive_host(load(rate=440, length_s=0.5, mix=EVERYTHING, volume="/pool/volume"))
+    host, told = drive_host(load(rate=440, length_s=0.5, mix=EVERYTHING, volumes=("/pool/volume",)))
     numbers = [len(told.calls(place)) for place in range(6)]
     assert sum(numbers) == 220
     assert numbers == pytest.approx([100, 40, 20, 20, 20, 20], abs=14)
@@ -245,7 +245,7 @@ def test_a_server_that_comes_later_is_found(socket_paths, opening):
 
 def test_tls_is_driven_as_well(tls_target, tls_opening):
     script, target = tls_target(ping_first=True)
-    made = load(rate=100, mix="small=9,upload:600KiB=1", volume="/pool/volume")
+    made = load(rate=100, mix="small=9,upload:600KiB=1", volumes=("/pool/volume",))
     told = driven(target, tls_opening, made)
     assert len(told.calls(0)) + len(told.calls(1)) == 50
     assert told.errors == {}
@@ -263,7 +263,7 @@ def test_tls_is_driven_as_well(tls_target, tls_opening):
     ],
 )
 def test_why_no_connection_came_about_is_told(drive, behaviour, mix, reason):
-    made = load(mix=mix, length_s=0.1, volume="/pool/volume")
+    made = load(mix=mix, length_s=0.1, volumes=("/pool/volume",))
     _, told = drive(made, **behaviour)
     assert told.opened.connections == 0
     assert reason in told.opened.reason

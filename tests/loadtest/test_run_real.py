@@ -79,6 +79,19 @@ def test_volumes_go_up_and_down_beside_small_calls(run, make_volume):
     assert after[: 1 << 20] != before[: 1 << 20]
 
 
+def test_uploads_at_once_go_to_volumes_of_their_own(run, make_volume):
+    """libvirt lets one client at a time write to a volume, and refuses the others."""
+    volumes = [make_volume(SIZE, sparse=True) for _ in range(3)]
+    words = [word for each in volumes for word in ("--volume", str(each))]
+    target = run(
+        "--closed", "-c", "3", "--workers", "3", "-d", "1s", "--mix", "upload:4MiB", *words
+    )
+    assert target["errors"] == {}
+    assert target["calls"]["count"] >= 3
+    assert target["bytes_up"] == target["calls"]["count"] * SIZE
+    assert all(any(each.read_bytes()) for each in volumes)
+
+
 def test_sessions_of_one_call_come_and_go(run):
     target = run("-C", "-R", "100", "-c", "8", "-d", "1s")
     assert target["calls"]["count"] == target["connects"]["count"] == 100
