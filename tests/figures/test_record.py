@@ -68,13 +68,13 @@ def test_a_quick_one_is_called_that():
 
 def test_a_document_gets_the_table_and_keeps_the_rest(tmp_path):
     document = tmp_path / "document.md"
-    document.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nbehind\n")
+    document.write_text(f"before\n\n{BEGIN}\nearlier\n{END}\n\nbehind\n")
     for _ in range(2):
         update(document, {"calls": taken()})
     text = document.read_text()
     assert text.startswith(f"before\n\n{BEGIN}\n\n2 × A processor")
     assert text.endswith(f"|\n\n{END}\n\nbehind\n")
-    assert "old" not in text
+    assert "earlier" not in text
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{BEGIN}{END}{BEGIN}{END}"])
