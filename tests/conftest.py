@@ -53,6 +53,7 @@ ALONE = (
 # Of those that run side by side, what takes longest begins first, so that no worker is at it when
 # the others have nothing left to do: by how long a file takes, then the other ones with daemons.
 FIRST = (
+    "figures/test_figures.py",
     "system/test_waiting.py",
     "system/test_systemd_doctor.py",
     "system/test_before_authentication.py",

@@ -1,12 +1,14 @@
 """script/figures with real daemons, quickly."""
 
 import json
+import resource
 import sys
 
 import pytest
 
 from tests.bed.command import run_to_end
-from tests.figures.measurements import CHECKOUT
+from tests.figures.__main__ import main
+from tests.figures.measurements import BY_NAME, CHECKOUT, NotMeasured
 from tests.figures.rows import ROWS
 
 pytestmark = pytest.mark.system
@@ -43,6 +45,23 @@ def test_figures_are_measured_and_kept_beside_those_of_before(tmp_path):
     assert "Made with --quick" in text
 
 
+def test_what_cannot_be_measured_takes_nothing_else_with_it(tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise NotMeasured("the tool says no")
+
+    monkeypatch.setitem(BY_NAME, "calls", fails)
+    monkeypatch.setitem(BY_NAME, "start", lambda *_: {"ready": [0.25]})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    file = tmp_path / "kept.json"
+    assert main(["--quick", "--only", "calls", "start", "--json", str(file)]) == 1
+    told = capsys.readouterr()
+    assert "script/figures: calls: the tool says no" in told.err
+    assert "| from exec to READY, TLS on | – | 0.25 s | ≤ 0.2 s | no |" in told.out
+    kept = json.loads(file.read_text())["measurements"]
+    assert {name: one["values"] for name, one in kept.items()} == {"start": {"ready": [0.25]}}
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
+
+
 def test_the_table_is_made_again_without_measuring(tmp_path):
     text = figures("--only", "--into", str(tmp_path / "none.json")).succeeded()
     assert text.count("| – |") >= len(ROWS)
@@ -57,7 +76,14 @@ def test_what_cannot_be_kept_is_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_quick_run_is_for_no_document():
-    done = figures("--quick", "--update")
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--quick", "--update"], "--quick makes no figures for a document"),
+        (["--only", "calls", "--update"], "takes the others' figures from --into FILE"),
+    ],
+)
+def test_a_document_gets_whole_tables_alone(words, why):
+    done = figures(*words)
     assert done.status == 2
-    assert "--quick makes no figures for a document" in done.stderr
+    assert why in done.stderr
