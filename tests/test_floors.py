@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "proxyd"
 FLOORS = {
     "wire": 0,
     "invocation": 1,
+    "later": 1,
     "negotiation": 1,
     "config": 1,
     "rules": 2,

@@ -13,6 +13,7 @@ from proxyd.cli.version import ShowVersion
 from proxyd.config.report import report, report_json
 from proxyd.daemon.load_config import Source, source_of
 from proxyd.daemon.places import Places, places_of
+from proxyd.later import put_off
 from proxyd.process.exit_status import Exit, StartFailed
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _options(arguments, source, places)
     if arguments.check_config:
         return _check(options, as_json=arguments.report_json)
+    put_off()
     from proxyd.daemon.serve import run_daemon  # noqa: PLC0415 (it brings the loop with it)
 
     return run_daemon(options)
