@@ -1,8 +1,8 @@
 """Modules that others import and nobody here uses, loaded when somebody does after all: `put_off`.
 
-trio imports `ssl` and `hmac`, and cryptography `hashlib`. They bring the system's OpenSSL with them,
-beside the one in cryptography's wheel: 5 MiB resident, for nothing. Python's own LazyLoader does
-not serve: its module is loaded by the second import that finds it.
+trio imports `ssl` and `hmac`, and cryptography `hashlib`. They bring the system's OpenSSL, beside
+the one in cryptography's wheel: 5 MiB resident, for nothing. Python's own LazyLoader does not
+serve: its module is loaded by the second import that finds it.
 """
 
 import sys

@@ -81,6 +81,7 @@ MEASURED = (
     "system/test_bulk.py",
     "system/test_faults_pace.py",
     "system/test_hostile_",
+    "system/test_memory.py",
     "system/test_same_as_direct",
     "system/test_sasl_bulk.py",
     "system/test_scale.py",

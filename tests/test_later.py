@@ -15,15 +15,18 @@ def said_by(program):
 
 
 def test_the_loop_and_tls_are_there_without_the_systems_openssl():
-    assert said_by(
-        """
+    assert (
+        said_by(
+            """
         import sys
         from proxyd.later import put_off
         put_off()
         import proxyd.daemon.serve, proxyd.daemon.load_tls, proxyd.session.tls_greeting
         print(*({"_ssl", "_hashlib"} & set(sys.modules)))
         """
-    ) == []
+        )
+        == []
+    )
 
 
 def test_who_needs_a_module_that_was_put_off_has_all_of_it():
@@ -62,8 +65,9 @@ def test_threads_that_need_it_at_one_time_all_find_it_whole():
 
 def test_a_module_that_cannot_be_loaded_says_so_each_time(tmp_path):
     (tmp_path / "idna.py").write_text("import nothing_of_that_name")
-    assert said_by(
-        f"""
+    assert (
+        said_by(
+            f"""
         import sys
         sys.path.insert(0, {str(tmp_path)!r})
         from proxyd.later import put_off
@@ -75,7 +79,9 @@ def test_a_module_that_cannot_be_loaded_says_so_each_time(tmp_path):
             except ImportError as error:
                 print(error.name)
         """
-    ) == ["nothing_of_that_name"] * 2
+        )
+        == ["nothing_of_that_name"] * 2
+    )
 
 
 def test_each_is_one_that_there_is():

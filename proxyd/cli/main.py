@@ -60,11 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.report_json and not arguments.check_config:
         complain("error: --json goes with --check-config (try --help)")
         return Exit.FAILED
+    put_off()
     source = source_of(arguments.config, places, os.environ, verbose=arguments.verbose)
     options = _options(arguments, source, places)
     if arguments.check_config:
         return _check(options, as_json=arguments.report_json)
-    put_off()
     from proxyd.daemon.serve import run_daemon  # noqa: PLC0415 (it brings the loop with it)
 
     return run_daemon(options)
