@@ -32,7 +32,9 @@ _FUNCTIONS: Final = (
     "SSL_CTX_set_cert_store",
     "SSL_CTX_use_PrivateKey",
     "SSL_MODE_AUTO_RETRY",
+    "SSL_ERROR_WANT_READ",
     "SSL_clear_mode",
+    "SSL_get_error",
     "SSL_read",
     "SSL_set_fd",
     "SSL_write",
@@ -78,6 +80,11 @@ def handle_of(connection: SSL.Connection) -> Any:
 def raise_error(connection: SSL.Connection, result: int) -> None:
     """Raises what `recv` or `send` would, after `read` or `write` have returned 0 or less."""
     connection._raise_ssl_error(connection._ssl, result)  # noqa: SLF001
+
+
+def waits_for_input(handle: Any, result: int) -> bool:
+    """Whether that is all, after `read` has returned 0 or less. Raising it costs 2 µs."""
+    return bool(_lib.SSL_get_error(handle, result) == _lib.SSL_ERROR_WANT_READ)
 
 
 def forget_errors() -> None:

@@ -35,6 +35,7 @@ whoever drives `handshake` does it in a thread.
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -53,6 +54,8 @@ _LONGEST_WRITE: Final = 4 * _FULL_RECORD  # what is reported as taken, or not, i
 # Frames of one turn. 64 KiB of the shortest are 2,340, each a call of OpenSSL's and one of the
 # kernel's: 12 ms in which nobody else is served. The rest goes on when the socket is writable.
 _MOST_FRAMES: Final = 128
+_SHORTEST_FRAME: Final = HEADER_SIZE
+_length: Final = struct.Struct(">I").unpack_from
 _LETTING_IN: Final = 1  # the byte in front of the first frame
 _CLOSED: Final = "closed"
 _TCP_ULP: Final = 31  # linux/tcp.h
@@ -188,14 +191,30 @@ class TlsEndpoint:
         return True
 
     def read_into(self, view: memoryview) -> int:
-        got, size = 0, len(view)
         self.reads_when_writable = self.pending = False
+        size = len(view)
+        got: int = read(self._ssl, memory(view), size if size < _FULL_RECORD else _FULL_RECORD)
+        if 0 < got < _FULL_RECORD:  # nearly always; OpenSSL has decrypted to where it is wanted
+            if got == size:
+                self.pending = self.connection.pending() > 0
+            return got
+        return self._read_on(view, got)
+
+    def _read_on(self, view: memoryview, part: int) -> int:
+        """After a read that gave a full record, or none."""
+        got, size = 0, len(view)
         try:
-            while True:
-                part = self._read(view[got : got + _FULL_RECORD] if size > _FULL_RECORD else view)
+            while part > 0:
                 got += part
                 if part < _FULL_RECORD or got == size:
                     break
+                part = read(
+                    self._ssl, memory(view[got : got + _FULL_RECORD]), min(size - got, _FULL_RECORD)
+                )
+            else:
+                if openssl.waits_for_input(self._ssl, part):
+                    return got or NOTHING
+                openssl.raise_error(self.connection, part)
         except SSL.WantReadError:
             return got or NOTHING
         except SSL.WantWriteError:
@@ -210,14 +229,6 @@ class TlsEndpoint:
             self.pending = self.connection.pending() > 0
         return got
 
-    def _read(self, view: memoryview) -> int:
-        """What `recv_into` does, but OpenSSL decrypts to where the bytes are wanted."""
-        with memory(view) as room:
-            got = int(read(self._ssl, room, len(view)))
-        if got <= 0:
-            openssl.raise_error(self.connection, got)
-        return got
-
     def _break(self, got: int, error: Exception) -> int:
         """A read has failed: says so now, or, if bytes came before that, next time."""
         self._broken = self._broken or _hung_up(error, while_writing=False)
@@ -227,18 +238,38 @@ class TlsEndpoint:
         return got
 
     def write(self, view: memoryview) -> int:
+        size = len(view)
+        taken = 0
+        if (
+            not self._frame
+            and _SHORTEST_FRAME <= size <= _LONGEST_WRITE
+            and _length(view)[0] == size
+            and not self._begun
+            and self._broken is None
+        ):  # nearly always: one frame
+            taken = write(self._ssl, memory(view), size)
+            if taken == size:
+                return size
+            self._frame = size - max(0, taken)
+        return self._write_on(view, taken)
+
+    def _write_on(self, view: memoryview, taken: int) -> int:
+        """Any number of frames, in any parts; `taken` is what OpenSSL has said last."""
         if self._broken is not None:  # OpenSSL takes nothing any more, and would not say why
             raise HungUp(self._broken.reason, while_writing=True) from self._broken
-        sent, size, frame = 0, len(view), self._frame
+        sent, size, frame = max(0, taken), len(view), self._frame
         writes = _MOST_FRAMES
         try:
-            while sent < size and writes:
+            while taken >= 0 and sent < size and writes:
                 writes -= 1
                 if not frame:
                     frame = self._begin_frame(view[sent:])
-                taken = self._write(view[sent : sent + min(frame, _LONGEST_WRITE)])
-                sent += taken
-                frame -= taken
+                part = min(frame, _LONGEST_WRITE, size - sent)
+                taken = write(self._ssl, memory(view[sent : sent + part]), part)
+                sent += max(0, taken)
+                frame -= max(0, taken)
+            if taken <= 0 < size:
+                openssl.raise_error(self.connection, taken)
         except SSL.WantWriteError:
             return sent
         except (SSL.Error, OSError) as error:
@@ -257,14 +288,6 @@ class TlsEndpoint:
         self._begun = b""
         # Whoever sent it has been told what frames are; what is none has no ends to keep to.
         return length if length >= HEADER_SIZE - LENGTH_SIZE else len(view)
-
-    def _write(self, view: memoryview) -> int:
-        """What `send` does, without asking about errors when there was none."""
-        with memory(view) as plain:
-            taken = int(write(self._ssl, plain, len(view)))
-        if taken <= 0:
-            openssl.raise_error(self.connection, taken)
-        return taken
 
     def take_descriptors(self) -> None:
         raise NotImplementedError("TLS carries no descriptors")

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from OpenSSL import SSL
 from OpenSSL._util import lib
 
+from proxyd.endpoint import openssl, tls
 from proxyd.endpoint.contract import NOTHING, HungUp
 from proxyd.endpoint.tls import HandshakeFailed, TlsEndpoint
 from tests.bed.pairs import take_all, tcp_pair
@@ -78,6 +79,47 @@ def test_a_write_goes_out_in_records_and_is_taken_whole(ends):
     content = os.urandom(5 * RECORD + 7)
     assert endpoint.write(memoryview(content)) == len(content)
     assert take_all(peer, len(content)) == content
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Which of OpenSSL's functions were called, with how many bytes, and what they said."""
+    made = []
+
+    def noting(name, function):
+        def noted(handle, room, size):
+            said = function(handle, room, size)
+            made.append((name, size, said))
+            return said
+
+        monkeypatch.setattr(tls, name, noted)
+
+    noting("read", openssl.read)
+    noting("write", openssl.write)
+    return made
+
+
+def test_a_small_frame_is_one_read_and_one_write(ends, scratch, calls):
+    peer, endpoint = ends
+    frame = (60).to_bytes(4) + bytes(56)
+    peer.sendall(frame)
+    wait_for_input(endpoint)
+    assert endpoint.read_into(scratch) == 60
+    assert endpoint.write(scratch[:60]) == 60
+    assert calls == [("read", RECORD, 60), ("write", 60, 60)]
+    assert peer.recv(100) == frame
+
+
+def test_behind_a_full_record_another_attempt_raises_nothing(ends, scratch, calls, monkeypatch):
+    peer, endpoint = ends
+    peer.sendall(bytes(RECORD))
+    wait_for_input(endpoint)
+    monkeypatch.setattr(openssl, "raise_error", None)
+    got = 0
+    while got < RECORD:
+        got += max(0, endpoint.read_into(scratch))
+    assert calls[-1][:2] == ("read", RECORD)
+    assert not endpoint.pending
 
 
 def test_of_a_crowd_of_frames_some_are_taken_and_the_rest_is_for_another_turn(ends):

@@ -18,6 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
+from proxyd.endpoint import openssl, tls
 from proxyd.endpoint.tls import TlsEndpoint
 from proxyd.relay.flow import REFUSALS_LIMIT
 from proxyd.relay.loop import SCRATCH_SIZE
@@ -118,10 +119,15 @@ class WatchedEndpoint(TlsEndpoint):
         super().__init__(*arguments)
         self.writes, self.sent = [], -1
 
-    def _write(self, view):
-        self.writes.append((self.sent, self.sent + len(view)))
-        taken = super()._write(view)
-        self.sent += taken
+    def write(self, view):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tls, "write", self._watched)
+            return super().write(view)
+
+    def _watched(self, handle, room, size):
+        self.writes.append((self.sent, self.sent + size))
+        taken = openssl.write(handle, room, size)
+        self.sent += max(0, taken)
         return taken
 
 
