@@ -52,7 +52,7 @@ from proxyd.process.descriptors import (
 )
 from proxyd.process.program import Program
 from proxyd.relay.pair import RelayedPair
-from proxyd.session.handover import Relay
+from proxyd.session.handover import Relay, encrypting_threads
 from proxyd.session.leaving import Leaving
 from proxyd.session.line import Caller
 from proxyd.session.opener import Opener
@@ -123,6 +123,7 @@ def assemble(  # noqa: PLR0913 (made in one place, by keywords)
         pipes=pipes_allowed(limit),
         partings=partings_allowed(limit),
         parting_timeout_s=lambda: current.now.settings.proxyd_parting_timeout,
+        encrypting=encrypting_threads(),
     )
     names = NameService()
     leaving = Leaving(admission.capacity.leaving)

@@ -19,7 +19,8 @@ _RESERVE: Final = 16  # for a reload, the log, /proc, names, administrators, cli
 _EACH_PIPE: Final = 2
 _MOST_PIPES: Final = 64
 _PIPES_TAKE: Final = 8  # one in so many descriptors
-_RELAY_THREADS: Final = 2
+_RELAY_THREADS: Final = 2  # one for plain sessions, one for those that are encrypted
+_EACH_THREAD: Final = 3  # more of the latter: epoll, what wakes it, and a parting
 _PARTINGS_TAKE: Final = 16  # one in so many descriptors, all together, beyond
 _FEW: Final = 64
 _EACH_COURIER: Final = 4  # two, and while one makes room for another there may be twice as many
@@ -44,7 +45,7 @@ def pipes_allowed(limit: int) -> int:
 
 
 def partings_allowed(limit: int) -> int:
-    """How many each relay thread may have with so many descriptors; the first one's is in reserve.
+    """How many each kind of sessions may have with so many descriptors; the first is in reserve.
 
     Beyond that, the oldest one's daemon is left without a word.
     """
@@ -60,12 +61,14 @@ def descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def room_for_sessions(*, by_network: bool) -> int:
+def room_for_sessions(*, by_network: bool, encrypting: int = 1) -> int:
     """The largest max_clients that fits beside what is open now, before the first one comes; at
-    least one. `by_network`: whether anybody can come from there."""
+    least one. `by_network`: whether anybody can come from there. `encrypting`: how many threads
+    encrypted sessions may have."""
     limit = descriptor_limit()
     left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE - SPARE
     left -= _RELAY_THREADS * (partings_allowed(limit) - 1)
+    left -= _EACH_THREAD * (encrypting - 1)
     left -= _EACH_COURIER * (couriers_allowed(limit) - 1)
     return largest_within(left - _EACH_PIPE * pipes_allowed(limit), by_network=by_network)
 

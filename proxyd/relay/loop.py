@@ -94,6 +94,7 @@ class RelayLoop:
         pipes: PipePool | None = None,
         parting_timeout_s: Callable[[], int] = lambda: 0,
         partings: int = MOST,
+        beside: list[Partings] | None = None,
         name: str = "relay",
     ) -> None:
         self._report = report
@@ -113,7 +114,7 @@ class RelayLoop:
         self._pairs: dict[int, RelayedPair] = {}
         self._frozen: dict[int, Frozen] = {}
         self.partings = Partings(
-            self._epoll, self._order, timeout_s=parting_timeout_s, most=partings
+            self._epoll, self._order, timeout_s=parting_timeout_s, most=partings, beside=beside
         )
         self._parting = self.partings.live
         self._unpaid: list[tuple[int, int]] = []  # a heap: when who is read again

@@ -198,6 +198,7 @@ DERIVED: Final[Mapping[type, Mapping[str, str]]] = {
         "under_way": "`under_way`",
     },
     RelayedPair: {
+        "home": "the loop's",
         "backend": "`backend`",
         "charged": "what has come before is not charged for",
         "client": "`client`",

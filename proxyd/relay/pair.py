@@ -62,6 +62,7 @@ class RelayedPair:
         "client",
         "daemon",
         "down",
+        "home",
         "ledger",
         "number",
         "offended",
@@ -95,6 +96,7 @@ class RelayedPair:
         pace: Pace | None = None,
     ) -> None:
         self.number = number
+        self.home = ""
         self.owner = owner
         self.daemon = daemon
         self.parts = parts

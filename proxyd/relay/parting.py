@@ -209,7 +209,8 @@ class Partings:
     """All of one relay thread's, by the numbers of their descriptors, the oldest first.
 
     `order` has something called in the relay thread. `timeout_s` gives what is in force now; 0
-    means that there are none.
+    means that there are none. `beside` lists those of several threads, itself among them, that have
+    `most` together; each makes room among its own, so that there may be one more of each thread.
     """
 
     def __init__(
@@ -219,7 +220,10 @@ class Partings:
         *,
         timeout_s: Callable[[], int],
         most: int = MOST,
+        beside: "list[Partings] | None" = None,
     ) -> None:
+        self._beside = [] if beside is None else beside
+        self._beside.append(self)
         self.timeout_s = timeout_s
         self.most = most
         self.live: dict[int, Parting] = {}
@@ -269,11 +273,15 @@ class Partings:
 
     def _make_room(self, daemon: str, there: AtDaemon) -> None:
         """Half of the places at most are one daemon's: one that hangs costs the others nothing."""
-        while there.now >= max(1, self.most // 2):
+        while there.now and self._now_at(daemon) >= max(1, self.most // 2):
             oldest = next(each for each in self.live.values() if each.daemon == daemon)
             self._end(oldest, Outcome.DISPLACED)
-        while len(self.live) >= self.most:
+        while self.live and sum(len(each.live) for each in self._beside) >= self.most:
             self._end(next(iter(self.live.values())), Outcome.DISPLACED)
+
+    def _now_at(self, daemon: str) -> int:
+        found = [each.of.get(daemon) for each in self._beside]
+        return sum(each.now for each in found if each is not None)
 
     def _within_net(self, parting: Parting, step: Callable[[], None]) -> None:
         """Whatever one of them meets ends it alone."""

@@ -4,6 +4,7 @@ back empty, and memory for a call that is held until it is whole."""
 import contextlib
 import fcntl
 import os
+import threading
 from collections import Counter
 from dataclasses import dataclass
 from typing import Final
@@ -34,20 +35,52 @@ class Pipe:
         os.close(self.write)
 
 
+class HeldMemory:
+    """At most `most` bytes, for as long as somebody else likes. Of several threads.
+
+    So nobody gets more than is left for all others: some is left whoever comes.
+    """
+
+    def __init__(self, most: int = MOST_HELD) -> None:
+        self._most = most
+        self._of = Counter[str]()
+        self._lock = threading.Lock()
+
+    def lend(self, count: int, owner: str) -> bool:
+        """Whether so many bytes may be held for `owner`; then they are to be given back."""
+        with self._lock:
+            if self._of[owner] + count > self._most - self._of.total():
+                return False
+            self._of[owner] += count
+            return True
+
+    def owe(self, count: int, owner: str) -> None:
+        """So many bytes are held already, for a session that has moved here."""
+        with self._lock:
+            self._of[owner] += count
+
+    def take_back(self, count: int, owner: str) -> None:
+        with self._lock:
+            self._of[owner] -= count
+            if not self._of[owner]:
+                del self._of[owner]  # addresses are many
+
+
 class PipePool:
     """Used by one thread. There are at most `most` pipes, two descriptors each, and at most
-    `most_held` bytes of memory.
+    `most_held` bytes of memory; or it has its share of a `memory` that others use as well.
 
     Both are held for as long as somebody else likes. So nobody gets one who has as many as are left
     for all others: some are left whoever comes, and a single user has half of them at the most.
     """
 
-    def __init__(self, most: int = MOST, *, most_held: int = MOST_HELD) -> None:
+    def __init__(
+        self, most: int = MOST, *, most_held: int = MOST_HELD, memory: HeldMemory | None = None
+    ) -> None:
         self._most = most
         self._idle: list[Pipe] = []
         self._held = Counter[str]()
-        self._most_bytes = most_held
-        self._bytes = Counter[str]()
+        self.memory = memory or HeldMemory(most_held)
 
     def of(self, owner: str) -> "PipeShare":
         return PipeShare(self, owner)
@@ -72,22 +105,6 @@ class PipePool:
     def throw_away(self, pipe: Pipe, owner: str) -> None:
         self._released(owner)
         pipe.close()
-
-    def lend(self, count: int, owner: str) -> bool:
-        """Whether so many bytes may be held for `owner`; then they are to be given back."""
-        if self._bytes[owner] + count > self._most_bytes - self._bytes.total():
-            return False
-        self._bytes[owner] += count
-        return True
-
-    def owe(self, count: int, owner: str) -> None:
-        """So many bytes are held already, for a session that has moved here."""
-        self._bytes[owner] += count
-
-    def take_back(self, count: int, owner: str) -> None:
-        self._bytes[owner] -= count
-        if not self._bytes[owner]:
-            del self._bytes[owner]
 
     def _released(self, owner: str) -> None:
         self._held[owner] -= 1
@@ -116,13 +133,13 @@ class PipeShare:
         self._pool.throw_away(pipe, self._owner)
 
     def lend(self, count: int) -> bool:
-        return self._pool.lend(count, self._owner)
+        return self._pool.memory.lend(count, self._owner)
 
     def owe(self, count: int) -> None:
-        self._pool.owe(count, self._owner)
+        self._pool.memory.owe(count, self._owner)
 
     def take_back(self, count: int) -> None:
-        self._pool.take_back(count, self._owner)
+        self._pool.memory.take_back(count, self._owner)
 
 
 def _made() -> Pipe | None:

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -27,12 +28,18 @@ from proxyd.relay.moving import Frozen, ends_in, pair_from
 from proxyd.relay.pace import Pace
 from proxyd.relay.pair import RelayedPair
 from proxyd.relay.parting import MOST as MOST_PARTINGS
-from proxyd.relay.pipes import MOST, PipePool
+from proxyd.relay.parting import Partings
+from proxyd.relay.pipes import MOST, HeldMemory, PipePool
 from proxyd.relay.trail import Trail
 from proxyd.wire.state import State
 
 # Sockets in whose queue descriptors are left find a courier in this time, which starts in 30 ms.
 _SETTLES_S: Final = 1.0
+# Threads for encrypted sessions. Beyond that the interpreter's lock is what they would wait for:
+# of a GiB by TLS a sixth is Python's.
+_MOST_ENCRYPTING: Final = 8
+_LOOK_EVERY_S: Final = 0.5  # how busy they are
+_LOAD_STEPS: Final = 4  # of a processor; what differs by less is alike
 
 log = logging.getLogger("proxyd.relay")
 
@@ -41,12 +48,20 @@ class RelayDied(Exception):
     """The relay thread ended by an error of its own: no session can go on."""
 
 
+def encrypting_threads() -> int:
+    """How many there may be: one for each processor that this process may use, within reason."""
+    return max(1, min(len(os.sched_getaffinity(0)), _MOST_ENCRYPTING))
+
+
 class Relay:
     """The relay threads as the control plane sees them. `on_end` runs in the trio thread.
 
-    There is one thread for bytes that are passed on as they are, and one for those that are
-    encrypted on the way: a token of 64 KiB takes libkrb5 0.8 ms, which nobody else should wait for.
-    `pipes` is how many there may be at one time, `partings` likewise of each thread, and
+    There is one thread for bytes that are passed on as they are, which would wait for the
+    interpreter's lock, were there more. Those that are encrypted on the way have others, since
+    OpenSSL and libkrb5 work without that lock: one at first, and up to `encrypting` when there are
+    sessions for them. A session goes where the least is done, and stays there.
+
+    `pipes` is how many there may be at one time, `partings` likewise of each kind of sessions, and
     `parting_timeout_s` gives how long one may take; 0 is not at all.
     """
 
@@ -57,42 +72,76 @@ class Relay:
         pipes: int = MOST,
         partings: int = MOST_PARTINGS,
         parting_timeout_s: Callable[[], int] = lambda: 0,
+        encrypting: int = 1,
     ) -> None:
         self._on_end = on_end
         self._token = trio.lowlevel.current_trio_token()
-        self._running = [_Thread("relay", self._token), _Thread("relay-crypto", self._token)]
-        # Bytes that are encrypted on the way go through no pipe.
         self._parting_timeout_s = parting_timeout_s
-        self._plain, self._crypto = self.loops = tuple(
-            RelayLoop(
-                self._report,
-                pipes=PipePool(most),
-                parting_timeout_s=parting_timeout_s,
-                partings=partings,
-                name=name,
-            )
-            for name, most in (("plain", pipes), ("encrypted", 0))
+        self._most_partings = partings
+        self._most_encrypting = encrypting
+        self._partings: list[Partings] = []  # of those that encrypt
+        self._memory = HeldMemory()  # likewise
+        self._one_has_ended = trio.Event()
+        self._runs = self._ends = False
+        self._homes: dict[int, _Thread] = {}  # by the numbers of open sessions
+        plain = RelayLoop(
+            self._report,
+            pipes=PipePool(pipes),
+            parting_timeout_s=parting_timeout_s,
+            partings=partings,
+            name="plain",
         )
+        self._plain = _Thread("relay", plain, self._token, self._one_has_ended.set)
+        self._encrypting: tuple[_Thread, ...] = (self._encrypting_thread(),)
+        self._grows = trio.Event()
         COURIERS.on_hanging = self._end_all_of
+
+    @property
+    def loops(self) -> tuple[RelayLoop, ...]:
+        """One of each thread: plain sessions' first, then as many as encrypt by now."""
+        return tuple(each.loop for each in self._threads)
+
+    @property
+    def _threads(self) -> "tuple[_Thread, ...]":
+        return self._plain, *self._encrypting
+
+    def _encrypting_thread(self) -> "_Thread":
+        """One more. Raises OSError."""
+        number = len(self._partings) + 1
+        loop = RelayLoop(
+            self._report,
+            pipes=PipePool(0, memory=self._memory),  # what is encrypted goes through no pipe
+            parting_timeout_s=self._parting_timeout_s,
+            partings=self._most_partings,
+            beside=self._partings,
+            name="encrypted" if number == 1 else f"encrypted-{number}",
+        )
+        name = "relay-crypto" if number == 1 else f"relay-crypto-{number}"
+        return _Thread(name, loop, self._token, self._one_has_ended.set)
 
     async def run(self) -> None:
         """Lives as long as the relay threads. Raises RelayDied when one dies; ends by `stop`.
 
         A cancellation stops the threads as well, and waits until they have closed every session.
         """
-        for thread, loop in zip(self._running, self.loops, strict=True):
-            thread.start(loop)
+        self._runs = True
+        for thread in self._threads:
+            thread.start()
         try:
-            await self._one_has_ended()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_at_loads)
+                await self._one_has_ended.wait()
+                nursery.cancel_scope.cancel()
         finally:
-            for loop in self.loops:
-                loop.stop(STOPPED)  # harmless when it has stopped by itself
+            self._ends = True
+            for thread in self._threads:
+                thread.loop.stop(STOPPED)  # harmless when it has stopped by itself
             with trio.CancelScope(shield=True):
-                for thread in self._running:
+                for thread in self._threads:
                     await thread.over.wait()
                 if not COURIERS.settled(0):
                     await trio.to_thread.run_sync(COURIERS.settled, _SETTLES_S)
-        if not all(thread.orderly for thread in self._running):
+        if not all(thread.orderly for thread in self._threads):
             raise RelayDied("a relay thread died, see its traceback above")
 
     def adopt(  # noqa: PLR0913 (called in one place, by keywords)
@@ -110,7 +159,8 @@ class Relay:
         pace: Pace | None = None,
     ) -> RelayedPair:
         """Makes the pair of an open session and gives it to a relay thread."""
-        loop = self._loop_of(client)
+        home = self._home_for(client)
+        loop = home.loop
         pair = RelayedPair(
             number,
             client,
@@ -127,6 +177,8 @@ class Relay:
             trail=trail,
             pace=pace,
         )
+        pair.home = loop.name
+        self._moves_in(pair, home)
         loop.adopt(pair)
         return pair
 
@@ -136,19 +188,21 @@ class Relay:
         None where there is no such session, it cannot move (`pair.moves`), or not just now. Waits
         for the turn of the thread alone; one that is given up is thawed when it comes.
         """
-        for loop in self.loops:
-            frozen = await self._frozen_in(loop, number)
-            if frozen is not None:
-                return frozen
-        return None
+        home = self._homes.get(number)
+        return None if home is None else await self._frozen_in(home.loop, number)
 
     def thaw(self, frozen: Frozen) -> None:
         """Nobody else goes on with it: it does here, and ends if it was dropped meanwhile."""
-        self._loop_of(frozen.pair.client.endpoint).thaw(frozen)
+        home = self._homes.get(frozen.pair.number)
+        if home is not None:
+            home.loop.thaw(frozen)
 
     def let_go(self, frozen: Frozen) -> None:
         """Another process goes on with it, and reports its end."""
-        self._loop_of(frozen.pair.client.endpoint).let_go(frozen)
+        home = self._homes.get(frozen.pair.number)
+        if home is not None:
+            self._moves_out(frozen.pair)
+            home.loop.let_go(frozen)
 
     def restored(
         self,
@@ -167,8 +221,8 @@ class Relay:
         of_client, of_backend = ends_in(state)
         client = endpoint_from(of_client, client_sock, _layer_from)
         backend = endpoint_from(of_backend, backend_sock, _layer_from)
-        loop = self._loop_of(client)
-        return pair_from(
+        loop = self._home_for(client).loop
+        pair = pair_from(
             state,
             client,
             backend,
@@ -179,10 +233,14 @@ class Relay:
             trail=trail,
             pace=pace,
         )
+        pair.home = loop.name
+        return pair
 
     def go_on_with(self, pair: RelayedPair) -> None:
         """Gives a pair that was restored to its relay thread."""
-        self._loop_of(pair.client.endpoint).resume(pair)
+        home = next(each for each in self._threads if each.loop.name == pair.home)
+        self._moves_in(pair, home)
+        home.loop.resume(pair)
 
     def resume(
         self,
@@ -203,16 +261,21 @@ class Relay:
 
     def drop(self, number: int, reason: str) -> None:
         """Ends a session at once, on both sides; one that has ended already is fine."""
-        for loop in self.loops:
-            loop.drop(number, reason)
+        home = self._homes.get(number)
+        if home is not None:
+            home.loop.drop(number, reason)
 
     def record(self, pair: RelayedPair, trail: Trail | None) -> None:
         """Has the calls of a live session recorded in another way from now on, or not at all."""
-        self._loop_of(pair.client.endpoint).record(pair, trail)
+        home = self._homes.get(pair.number)
+        if home is not None:
+            home.loop.record(pair, trail)
 
     def restrict(self, pair: RelayedPair, guards: Guards, pace: Pace | None = None) -> None:
         """What the client of a live session may do from now on, and how many calls a second."""
-        self._loop_of(pair.client.endpoint).restrict(pair, guards, pace)
+        home = self._homes.get(pair.number)
+        if home is not None:
+            home.loop.restrict(pair, guards, pace)
 
     def _end_all_of(self, owner: str) -> None:
         """What this user has passed cannot be closed. Root has other ways to do harm."""
@@ -244,8 +307,50 @@ class Relay:
             loop.ask(functools.partial(_call, self._token, answered.set))
             await answered.wait()
 
-    def _loop_of(self, client: Endpoint) -> RelayLoop:
-        return self._plain if client.may_splice else self._crypto
+    def _home_for(self, client: Endpoint) -> "_Thread":
+        """Where a new session goes: to the thread that does the least, then has the fewest."""
+        if client.may_splice:
+            return self._plain
+        best = min(self._encrypting, key=lambda each: (each.load, each.sessions))
+        if best.sessions and len(self._encrypting) < self._most_encrypting and not self._ends:
+            return self._one_more() or best
+        return best
+
+    def _one_more(self) -> "_Thread | None":
+        """Another thread that encrypts; None where the system has none for us."""
+        made = None
+        try:
+            made = self._encrypting_thread()
+            if self._runs:
+                made.start()
+        except (OSError, RuntimeError) as error:
+            log.warning("no further relay thread can be had: %s", error)
+            self._most_encrypting = len(self._encrypting)
+            if made is not None:
+                made.never_started()
+            return None
+        self._encrypting += (made,)
+        self._grows.set()
+        return made
+
+    def _moves_in(self, pair: RelayedPair, home: "_Thread") -> None:
+        self._homes[pair.number] = home
+        home.sessions += 1
+        home.load += 1.0  # until it is known better
+
+    def _moves_out(self, pair: RelayedPair) -> None:
+        home = self._homes.pop(pair.number)
+        home.sessions -= 1
+        if not home.sessions:
+            home.load = 0.0
+
+    async def _look_at_loads(self) -> None:
+        """As long as there is a choice."""
+        await self._grows.wait()
+        while True:
+            for thread in self._encrypting:
+                thread.look(time.monotonic_ns())
+            await trio.sleep(_LOOK_EVERY_S)
 
     async def _frozen_in(self, loop: RelayLoop, number: int) -> Frozen | None:
         answered = trio.Event()
@@ -269,41 +374,75 @@ class Relay:
             raise
         return found
 
-    async def _one_has_ended(self) -> None:
-        async with trio.open_nursery() as nursery:
-
-            async def wait(thread: _Thread) -> None:
-                await thread.over.wait()
-                nursery.cancel_scope.cancel()
-
-            for thread in self._running:
-                nursery.start_soon(wait, thread)
-
     def _report(self, pair: RelayedPair) -> None:
-        _call(self._token, self._on_end, pair)
+        _call(self._token, self._has_ended, pair)
+
+    def _has_ended(self, pair: RelayedPair) -> None:
+        self._moves_out(pair)
+        self._on_end(pair)
 
 
 class _Thread:
-    """One relay thread; `orderly` is whether it ended because it was told to."""
+    """One relay thread; `orderly` is whether it ended because it was told to.
 
-    def __init__(self, name: str, token: trio.lowlevel.TrioToken) -> None:
+    `sessions` are those that it was given, `load` how much of a processor it took lately, in
+    quarters; each that has come since counts for a whole one. Both are the control plane's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        loop: RelayLoop,
+        token: trio.lowlevel.TrioToken,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.loop = loop
         self.over = trio.Event()
         self.orderly = False
+        self.sessions = 0
+        self.load = 0.0
         self._name = name
         self._token = token
+        self._on_end = on_end
+        self._clock: int | None = None  # of the processor's time that it took
+        self._looked_ns = self._took_ns = 0
 
-    def start(self, loop: RelayLoop) -> None:
-        threading.Thread(target=self._live, args=(loop,), name=self._name, daemon=True).start()
+    def start(self) -> None:
+        """Raises RuntimeError where no thread can be started."""
+        threading.Thread(target=self._live, name=self._name, daemon=True).start()
 
-    def _live(self, loop: RelayLoop) -> None:
+    def never_started(self) -> None:
+        """Gives back what its loop holds."""
+        self.loop.stop(STOPPED)
+        self.loop.run()
+
+    def look(self, now_ns: int) -> None:
+        """Finds out its load since the last look."""
+        if self._clock is None:
+            return
         try:
-            loop.run()
+            took_ns = time.clock_gettime_ns(self._clock)
+        except OSError:  # it has ended
+            return
+        passed_ns, worked_ns = now_ns - self._looked_ns, took_ns - self._took_ns
+        if self._looked_ns and passed_ns > 0:
+            self.load = round(_LOAD_STEPS * worked_ns / passed_ns) / _LOAD_STEPS
+        self._looked_ns, self._took_ns = now_ns, took_ns
+
+    def _live(self) -> None:
+        try:
+            self._clock = time.pthread_getcpuclockid(threading.get_ident())
+            self.loop.run()
             self.orderly = True
         except BaseException:
             log.exception("the relay thread died")
             raise
         finally:
-            _call(self._token, self.over.set)
+            _call(self._token, self._is_over)
+
+    def _is_over(self) -> None:
+        self.over.set()
+        self._on_end()
 
 
 def _layer_from(state: State) -> Layer:

@@ -53,6 +53,7 @@ class HandTurned:
         asked=True,
         parting_s=0,
         partings=MOST,
+        beside=None,
     ):
         self._readonly = readonly
         self._asked = asked
@@ -63,6 +64,7 @@ class HandTurned:
             report=self.reported.append,
             parting_timeout_s=lambda: self.parting_s,
             partings=partings,
+            beside=beside,
         )
         self._sockets = []
         self._number = 0

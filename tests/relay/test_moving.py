@@ -73,7 +73,7 @@ def talk(topics, steps, moments, files, recorder, **kind):
         assert session.ended
         assert session.reported == [session.pair]
         for loop in session.loops:
-            assert not loop.pipes._bytes
+            assert not loop.pipes.memory._of
             assert not loop.pipes._held
     finally:
         session.close()

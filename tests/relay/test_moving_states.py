@@ -75,10 +75,10 @@ def test_a_long_call_that_is_held_until_it_is_whole_and_its_memory(travel):
     assert session.move()
 
     here, before = session.loops
-    assert (here.pipes._bytes.total(), before.pipes._bytes.total()) == (100_000, 0)
+    assert (here.pipes.memory._of.total(), before.pipes.memory._of.total()) == (100_000, 0)
     session.send(session.client, wire[100_000:])
     assert session.at_daemon.wires == [wire]
-    assert not here.pipes._bytes
+    assert not here.pipes.memory._of
 
 
 def test_memory_that_is_held_already_moves_where_none_is_left(travel):
@@ -86,12 +86,12 @@ def test_memory_that_is_held_already_moves_where_none_is_left(travel):
     wire = call(1, frames.noise(200_000))
     session.client.send(wire[:100_000])
     session.come_to_rest()
-    session.other.pipes._most_bytes = 1
+    session.other.pipes.memory._most = 1
     assert session.move()
     session.client.send(wire[100_000:])
     session.turn_until(lambda: session.ended)
     assert "no memory is left" in session.reason  # for more
-    assert not session.loop.pipes._bytes
+    assert not session.loop.pipes.memory._of
 
 
 def test_what_a_pipe_holds_goes_in_front_of_all_else(travel):

@@ -436,7 +436,9 @@ def test_the_longest_call_arrives_when_it_is_whole(parting, size):
     parted.client_sends(wire[size - 1 :], frames.call(2))
     parted.news()
     assert parted.session.at_daemon.wires == [frames.call(0), wire, frames.call(2)]
-    assert parted.session.loop.pipes.lend(MOST_HELD // 2, "somebody"), "memory was not given back"
+    assert parted.session.loop.pipes.memory.lend(MOST_HELD // 2, "somebody"), (
+        "memory was not given back"
+    )
 
 
 def test_calls_that_are_held_are_bounded_all_together(start):
@@ -602,6 +604,23 @@ def test_beyond_the_places_of_one_daemon_its_oldest_goes(start):
     assert [there.ended for there in partings.of.values()] == [{Outcome.DISPLACED: 3}] * 2
     closed = [daemon.recv(100) and daemon.recv(100) == b"" for _, daemon, _ in others[:6]]
     assert closed == [True] * 6
+
+
+def test_places_of_several_threads_are_counted_together(start):
+    """As those that encrypt have them. Each makes room among its own, if it has any."""
+    beside = []
+    first, second = (start(parting_s=TIMEOUT_S, partings=8, beside=beside) for _ in range(2))
+    for session, count in ((first, 7), (second, 3)):
+        others = [session.open() for _ in range(count)]
+        session.turn()
+        for client, _, _ in others:
+            client.close()
+            session.turn(2)
+    of_both = [session.loop.partings for session in (first, second)]
+    assert [len(each.live) for each in of_both] == [7, 1]
+    assert of_both[0].of.keys() == of_both[1].of.keys()
+    displaced = [sum(each.ended.total() for each in both.of.values()) for both in of_both]
+    assert displaced == [0, 2]
 
 
 def test_a_parting_owns_one_descriptor_and_no_buffer(parting):

@@ -201,7 +201,7 @@ def test_whenever_a_client_dies_its_daemon_meets_whole_frames_and_an_orderly_end
         judge(session, wires, sent)
         (there,) = session.loop.partings.of.values()
         assert (there.now, there.ended) == (0, {Outcome.ORDERLY: 1})
-        assert session.loop.pipes.lend(1, "somebody")
+        assert session.loop.pipes.memory.lend(1, "somebody")
     finally:
         session.close()
     assert open_descriptors() == before

@@ -1,0 +1,221 @@
+"""Which relay thread a session comes to: encrypted ones have several, made when there is need."""
+
+import contextlib
+import socket
+import threading
+
+import pytest
+import trio
+
+from proxyd.endpoint.plain import UnixEndpoint
+from proxyd.relay.pipes import MOST_HELD
+from proxyd.session.handover import Relay, RelayDied, encrypting_threads
+from tests.bed.pairs import tcp_pair
+from tests.fakes.layer import layered
+from tests.relay.frames import call, reply
+from tests.session.desk import DEADLINE_S, eventually
+
+MOST = 3
+
+
+def relay_threads():
+    names = [thread.name for thread in threading.enumerate()]
+    return sorted(name for name in names if name.startswith("relay"))
+
+
+class House:
+    """A relay with up to three threads that encrypt, and its sessions."""
+
+    def __init__(self):
+        self.ended = []
+        self.relay = Relay(self.ended.append, encrypting=MOST)
+        self.sockets = []
+
+    def plain(self, number):
+        client, near = socket.socketpair()
+        client.settimeout(DEADLINE_S)
+        return self._open(number, client, UnixEndpoint(near))
+
+    def encrypted(self, number):
+        return self._open(number, *layered(*tcp_pair()))
+
+    def _open(self, number, client, endpoint):
+        daemon, far = socket.socketpair()
+        daemon.settimeout(DEADLINE_S)
+        self.sockets += [client, daemon]
+        self.relay.adopt(number, endpoint, UnixEndpoint(far), now_ns=0, owner="joe", readonly=False)
+        return client, daemon
+
+    @property
+    def sessions(self):
+        return [loop.sessions for loop in self.relay.loops]
+
+    def close(self):
+        for sock in self.sockets:
+            sock.close()
+
+
+@pytest.fixture
+async def house(no_descriptor_leaks):
+    made = House()
+    with contextlib.closing(made):
+        yield made
+
+
+@pytest.fixture
+async def running(house, nursery):
+    nursery.start_soon(house.relay.run)
+    await eventually(lambda: len(relay_threads()) == 2, "both threads run")
+    return house
+
+
+async def converse(client, daemon, serial=1):
+    client.sendall(call(serial))
+    assert await trio.to_thread.run_sync(daemon.recv, 100) == call(serial)
+    daemon.sendall(reply(serial))
+    assert await trio.to_thread.run_sync(client.recv, 100) == reply(serial)
+
+
+async def test_encrypted_sessions_have_a_thread_each_while_there_are_some(running):
+    pairs = [running.encrypted(number) for number in range(1, 7)]
+    for pair in pairs:
+        await converse(*pair)
+    assert running.sessions == [0, 2, 2, 2]
+    assert relay_threads() == ["relay", "relay-crypto", "relay-crypto-2", "relay-crypto-3"]
+    assert [loop.name for loop in running.relay.loops] == [
+        "plain",
+        "encrypted",
+        "encrypted-2",
+        "encrypted-3",
+    ]
+    await running.relay.answers()
+
+
+async def test_plain_sessions_stay_in_one_thread(running):
+    for number in range(1, 7):
+        await converse(*running.plain(number))
+    assert running.sessions == [6, 0]
+    assert relay_threads() == ["relay", "relay-crypto"]
+
+
+async def test_a_thread_that_nobody_needs_is_taken_before_another_one_is_made(running):
+    for number in range(1, 5):
+        client, daemon = running.encrypted(number)
+        await converse(client, daemon)
+        client.close()
+        daemon.close()
+        await eventually(lambda number=number: len(running.ended) == number, "it has ended")
+    assert len(running.relay.loops) == 2
+
+
+async def test_who_comes_goes_where_the_least_is_done(running):
+    for number in range(1, 4):
+        await converse(*running.encrypted(number))
+    _, busy, idle, busy_too = running.relay._threads
+    busy.load, idle.load, busy_too.load = 1.0, 0.0, 0.75
+    await converse(*running.encrypted(4))
+    assert running.sessions == [0, 1, 2, 1]
+
+
+async def test_what_a_thread_does_is_found_out(running):
+    client, daemon = running.encrypted(1)
+    await converse(client, daemon)
+    thread = running.relay._encrypting[0]
+    thread.look(1)
+    await converse(client, daemon, 2)
+    thread.look(2)
+    assert thread.load > 0  # of a nanosecond it took all and more
+    thread.look(3_600_000_000_000)
+    assert thread.load == 0
+
+
+async def test_orders_reach_a_session_in_whichever_thread(running):
+    pairs = {number: running.encrypted(number) for number in range(1, 4)}
+    for number, (client, daemon) in pairs.items():
+        await converse(client, daemon)
+        frozen = await running.relay.freeze(number)
+        assert frozen.pair.number == number
+        running.relay.thaw(frozen)
+        await converse(client, daemon, 2)
+        running.relay.drop(number, "told to")
+        await eventually(lambda number=number: len(running.ended) == number, "it has ended")
+    assert {pair.reason for pair in running.ended} == {"told to"}
+    assert await running.relay.freeze(1) is None
+    running.relay.drop(1, "again")  # nobody minds
+
+
+async def test_sessions_of_before_the_threads_run_are_served(house, nursery):
+    pairs = [house.encrypted(number) for number in range(1, 4)]
+    nursery.start_soon(house.relay.run)
+    for pair in pairs:
+        await converse(*pair)
+    assert house.sessions == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(24, "full")])
+async def test_where_no_thread_can_be_had_the_others_serve(running, monkeypatch, caplog, error):
+    await converse(*running.encrypted(1))
+
+    def fails(*_):
+        raise error
+
+    at_start = isinstance(error, RuntimeError)
+    owner = threading.Thread if at_start else running.relay
+    name = "start" if at_start else "_encrypting_thread"
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        second = running.encrypted(2)
+    await converse(*second)
+    await converse(*running.encrypted(3))
+    assert running.sessions == [0, 3]
+    (line,) = [each.message for each in caplog.records if "relay thread" in each.message]
+    assert line == f"no further relay thread can be had: {error}"
+
+
+async def test_the_end_of_the_relay_ends_all_threads_and_sessions(house):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.relay.run)
+        pairs = [house.encrypted(number) for number in range(1, 5)]
+        for pair in pairs:
+            await converse(*pair)
+        nursery.cancel_scope.cancel()
+    await eventually(lambda: not relay_threads(), "all have ended")
+    assert [client.recv(10) for client, _ in pairs] == [b""] * 4
+    await eventually(lambda: len(house.ended) == 4, "each is reported")
+    client, daemon = house.encrypted(9)  # too late, and no thread is made for it
+    assert (client.recv(10), daemon.recv(10)) == (b"", b"")
+    assert relay_threads() == []
+
+
+async def test_any_of_the_threads_that_dies_ends_the_relay(house, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+
+    def broken():
+        raise AssertionError("a mistake of ours")
+
+    with pytest.RaisesGroup(RelayDied):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.relay.run)
+            for number in range(1, 4):
+                await converse(*house.encrypted(number))
+            last = house.relay.loops[-1]
+            last.ask(broken)
+    last.run()  # closes what the dead thread left
+
+
+async def test_long_calls_of_all_encrypted_sessions_share_one_memory(house):
+    for number in range(1, 4):
+        house.encrypted(number)
+    plain, *encrypting = house.relay.loops
+    assert encrypting[0].pipes.of("joe").lend(MOST_HELD // 2)
+    assert not encrypting[-1].pipes.of("joe").lend(1)
+    assert encrypting[-1].pipes.of("ann").lend(1)
+    assert plain.pipes.of("joe").lend(MOST_HELD // 2)
+    for loop in house.relay.loops:
+        loop._close()
+
+
+def test_there_may_be_one_for_each_processor_within_reason(monkeypatch):
+    for processors, threads in ((1, 1), (2, 2), (8, 8), (256, 8)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, count=processors: set(range(count)))
+        assert encrypting_threads() == threads
