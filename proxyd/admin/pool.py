@@ -1,9 +1,9 @@
 """What virt-admin's thread-pool figures mean here.
 
 A worker of libvirt's carries out one call at a time, so how many there are is a limit that an
-administrator has to choose. Here no thread waits for a call: there are two relay threads, one for
-plain sessions and one for encrypted ones, and each moves the bytes of all that it was given. The
-admin socket is answered by the control plane's own thread.
+administrator has to choose. Here no thread waits for a call: there are relay threads, one for plain
+sessions and some for encrypted ones, and each moves the bytes of all that it was given. The admin
+socket is answered by the control plane's own thread.
 
     minWorkers, maxWorkers, nWorkers    the threads that serve these clients
     freeWorkers                         those of them that have no client at this moment

@@ -1,6 +1,6 @@
 """The control plane while it runs: listeners, sessions, the admin sockets, signals, the end.
 
-    Daemon.run ─┬─ the relay's two threads, which outlive all the rest
+    Daemon.run ─┬─ the relay's threads, which outlive all the rest
                 └─ a nursery: a task per listener, a task per client until its hand-over, one each
                    for signals, idleness, a drain, polkit and the daemons that are started
 

@@ -309,7 +309,7 @@ def _destination(path: str) -> Destination:
 
 
 def _partings(relay: Relay) -> dict[str, AtDaemon]:
-    """Of both relay threads, by the daemon's socket."""
+    """Of all relay threads, by the daemon's socket."""
     found: dict[str, AtDaemon] = {}
     for loop in relay.loops:
         for path, each in loop.partings.of.copy().items():

@@ -239,7 +239,7 @@ class TlsEndpoint:
 
     def write(self, view: memoryview) -> int:
         size = len(view)
-        taken = 0
+        taken: int | None = None
         if (
             not self._frame
             and _SHORTEST_FRAME <= size <= _LONGEST_WRITE
@@ -253,14 +253,14 @@ class TlsEndpoint:
             self._frame = size - max(0, taken)
         return self._write_on(view, taken)
 
-    def _write_on(self, view: memoryview, taken: int) -> int:
-        """Any number of frames, in any parts; `taken` is what OpenSSL has said last."""
+    def _write_on(self, view: memoryview, taken: int | None) -> int:
+        """Any number of frames, in any parts; `taken` is what OpenSSL has said of the first."""
         if self._broken is not None:  # OpenSSL takes nothing any more, and would not say why
             raise HungUp(self._broken.reason, while_writing=True) from self._broken
-        sent, size, frame = max(0, taken), len(view), self._frame
+        sent, size, frame = max(0, taken or 0), len(view), self._frame
         writes = _MOST_FRAMES
         try:
-            while taken >= 0 and sent < size and writes:
+            while (taken is None or taken > 0) and sent < size and writes:
                 writes -= 1
                 if not frame:
                     frame = self._begin_frame(view[sent:])
@@ -268,7 +268,7 @@ class TlsEndpoint:
                 taken = write(self._ssl, memory(view[sent : sent + part]), part)
                 sent += max(0, taken)
                 frame -= max(0, taken)
-            if taken <= 0 < size:
+            if taken is not None and taken <= 0:
                 openssl.raise_error(self.connection, taken)
         except SSL.WantWriteError:
             return sent

@@ -44,7 +44,7 @@ PATIENCE_S: Final = 5.0
 
 _MAGIC: Final = b"proxyd kept 1"
 _INT: Final = array.array("i").itemsize
-_LONGEST: Final = 512 << 20  # of a file: all calls that both relay threads may hold, and more
+_LONGEST: Final = 512 << 20  # of a file: all calls that the relay may hold, and more
 _FULL: Final = {errno.EAGAIN, errno.ENOBUFS}
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
