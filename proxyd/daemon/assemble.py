@@ -46,13 +46,14 @@ from proxyd.peer.names import NameService
 from proxyd.process.descriptors import (
     couriers_allowed,
     descriptor_limit,
+    encrypting_allowed,
     fitting,
     partings_allowed,
     pipes_allowed,
 )
 from proxyd.process.program import Program
 from proxyd.relay.pair import RelayedPair
-from proxyd.session.handover import Relay, encrypting_threads
+from proxyd.session.handover import Relay
 from proxyd.session.leaving import Leaving
 from proxyd.session.line import Caller
 from proxyd.session.opener import Opener
@@ -123,7 +124,7 @@ def assemble(  # noqa: PLR0913 (made in one place, by keywords)
         pipes=pipes_allowed(limit),
         partings=partings_allowed(limit),
         parting_timeout_s=lambda: current.now.settings.proxyd_parting_timeout,
-        encrypting=encrypting_threads(),
+        encrypting=encrypting_allowed(limit),
     )
     names = NameService()
     leaving = Leaving(admission.capacity.leaving)

@@ -59,7 +59,7 @@ from proxyd.process.exit_status import Exit, StartFailed
 from proxyd.process.program import Program
 from proxyd.process.signals import block_signals
 from proxyd.process.systemd_notify import Notifier
-from proxyd.session.handover import RelayDied, encrypting_threads
+from proxyd.session.handover import RelayDied
 from proxyd.upgrade.predecessor import Predecessor
 from proxyd.upgrade.relaunch import Relaunch
 
@@ -219,8 +219,7 @@ def _take_what_is_needed(
         offerings=offerings,
         troubles=tuple(troubles),
         descriptor_room=room_for_sessions(
-            by_network=any(getattr(settings, each.traits.listen) for each in BY_NETWORK),
-            encrypting=encrypting_threads(),
+            by_network=any(getattr(settings, each.traits.listen) for each in BY_NETWORK)
         ),
         listeners=listeners,
         admin_listeners=admin_listeners,

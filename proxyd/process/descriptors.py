@@ -20,7 +20,11 @@ _EACH_PIPE: Final = 2
 _MOST_PIPES: Final = 64
 _PIPES_TAKE: Final = 8  # one in so many descriptors
 _RELAY_THREADS: Final = 2  # one for plain sessions, one for those that are encrypted
-_EACH_THREAD: Final = 3  # more of the latter: epoll, what wakes it, and a parting
+# Threads for encrypted sessions. What they do between two calls of a library needs the
+# interpreter's lock, which more of them would wait for; and so would everybody else.
+_MOST_ENCRYPTING: Final = 8
+_ENCRYPTING_TAKE: Final = 64
+_EACH_ENCRYPTING: Final = 3  # beyond the first: epoll, what wakes it, and a parting
 _PARTINGS_TAKE: Final = 16  # one in so many descriptors, all together, beyond
 _FEW: Final = 64
 _EACH_COURIER: Final = 4  # two, and while one makes room for another there may be twice as many
@@ -52,6 +56,13 @@ def partings_allowed(limit: int) -> int:
     return min(MOST_PARTINGS, 1 + max(0, limit - _FEW) // (_PARTINGS_TAKE * _RELAY_THREADS))
 
 
+def encrypting_allowed(limit: int) -> int:
+    """How many relay threads encrypted sessions may have: one for each processor that this process
+    may use, within reason."""
+    processors = len(os.sched_getaffinity(0))
+    return max(1, min(processors, _MOST_ENCRYPTING, limit // _ENCRYPTING_TAKE))
+
+
 def couriers_allowed(limit: int) -> int:
     """How many users' descriptors may be under way at one time; the first one's are in reserve."""
     return max(1, min(MOST, limit // _COURIERS_TAKE))
@@ -61,14 +72,13 @@ def descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def room_for_sessions(*, by_network: bool, encrypting: int = 1) -> int:
+def room_for_sessions(*, by_network: bool) -> int:
     """The largest max_clients that fits beside what is open now, before the first one comes; at
-    least one. `by_network`: whether anybody can come from there. `encrypting`: how many threads
-    encrypted sessions may have."""
+    least one. `by_network`: whether anybody can come from there."""
     limit = descriptor_limit()
     left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE - SPARE
     left -= _RELAY_THREADS * (partings_allowed(limit) - 1)
-    left -= _EACH_THREAD * (encrypting - 1)
+    left -= _EACH_ENCRYPTING * (encrypting_allowed(limit) - 1)
     left -= _EACH_COURIER * (couriers_allowed(limit) - 1)
     return largest_within(left - _EACH_PIPE * pipes_allowed(limit), by_network=by_network)
 

@@ -35,9 +35,6 @@ from proxyd.wire.state import State
 
 # Sockets in whose queue descriptors are left find a courier in this time, which starts in 30 ms.
 _SETTLES_S: Final = 1.0
-# Threads for encrypted sessions. What they do between two calls of a library needs the
-# interpreter's lock, which more of them would wait for; and so would everybody else.
-_MOST_ENCRYPTING: Final = 8
 _LOOK_EVERY_S: Final = 0.5  # how busy they are
 _LOAD_STEPS: Final = 4  # of a processor; what differs by less is alike
 
@@ -46,11 +43,6 @@ log = logging.getLogger("proxyd.relay")
 
 class RelayDied(Exception):
     """The relay thread ended by an error of its own: no session can go on."""
-
-
-def encrypting_threads() -> int:
-    """How many there may be: one for each processor that this process may use, within reason."""
-    return max(1, min(len(os.sched_getaffinity(0)), _MOST_ENCRYPTING))
 
 
 class Relay:

@@ -9,7 +9,7 @@ import trio
 
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.relay.pipes import MOST_HELD
-from proxyd.session.handover import Relay, RelayDied, encrypting_threads
+from proxyd.session.handover import Relay, RelayDied
 from tests.bed.pairs import tcp_pair
 from tests.fakes.layer import layered
 from tests.relay.frames import call, reply
@@ -213,9 +213,3 @@ async def test_long_calls_of_all_encrypted_sessions_share_one_memory(house):
     assert plain.pipes.of("joe").lend(MOST_HELD // 2)
     for loop in house.relay.loops:
         loop._close()
-
-
-def test_there_may_be_one_for_each_processor_within_reason(monkeypatch):
-    for processors, threads in ((1, 1), (2, 2), (8, 8), (256, 8)):
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, count=processors: set(range(count)))
-        assert encrypting_threads() == threads
