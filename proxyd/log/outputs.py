@@ -10,6 +10,7 @@ the other end: a pipe that nobody reads, a log daemon that hangs, a named pipe i
 import errno
 import os
 import select
+import stat
 import time
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -104,6 +105,8 @@ class Stream:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._torn = False
+        # A file always takes what there is room for.
+        self._is_file = _is_file(fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -115,13 +118,20 @@ class Stream:
         until = time.monotonic() + STALL_S
         while rest:
             left_ms = max(0, int((until - time.monotonic()) * 1000))
-            if not self._poll.poll(left_ms):
+            if not self._is_file and not self._poll.poll(left_ms):
                 raise TimeoutError("nobody reads it")
             # A pipe that polls writable takes this much without blocking, even where the
             # descriptor is shared with others and may not be made non-blocking.
             sent = os.write(self.fd, rest[: select.PIPE_BUF])
             rest = rest[sent:]
             self._torn = bool(rest)
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:  # it is closed, which each write tells
+        return False
 
 
 class StderrOutput:

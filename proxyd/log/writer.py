@@ -3,6 +3,8 @@
 A log call comes from the trio loop or from a relay thread, and neither may wait for a disk. So a
 call only puts an entry on a queue, and this one thread takes it off. What must stay true:
 
+* Who logs much does not wake the thread for each message: behind those that it has written it
+  waits for GATHER_S. A message that comes alone is written at once.
 * The queue is bounded for messages. When it is full, messages are dropped and counted, as are those
   that come too often (`rate.py`), and the count is written with the next message when the queue
   is empty again, or after a second at the latest.
@@ -29,6 +31,7 @@ from proxyd.log.line import LogEntry
 from proxyd.log.outputs import Output
 
 RETRY_S: Final = 5.0
+GATHER_S: Final = 0.02  # with each wake-up two threads contend for the interpreter
 
 _DROP_REPORT_S: Final = 1.0
 _CATEGORY: Final = "util.log"  # where libvirt's own logging speaks from
@@ -50,9 +53,12 @@ class LogQueue:
     """What was logged and is not written yet. Any thread puts, the writer takes."""
 
     def __init__(self, limit: int) -> None:
-        # SimpleQueue may be entered again from a destructor that logs inside put(); Queue would
+        # Both may be entered again from a destructor that logs inside put(); Queue and Event would
         # deadlock there.
-        self._items: queue.SimpleQueue[LogEntry | _Replace | _Stop] = queue.SimpleQueue()
+        self._items: deque[LogEntry | _Replace | _Stop] = deque()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._awake = False  # the writer is going to look at the items
+        self._hurry = threading.Event()  # an order has come
         self._limit = limit
         self._dropped = 0
         self._dropping = threading.RLock()
@@ -68,8 +74,8 @@ class LogQueue:
         Between the look and the put another thread may put too: the bound is exceeded by a
         message a thread at most, which is cheaper than a lock on every log call.
         """
-        if self._items.qsize() < self._limit:
-            self._items.put(entry)
+        if len(self._items) < self._limit:
+            self._put(entry)
             return
         self.drop()
 
@@ -80,16 +86,36 @@ class LogQueue:
 
     def order(self, order: _Replace | _Stop) -> None:
         """Queue an order to the writer; the bound does not hold for it."""
-        self._items.put(order)
+        self._put(order)
+        self._hurry.set()
 
     def take(self) -> LogEntry | _Replace | _Stop:
         """Wait for the next message or order."""
-        return self._items.get()
+        while not self._items:
+            self._wait()
+        return self._items.popleft()
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits to be written."""
-        return self._items.empty()
+        return not self._items
+
+    def _put(self, item: LogEntry | _Replace | _Stop) -> None:
+        self._items.append(item)
+        if not self._awake:
+            self._awake = True
+            self._bell.put(None)
+
+    def _wait(self) -> None:
+        """Everything is written: gathers, and if nothing comes meanwhile, sleeps until the bell."""
+        if self._awake:
+            self._hurry.wait(GATHER_S)
+        self._hurry.clear()
+        if self._items:
+            return
+        self._awake = False  # what is put from here on rings
+        if not self._items:
+            self._bell.get()
 
 
 class Outlet:

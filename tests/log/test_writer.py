@@ -5,8 +5,10 @@ import pytest
 
 from proxyd import __version__
 from proxyd.config.logstrings import LogLevel
+from proxyd.log import writer as writer_module
 from proxyd.log.line import LogEntry
 from proxyd.log.writer import RETRY_S, LogQueue, LogWriter, Outlet
+from tests.bed.waiting import wait_until
 
 DEADLINE_S = 10
 
@@ -246,3 +248,50 @@ def test_a_full_queue_takes_orders_all_the_same(stuck, recorder):
 def test_an_end_that_takes_too_long_is_not_waited_for(stuck):
     _, writer = stuck
     assert not writer.stop(0.01)
+
+
+def test_what_comes_behind_a_message_is_gathered_and_an_order_is_not_kept_waiting(
+    recorder, monkeypatch
+):
+    monkeypatch.setattr(writer_module, "GATHER_S", 10 * DEADLINE_S)
+    waiting = LogQueue(limit=100)
+    writer = LogWriter(waiting)
+    writer.replace([Outlet(recorder, LogLevel.DEBUG)])
+    waiting.put(entry("alone"))
+    wait_until(lambda: "alone" in recorder.texts, DEADLINE_S, "it is written at once")
+    waiting.put(entry("behind"))
+    waiting.put(entry("it"))
+    assert recorder.messages == ["alone"]
+    assert writer.stop(DEADLINE_S)
+    assert recorder.messages == ["alone", "behind", "it"]
+
+
+def test_a_writer_that_has_gathered_sleeps_until_the_next_message(recorder, monkeypatch):
+    monkeypatch.setattr(writer_module, "GATHER_S", 0)
+    waiting = LogQueue(limit=100)
+    writer = LogWriter(waiting)
+    writer.replace([Outlet(recorder, LogLevel.DEBUG)])
+    for number in range(200):
+        waiting.put(entry(f"m{number}"))
+        wait_until(lambda: recorder.texts[-1:] == [f"m{number}"], DEADLINE_S, "it is written")  # noqa: B023
+    assert writer.stop(DEADLINE_S)
+
+
+def test_several_threads_that_put_lose_nothing(recorder, monkeypatch):
+    monkeypatch.setattr(writer_module, "GATHER_S", 0.0001)
+    waiting = LogQueue(limit=100_000)
+    writer = LogWriter(waiting)
+    writer.replace([Outlet(recorder, LogLevel.DEBUG)])
+
+    def put(name):
+        for number in range(1000):
+            waiting.put(entry(f"{name} {number}"))
+
+    threads = [threading.Thread(target=put, args=(name,)) for name in "abc"]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(DEADLINE_S)
+    wait_until(lambda: len(recorder.texts) == 3002, DEADLINE_S, "all are written")
+    assert writer.stop(DEADLINE_S)
+    assert [text for text in recorder.messages if text[0] == "a"] == [f"a {n}" for n in range(1000)]
