@@ -14,6 +14,7 @@ OpenSSL's own limit is 100 KiB (SSL_CTX_set_max_cert_list), and pyOpenSSL has no
 It has one for the depth of a chain: see `LONGEST_CHAIN`.
 """
 
+import functools
 from typing import Final
 
 from cryptography import x509
@@ -27,6 +28,7 @@ LARGEST_EXTENSIONS: Final = 4096
 # With the client's own; GnuTLS refuses the next one too. OpenSSL's default is 100 steps, and for
 # each it looks through all that was sent.
 LONGEST_CHAIN: Final = 16
+_REMEMBERED: Final = 64  # certificates that clients have shown; 1 MiB at most
 
 
 class TooLarge(Exception):
@@ -35,14 +37,13 @@ class TooLarge(Exception):
 
 def loaded(certificate: crypto.X509) -> x509.Certificate:
     """Raises TooLarge, and ValueError or x509.InvalidVersion for what is no certificate."""
-    der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-    _check("is", len(der), LARGEST_CERTIFICATE)
-    return x509.load_der_x509_certificate(der)
+    return x509.load_der_x509_certificate(_der_of(certificate))
 
 
 def sent(connection: SSL.Connection) -> list[x509.Certificate]:
     """What the client has shown, its own certificate first; [] for none.
 
+    Whoever comes again shows the same, so these are remembered, with what was read in them.
     Raises what `loaded` does.
     """
     leaf = connection.get_peer_certificate()
@@ -50,7 +51,7 @@ def sent(connection: SSL.Connection) -> list[x509.Certificate]:
         return []
     others = connection.get_peer_cert_chain() or []
     _check_count(len(others))
-    first = loaded(leaf)
+    first = _remembered(_der_of(leaf))
     # The own one may be among them or not: that differs from version to version.
     chain = [first, *(each for each in map(loaded, others) if each != first)]
     _check_count(len(chain))
@@ -65,6 +66,17 @@ def check_parts(certificate: x509.Certificate) -> None:
         return  # whoever reads it will say so
     _check("has a subject that is", len(parts.subject), LARGEST_SUBJECT)
     _check("has extensions that are", len(parts.extensions), LARGEST_EXTENSIONS)
+
+
+def _der_of(certificate: crypto.X509) -> bytes:
+    der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+    _check("is", len(der), LARGEST_CERTIFICATE)
+    return der
+
+
+@functools.lru_cache(_REMEMBERED)
+def _remembered(der: bytes) -> x509.Certificate:
+    return x509.load_der_x509_certificate(der)
 
 
 def _check_count(count: int) -> None:

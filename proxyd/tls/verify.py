@@ -20,6 +20,7 @@ Nothing is looked into before its size is known: see bounds.py.
 """
 
 import datetime as dt
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -49,6 +50,8 @@ _DIGEST_TOO_WEAK: Final = 68
 _LONGEST_SUBJECT: Final = 500
 _LONGEST_SERIAL: Final = 40  # RFC 5280's 20 bytes
 _LONGEST_REASON: Final = 150
+
+_REMEMBERED: Final = 64  # names of clients; see bounds.py
 
 _NOT_FROM_OUR_CA: Final = "was not issued by a CA of ours (see ca_file)"
 _REASONS: Final[dict[int, str]] = {
@@ -156,10 +159,9 @@ class ClientJudge:
     def _of(self, chain: Sequence[x509.Certificate], now: dt.datetime) -> Verdict:
         leaf, *others = chain
         try:
-            check_parts(leaf)
+            dname, names = _names_in(leaf)
         except TooLarge as excess:
             return Verdict(refusal=f"its certificate {excess}")
-        dname = _name_of(leaf)
         flaws = flaws_of_leaf(leaf, Purpose.CLIENT, now)
         objections = (
             [] if dname else ["has no subject"],
@@ -171,10 +173,20 @@ class ClientJudge:
             if texts:
                 return Verdict(refusal=f"its certificate {texts[0]}: {described(leaf)}")
         remarks = tuple(flaw.text for flaw in flaws)
-        return Verdict(dname=dname, names=alternative_names(leaf), remarks=remarks)
+        return Verdict(dname=dname, names=names, remarks=remarks)
 
     def _admits(self, dname: str) -> bool:
         return self._allowed is None or any(matches(each, dname) for each in self._allowed)
+
+
+@functools.lru_cache(_REMEMBERED)
+def _names_in(leaf: x509.Certificate) -> tuple[str | None, tuple[San, ...]]:
+    """Its subject and its other names. What is true of a certificate stays so, but for its time.
+
+    Raises TooLarge.
+    """
+    check_parts(leaf)
+    return _name_of(leaf), alternative_names(leaf)
 
 
 def described(certificate: x509.Certificate) -> str:

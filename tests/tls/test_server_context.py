@@ -103,6 +103,25 @@ def test_who_brings_nothing_is_told_to_bring_something(pki, meet, version):
     assert met.alert
 
 
+def test_who_was_let_in_before_is_judged_anew(pki):
+    shown = x509.load_pem_x509_certificates((pki.client() / "clientcert.pem").read_bytes())
+    chain, now = shown[:1], dt.datetime.now(dt.UTC)
+    judge = ClientJudge(enforce=True, allowed=None)
+    for _ in range(2):
+        assert judge.verdict("", chain, now).refusal == ""
+    assert "expired" in judge.verdict("", chain, now + 1000 * DAY).refusal
+    assert judge.verdict("is revoked", chain, now).refusal == "is revoked"
+    others = ClientJudge(enforce=True, allowed=["CN=fred"])
+    assert "is not in tls_allowed_dn_list" in others.verdict("", chain, now).refusal
+
+
+def test_what_is_remembered_of_a_certificate_is_the_certificates(pki, meet, version):
+    tls = tls_of(pki)
+    for _ in range(2):
+        for name in ("joe", "fred"):
+            assert meet(tls, pki.client(("CN", name)), version).verdict.dname == f"CN={name}"
+
+
 def test_a_name_that_is_not_listed_is_refused_after_the_handshake(pki, meet, version):
     met = meet(tls_of(pki, allowed=["CN=fred"]), pki.client(), version)
     assert met.error == ""
