@@ -331,7 +331,9 @@ class Relay:
         home.load += 1.0  # until it is known better
 
     def _moves_out(self, pair: RelayedPair) -> None:
-        home = self._homes.pop(pair.number)
+        home = self._homes.pop(pair.number, None)
+        if home is None:  # it was let go while its thread ended, and ended it
+            return
         home.sessions -= 1
         if not home.sessions:
             home.load = 0.0

@@ -187,6 +187,17 @@ async def test_the_end_of_the_relay_ends_all_threads_and_sessions(house):
     assert relay_threads() == []
 
 
+async def test_who_is_let_go_just_when_a_thread_has_ended_harms_nobody(running):
+    running.encrypted(1)
+    frozen = await running.relay.freeze(1)
+    (thread,) = [each for each in threading.enumerate() if each.name == "relay-crypto"]
+    frozen_in = running.relay.loops[1]
+    frozen_in.stop("over")
+    thread.join(DEADLINE_S)  # it has reported the session, and trio has not heard of it
+    running.relay.let_go(frozen)
+    await eventually(lambda: running.ended == [frozen.pair], "it is reported")
+
+
 async def test_any_of_the_threads_that_dies_ends_the_relay(house, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
