@@ -27,6 +27,7 @@ from proxyd.admission.capacity import Capacity
 from proxyd.audit.record import Event, Who
 from proxyd.audit.writer import Audit
 from proxyd.autostart.starter import Starter
+from proxyd.config.listeners import network_listenings
 from proxyd.daemon.admin_view import LiveView, ProxyServer
 from proxyd.daemon.audit_settings import AuditSettings
 from proxyd.daemon.drain import Drain
@@ -116,6 +117,7 @@ def assemble(  # noqa: PLR0913 (made in one place, by keywords)
     """
     audit = audit or AuditSettings(Audit(), options)
     limit = descriptor_limit()
+    by_network = bool(network_listenings(current.now.settings))
     COURIERS.most = couriers_allowed(limit)
     admission = _admission(current)
     roster = Roster(admission, audit.audit)
@@ -124,7 +126,7 @@ def assemble(  # noqa: PLR0913 (made in one place, by keywords)
         pipes=pipes_allowed(limit),
         partings=partings_allowed(limit),
         parting_timeout_s=lambda: current.now.settings.proxyd_parting_timeout,
-        encrypting=encrypting_allowed(limit),
+        encrypting=encrypting_allowed(limit, by_network=by_network),
     )
     names = NameService()
     leaving = Leaving(admission.capacity.leaving)

@@ -20,10 +20,11 @@ from typing import Final
 import trio
 
 from proxyd.audit.writer import Audit
+from proxyd.config.listeners import network_listenings
 from proxyd.config.settings import Settings
 from proxyd.config.shortage import is_shortage, remedy
 from proxyd.config.sources import Loaded
-from proxyd.config.transports import BY_NETWORK, Transport
+from proxyd.config.transports import Transport
 from proxyd.daemon.audit_settings import AuditSettings
 from proxyd.daemon.control_plane import Daemon
 from proxyd.daemon.entrances import (
@@ -218,9 +219,7 @@ def _take_what_is_needed(
         tls=tls,
         offerings=offerings,
         troubles=tuple(troubles),
-        descriptor_room=room_for_sessions(
-            by_network=any(getattr(settings, each.traits.listen) for each in BY_NETWORK)
-        ),
+        descriptor_room=room_for_sessions(by_network=bool(network_listenings(settings))),
         listeners=listeners,
         admin_listeners=admin_listeners,
         services=sockets,

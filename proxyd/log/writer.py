@@ -4,7 +4,7 @@ A log call comes from the trio loop or from a relay thread, and neither may wait
 call only puts an entry on a queue, and this one thread takes it off. What must stay true:
 
 * Who logs much does not wake the thread for each message: behind those that it has written it
-  waits for GATHER_S. A message that comes alone is written at once.
+  waits for GATHER_S. A message that comes alone, a warning and an error are written at once.
 * The queue is bounded for messages. When it is full, messages are dropped and counted, as are those
   that come too often (`rate.py`), and the count is written with the next message when the queue
   is empty again, or after a second at the latest.
@@ -33,6 +33,7 @@ from proxyd.log.outputs import Output
 RETRY_S: Final = 5.0
 GATHER_S: Final = 0.02  # with each wake-up two threads contend for the interpreter
 
+_URGENT: Final = (LogLevel.WARNING, LogLevel.ERROR)
 _DROP_REPORT_S: Final = 1.0
 _CATEGORY: Final = "util.log"  # where libvirt's own logging speaks from
 
@@ -58,7 +59,8 @@ class LogQueue:
         self._items: deque[LogEntry | _Replace | _Stop] = deque()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._awake = False  # the writer is going to look at the items
-        self._hurry = threading.Event()  # an order has come
+        self._hurries = False  # and at once
+        self._gathers = False  # a message has been taken, behind which others may come
         self._limit = limit
         self._dropped = 0
         self._dropping = threading.RLock()
@@ -75,7 +77,7 @@ class LogQueue:
         message a thread at most, which is cheaper than a lock on every log call.
         """
         if len(self._items) < self._limit:
-            self._put(entry)
+            self._put(entry, urgent=entry.level in _URGENT)
             return
         self.drop()
 
@@ -86,34 +88,37 @@ class LogQueue:
 
     def order(self, order: _Replace | _Stop) -> None:
         """Queue an order to the writer; the bound does not hold for it."""
-        self._put(order)
-        self._hurry.set()
+        self._put(order, urgent=True)
 
     def take(self) -> LogEntry | _Replace | _Stop:
         """Wait for the next message or order."""
         while not self._items:
             self._wait()
-        return self._items.popleft()
+        item = self._items.popleft()
+        self._gathers = isinstance(item, LogEntry)
+        return item
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits to be written."""
         return not self._items
 
-    def _put(self, item: LogEntry | _Replace | _Stop) -> None:
+    def _put(self, item: LogEntry | _Replace | _Stop, *, urgent: bool) -> None:
         self._items.append(item)
-        if not self._awake:
-            self._awake = True
+        if not self._awake or (urgent and not self._hurries):
+            self._awake, self._hurries = True, urgent
             self._bell.put(None)
 
     def _wait(self) -> None:
         """Everything is written: gathers, and if nothing comes meanwhile, sleeps until the bell."""
-        if self._awake:
-            self._hurry.wait(GATHER_S)
-        self._hurry.clear()
-        if self._items:
+        if self._gathers:
+            self._hurries = False  # what is urgent from here on rings
+            if not self._items:
+                with suppress(queue.Empty):
+                    self._bell.get(timeout=GATHER_S)
+            self._gathers = False
             return
-        self._awake = False  # what is put from here on rings
+        self._awake = self._hurries = False  # what is put from here on rings
         if not self._items:
             self._bell.get()
 

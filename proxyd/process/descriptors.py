@@ -56,9 +56,11 @@ def partings_allowed(limit: int) -> int:
     return min(MOST_PARTINGS, 1 + max(0, limit - _FEW) // (_PARTINGS_TAKE * _RELAY_THREADS))
 
 
-def encrypting_allowed(limit: int) -> int:
-    """How many relay threads encrypted sessions may have: one for each processor that this process
-    may use, within reason."""
+def encrypting_allowed(limit: int, *, by_network: bool) -> int:
+    """How many relay threads encrypted sessions have: one for each processor that this process may
+    use, within reason, where anybody can come from the network."""
+    if not by_network:
+        return 1
     processors = len(os.sched_getaffinity(0))
     return max(1, min(processors, _MOST_ENCRYPTING, limit // _ENCRYPTING_TAKE))
 
@@ -78,7 +80,7 @@ def room_for_sessions(*, by_network: bool) -> int:
     limit = descriptor_limit()
     left = limit - len(os.listdir("/proc/self/fd")) - _RESERVE - SPARE
     left -= _RELAY_THREADS * (partings_allowed(limit) - 1)
-    left -= _EACH_ENCRYPTING * (encrypting_allowed(limit) - 1)
+    left -= _EACH_ENCRYPTING * (encrypting_allowed(limit, by_network=by_network) - 1)
     left -= _EACH_COURIER * (couriers_allowed(limit) - 1)
     return largest_within(left - _EACH_PIPE * pipes_allowed(limit), by_network=by_network)
 

@@ -49,9 +49,9 @@ class Relay:
     """The relay threads as the control plane sees them. `on_end` runs in the trio thread.
 
     There is one thread for bytes that are passed on as they are, which would wait for the
-    interpreter's lock, were there more. Those that are encrypted on the way have others, since
-    OpenSSL and libkrb5 work without that lock: one at first, and up to `encrypting` when there are
-    sessions for them. A session goes where the least is done, and stays there.
+    interpreter's lock, were there more. Those that are encrypted on the way have `encrypting`
+    others, since OpenSSL and libkrb5 work without that lock. A session goes where the least is
+    done, and stays there.
 
     `pipes` is how many there may be at one time, `partings` likewise of each kind of sessions, and
     `parting_timeout_s` gives how long one may take; 0 is not at all.
@@ -70,11 +70,9 @@ class Relay:
         self._token = trio.lowlevel.current_trio_token()
         self._parting_timeout_s = parting_timeout_s
         self._most_partings = partings
-        self._most_encrypting = encrypting
         self._partings: list[Partings] = []  # of those that encrypt
         self._memory = HeldMemory()  # likewise
         self._one_has_ended = trio.Event()
-        self._runs = self._ends = False
         self._homes: dict[int, _Thread] = {}  # by the numbers of open sessions
         plain = RelayLoop(
             self._report,
@@ -84,21 +82,17 @@ class Relay:
             name="plain",
         )
         self._plain = _Thread("relay", plain, self._token, self._one_has_ended.set)
-        self._encrypting: tuple[_Thread, ...] = (self._encrypting_thread(),)
-        self._grows = trio.Event()
+        self._encrypting = tuple(self._encrypting_thread() for _ in range(encrypting))
+        self._encrypts = trio.Event()  # there are sessions among which loads differ
+        self.loops = tuple(each.loop for each in self._threads)
         COURIERS.on_hanging = self._end_all_of
-
-    @property
-    def loops(self) -> tuple[RelayLoop, ...]:
-        """One of each thread: plain sessions' first, then as many as encrypt by now."""
-        return tuple(each.loop for each in self._threads)
 
     @property
     def _threads(self) -> "tuple[_Thread, ...]":
         return self._plain, *self._encrypting
 
     def _encrypting_thread(self) -> "_Thread":
-        """One more. Raises OSError."""
+        """Another one. Raises OSError."""
         number = len(self._partings) + 1
         loop = RelayLoop(
             self._report,
@@ -116,7 +110,6 @@ class Relay:
 
         A cancellation stops the threads as well, and waits until they have closed every session.
         """
-        self._runs = True
         for thread in self._threads:
             thread.start()
         try:
@@ -125,7 +118,6 @@ class Relay:
                 await self._one_has_ended.wait()
                 nursery.cancel_scope.cancel()
         finally:
-            self._ends = True
             for thread in self._threads:
                 thread.loop.stop(STOPPED)  # harmless when it has stopped by itself
             with trio.CancelScope(shield=True):
@@ -303,32 +295,14 @@ class Relay:
         """Where a new session goes: to the thread that does the least, then has the fewest."""
         if client.may_splice:
             return self._plain
-        best = min(self._encrypting, key=lambda each: (each.load, each.sessions))
-        if best.sessions and len(self._encrypting) < self._most_encrypting and not self._ends:
-            return self._one_more() or best
-        return best
-
-    def _one_more(self) -> "_Thread | None":
-        """Another thread that encrypts; None where the system has none for us."""
-        made = None
-        try:
-            made = self._encrypting_thread()
-            if self._runs:
-                made.start()
-        except (OSError, RuntimeError) as error:
-            log.warning("no further relay thread can be had: %s", error)
-            self._most_encrypting = len(self._encrypting)
-            if made is not None:
-                made.never_started()
-            return None
-        self._encrypting += (made,)
-        self._grows.set()
-        return made
+        return min(self._encrypting, key=lambda each: (each.load, each.sessions))
 
     def _moves_in(self, pair: RelayedPair, home: "_Thread") -> None:
         self._homes[pair.number] = home
         home.sessions += 1
         home.load += 1.0  # until it is known better
+        if home is not self._plain and len(self._encrypting) > 1:
+            self._encrypts.set()
 
     def _moves_out(self, pair: RelayedPair) -> None:
         home = self._homes.pop(pair.number, None)
@@ -340,11 +314,13 @@ class Relay:
 
     async def _look_at_loads(self) -> None:
         """As long as there is a choice."""
-        await self._grows.wait()
         while True:
+            await self._encrypts.wait()
             for thread in self._encrypting:
                 thread.look(time.monotonic_ns())
             await trio.sleep(_LOOK_EVERY_S)
+            if not any(thread.sessions for thread in self._encrypting):
+                self._encrypts = trio.Event()
 
     async def _frozen_in(self, loop: RelayLoop, number: int) -> Frozen | None:
         answered = trio.Event()
@@ -402,13 +378,7 @@ class _Thread:
         self._looked_ns = self._took_ns = 0
 
     def start(self) -> None:
-        """Raises RuntimeError where no thread can be started."""
         threading.Thread(target=self._live, name=self._name, daemon=True).start()
-
-    def never_started(self) -> None:
-        """Gives back what its loop holds."""
-        self.loop.stop(STOPPED)
-        self.loop.run()
 
     def look(self, now_ns: int) -> None:
         """Finds out its load since the last look."""

@@ -266,6 +266,24 @@ def test_what_comes_behind_a_message_is_gathered_and_an_order_is_not_kept_waitin
     assert recorder.messages == ["alone", "behind", "it"]
 
 
+@pytest.mark.parametrize("level", [LogLevel.WARNING, LogLevel.ERROR])
+def test_what_is_grave_is_not_gathered(recorder, monkeypatch, level):
+    monkeypatch.setattr(writer_module, "GATHER_S", 10 * DEADLINE_S)
+    waiting = LogQueue(limit=100)
+    writer = LogWriter(waiting)
+    writer.replace([Outlet(recorder, LogLevel.DEBUG)])
+    for number in range(3):
+        waiting.put(entry(f"info {number}"))
+        waiting.put(entry(f"grave {number}", level))
+        wait_until(
+            lambda: f"grave {number}" in recorder.texts,  # noqa: B023
+            DEADLINE_S,
+            "it is written with all that came before",
+        )
+        assert f"info {number}" in recorder.texts
+    assert writer.stop(DEADLINE_S)
+
+
 def test_a_writer_that_has_gathered_sleeps_until_the_next_message(recorder, monkeypatch):
     monkeypatch.setattr(writer_module, "GATHER_S", 0)
     waiting = LogQueue(limit=100)

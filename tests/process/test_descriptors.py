@@ -23,7 +23,8 @@ def test_pipes_have_an_eighth_of_all_descriptors_at_most(limit, pipes):
 )
 def test_a_thread_that_encrypts_for_each_processor(monkeypatch, processors, limit, threads):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
-    assert encrypting_allowed(limit) == threads
+    assert encrypting_allowed(limit, by_network=True) == threads
+    assert encrypting_allowed(limit, by_network=False) == 1
 
 
 @pytest.mark.parametrize("processors", [1, 8, 256])
@@ -36,7 +37,7 @@ def test_all_that_may_be_held_at_one_time_fits_with_a_reserve(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     room = room_for_sessions(by_network=by_network)
     held = Capacity.of(room, by_network=by_network).descriptors + 2 * pipes_allowed(limit)
-    held += 3 * (encrypting_allowed(limit) - 1)
+    held += 3 * (encrypting_allowed(limit, by_network=by_network) - 1)
     assert held + len(os.listdir("/proc/self/fd")) + 10 < limit
 
 

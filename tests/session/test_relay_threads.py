@@ -1,4 +1,4 @@
-"""Which relay thread a session comes to: encrypted ones have several, made when there is need."""
+"""Which relay thread a session comes to: encrypted ones have several."""
 
 import contextlib
 import socket
@@ -9,6 +9,7 @@ import trio
 
 from proxyd.endpoint.plain import UnixEndpoint
 from proxyd.relay.pipes import MOST_HELD
+from proxyd.session import handover
 from proxyd.session.handover import Relay, RelayDied
 from tests.bed.pairs import tcp_pair
 from tests.fakes.layer import layered
@@ -24,7 +25,7 @@ def relay_threads():
 
 
 class House:
-    """A relay with up to three threads that encrypt, and its sessions."""
+    """A relay with three threads that encrypt, and its sessions."""
 
     def __init__(self):
         self.ended = []
@@ -65,7 +66,7 @@ async def house(no_descriptor_leaks):
 @pytest.fixture
 async def running(house, nursery):
     nursery.start_soon(house.relay.run)
-    await eventually(lambda: len(relay_threads()) == 2, "both threads run")
+    await eventually(lambda: len(relay_threads()) == 1 + MOST, "all threads run")
     return house
 
 
@@ -76,7 +77,7 @@ async def converse(client, daemon, serial=1):
     assert await trio.to_thread.run_sync(client.recv, 100) == reply(serial)
 
 
-async def test_encrypted_sessions_have_a_thread_each_while_there_are_some(running):
+async def test_encrypted_sessions_have_a_thread_each_before_any_has_two(running):
     pairs = [running.encrypted(number) for number in range(1, 7)]
     for pair in pairs:
         await converse(*pair)
@@ -94,18 +95,22 @@ async def test_encrypted_sessions_have_a_thread_each_while_there_are_some(runnin
 async def test_plain_sessions_stay_in_one_thread(running):
     for number in range(1, 7):
         await converse(*running.plain(number))
-    assert running.sessions == [6, 0]
-    assert relay_threads() == ["relay", "relay-crypto"]
+    assert running.sessions == [6, 0, 0, 0]
 
 
-async def test_a_thread_that_nobody_needs_is_taken_before_another_one_is_made(running):
-    for number in range(1, 5):
-        client, daemon = running.encrypted(number)
-        await converse(client, daemon)
-        client.close()
-        daemon.close()
-        await eventually(lambda number=number: len(running.ended) == number, "it has ended")
-    assert len(running.relay.loops) == 2
+async def test_loads_are_looked_at_while_there_are_encrypted_sessions(running, monkeypatch):
+    looked = []
+    monkeypatch.setattr(handover, "_LOOK_EVERY_S", 0.001)
+    for thread in running.relay._encrypting:
+        monkeypatch.setattr(thread, "look", looked.append)
+    await converse(*running.plain(1))
+    assert not looked
+    client, daemon = running.encrypted(2)
+    await eventually(lambda: len(looked) > MOST, "they are looked at, again and again")
+    client.close()
+    daemon.close()
+    await eventually(lambda: running.ended, "it has ended")
+    await eventually(lambda: not running.relay._encrypts.is_set(), "there is no need any more")
 
 
 async def test_who_comes_goes_where_the_least_is_done(running):
@@ -150,26 +155,6 @@ async def test_sessions_of_before_the_threads_run_are_served(house, nursery):
     for pair in pairs:
         await converse(*pair)
     assert house.sessions == [0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(24, "full")])
-async def test_where_no_thread_can_be_had_the_others_serve(running, monkeypatch, caplog, error):
-    await converse(*running.encrypted(1))
-
-    def fails(*_):
-        raise error
-
-    at_start = isinstance(error, RuntimeError)
-    owner = threading.Thread if at_start else running.relay
-    name = "start" if at_start else "_encrypting_thread"
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, fails)
-        second = running.encrypted(2)
-    await converse(*second)
-    await converse(*running.encrypted(3))
-    assert running.sessions == [0, 3]
-    (line,) = [each.message for each in caplog.records if "relay thread" in each.message]
-    assert line == f"no further relay thread can be had: {error}"
 
 
 async def test_the_end_of_the_relay_ends_all_threads_and_sessions(house):
