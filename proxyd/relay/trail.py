@@ -11,7 +11,6 @@ Whatever this table of procedures does not know counts as a change.
 
 import time
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from proxyd.wire.changes import CHANGES, NAMED
@@ -29,9 +28,6 @@ MOST_UNDER_WAY: Final = 1024
 
 # Bytes of a reply within which the object that was made is looked for.
 REPLY_KEPT: Final = 4096
-
-# Arguments that name what the next calls name, too: no longer than this, to be remembered.
-_SHORT: Final = 256
 
 _COUNT_SIZE: Final = 4  # of the number of descriptors, in front of the arguments
 _WITH_FDS: Final = (int(FrameType.CALL_WITH_FDS), int(FrameType.REPLY_WITH_FDS))
@@ -166,16 +162,7 @@ def _about(header: Header, frame: memoryview) -> Named | None:
     kind, where = NAMED.get(header.program, {}).get(header.procedure, ("", Where.REPLY))
     if where is Where.REPLY:
         return None
-    arguments = frame[_arguments_at(header) :]
-    if len(arguments) > _SHORT:
-        return named(kind, where, arguments)
-    return _known(kind, where, bytes(arguments))
-
-
-@lru_cache(maxsize=1024)  # half a megabyte at most
-def _known(kind: str, where: Where, arguments: bytes) -> Named | None:
-    """Who starts, stops and asks does it to the same guests again: 0.3 µs a call in place of 3."""
-    return named(kind, where, memoryview(arguments))
+    return named(kind, where, frame[_arguments_at(header) :])
 
 
 def _made(header: Header) -> str | None:

@@ -6,6 +6,7 @@ is, and one that cannot be understood names nothing.
 """
 
 from enum import Enum
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -55,12 +56,30 @@ _SHAPES: Final[dict[str, tuple[str, ...]]] = {
     "node_device": ("name",),
 }
 _NAME_ALONE: Final = ("name",)
+_NAME_AND_UUID: Final = ("name", "uuid")
+_SHORT: Final = 256  # bytes of both, to be remembered
 _UUIDS: Final = ("uuid", "parent_uuid")
 
 
 def named(kind: str, where: Where, payload: memoryview) -> Named | None:
     """The object that a payload begins with; None where it does not."""
     shape = _NAME_ALONE if where is Where.NAME else _SHAPES[kind]
+    if shape == _NAME_AND_UUID and len(payload) >= _LENGTH.size:
+        (size,) = _LENGTH.unpack_from(payload)
+        end = _LENGTH.size + size + -size % 4 + _UUID_SIZE
+        if end <= min(len(payload), _SHORT):
+            # No more than this: what follows may be a password.
+            return _remembered(kind, bytes(payload[:end]))
+    return _read(kind, shape, payload)
+
+
+@lru_cache(maxsize=1024)  # half a megabyte at most
+def _remembered(kind: str, payload: bytes) -> Named | None:
+    """Who starts, stops and asks does it to the same guests again: a tenth of the time."""
+    return _read(kind, _NAME_AND_UUID, memoryview(payload))
+
+
+def _read(kind: str, shape: tuple[str, ...], payload: memoryview) -> Named | None:
     found: dict[str, bytes] = {}
     at = 0
     for part in shape:
